@@ -1,0 +1,1 @@
+//! Argument blocks and values that several ecosystems of components share.

@@ -1,0 +1,1 @@
+//! The component engine: registry, graph, generations, hot swap, health.

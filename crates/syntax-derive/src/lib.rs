@@ -1,0 +1,1 @@
+//! Derive macros by which a component declares its arguments and exports.

@@ -1,0 +1,1 @@
+//! The data model of the telemetry signals and their wire codecs.

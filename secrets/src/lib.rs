@@ -1,0 +1,1 @@
+//! Secret stores and the handles by which values of theirs are used.

@@ -1,0 +1,1 @@
+//! Where configuration comes from: Git, files, and the scheduling that polls them.
