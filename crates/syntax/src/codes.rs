@@ -1,0 +1,1 @@
+//! The codes of the lexer's and parser's diagnostics.
