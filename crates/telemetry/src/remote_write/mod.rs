@@ -1,0 +1,1 @@
+//! Prometheus remote write: encoders from batches, decoders into batches, versions 1 and 2.

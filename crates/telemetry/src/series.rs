@@ -1,0 +1,163 @@
+//! The identity of a metric: an immutable label set made of symbols, and ordered lists of such.
+//!
+//! A [`Series`] costs one word where it is held and 8 bytes per label where it lives. A [`SeriesList`] is what makes steady work cheap:
+//! batches that carry the same series in the same order share one list, so relabelling, write-ahead-log references and write
+//! relabelling are worked out once per list and then only per value.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::labels::{Labels, METRIC_NAME, stable_hash, write_selector};
+use crate::symbol::{self, SymbolPair, SymbolReader, symbols};
+
+/// An immutable label set, shared by handle. Equal labels make equal series, whichever process part created them.
+#[derive(Clone)]
+pub struct Series(Arc<SeriesInner>);
+
+struct SeriesInner {
+    hash: u64,
+    /// In the order of the names' texts.
+    labels: Box<[SymbolPair]>,
+}
+
+/// An ordered list of series, immutable and shared by all batches that carry the same series in the same order.
+pub struct SeriesList {
+    id: u64,
+    series: Box<[Series]>,
+}
+
+impl Series {
+    /// The series of a label set.
+    #[must_use]
+    pub fn new(labels: &Labels) -> Self {
+        Self::from_sorted(labels.iter())
+    }
+
+    /// The series of labels that are sorted by name, without duplicates and without empty values.
+    pub(crate) fn from_sorted<'a>(labels: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Self {
+        let hash = stable_hash(labels.clone());
+        Self(Arc::new(SeriesInner { hash, labels: symbol::acquire(labels) }))
+    }
+
+    /// A hash of the labels that is the same in every process and version: XXH64 over `name 0xff value 0xff` in order of the names.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    /// How many labels there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.labels.len()
+    }
+
+    /// Whether there is no label.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.labels.is_empty()
+    }
+
+    /// The labels as symbols, in order of the names' texts.
+    #[must_use]
+    pub fn symbols(&self) -> &[SymbolPair] {
+        &self.0.labels
+    }
+
+    /// The labels in order of their names.
+    pub fn labels<'a>(
+        &'a self,
+        reader: &'a SymbolReader,
+    ) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone + 'a {
+        self.0.labels.iter().map(|&(name, value)| (reader.get(name), reader.get(value)))
+    }
+
+    /// The value of a label; `None` where the series has no such label.
+    #[must_use]
+    pub fn get<'a>(&'a self, name: &str, reader: &'a SymbolReader) -> Option<&'a str> {
+        self.labels(reader).find(|(label, _)| *label == name).map(|(_, value)| value)
+    }
+
+    /// The metric name; empty where there is none.
+    #[must_use]
+    pub fn metric_name<'a>(&'a self, reader: &'a SymbolReader) -> &'a str {
+        self.get(METRIC_NAME, reader).unwrap_or_default()
+    }
+
+    /// The label set, owned.
+    #[must_use]
+    pub fn to_labels(&self) -> Labels {
+        let reader = symbols();
+        self.labels(&reader).collect()
+    }
+
+    /// Whether both are the very same handle. Equal series need not be.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Drop for SeriesInner {
+    fn drop(&mut self) {
+        symbol::release(&self.labels);
+    }
+}
+
+impl PartialEq for Series {
+    fn eq(&self, other: &Self) -> bool {
+        // A text has one symbol while any series uses it, so symbols compare as texts do.
+        self.same(other) || (self.0.hash == other.0.hash && self.0.labels == other.0.labels)
+    }
+}
+
+impl Eq for Series {}
+
+impl Hash for Series {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for Series {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_selector(formatter, self.labels(&symbols()))
+    }
+}
+
+impl SeriesList {
+    /// A list with an id of its own.
+    #[must_use]
+    pub fn new(series: impl Into<Box<[Series]>>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), series: series.into() })
+    }
+
+    /// An id that no other list of this process has or had: the key for whatever is worked out per list.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Deref for SeriesList {
+    type Target = [Series];
+
+    fn deref(&self) -> &[Series] {
+        &self.series
+    }
+}
+
+impl fmt::Debug for SeriesList {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SeriesList").field("id", &self.id).field("series", &&*self.series).finish()
+    }
+}
