@@ -1,1 +1,48 @@
 //! The reconciler: from a source's snapshot to a committed generation, or back.
+//!
+//! It stands between the sources, which say what is wanted, and the engine, which runs it. It owns
+//! the life of a revision (compose, validate, plan, prepare, swap, probation, commit or roll back),
+//! quarantine, holds and the flap breaker, and the state on disk from which the agent always starts.
+
+mod compose;
+mod event;
+mod feed;
+mod handle;
+mod metrics;
+mod pipeline;
+mod probation;
+mod reconciler;
+mod record;
+mod settings;
+mod state;
+mod status;
+mod time;
+
+pub use compose::{Composed, ComposedFile, Composition, ContentDigest, compose};
+pub use event::{Event, EventKind, EventStream};
+pub use feed::{Origin, SnapshotFeed, SourceContent, SourceView};
+pub use handle::{Rollout, RolloutError, RolloutOptions};
+pub use pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
+pub use probation::{Counters, FailedComponent, GroupVitals, MemoryVitals, Vitals};
+pub use record::{Hold, QuarantineEntry, RevisionRecord, Verdict};
+pub use settings::{
+    BootMode, OnInconclusive, ProbationSettings, QuiesceSettings, RollbackMode, RolloutSettings,
+    StateSettings,
+};
+pub use state::{OpenError, StateDirectory};
+pub use status::{
+    AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceErrorState,
+    SourceState, Status,
+};
+pub use time::{Clock, ParseTimestampError, RuntimeClock, SystemClock, Timestamp, parse_duration};
+
+/// Lowercase hexadecimal text.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,64 @@
+//! Where snapshots come from, as the reconciler sees it: the latest content of each source and a
+//! notice that something changed. The poller of `invar-sources` implements it; tests script it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::status::SourceState;
+
+/// One configured source, as it is now.
+#[derive(Clone, Debug)]
+pub struct SourceView {
+    /// What the status shows.
+    pub state: SourceState,
+    /// Composition waits for it.
+    pub required: bool,
+    /// One change is whole (one Git commit), so that it needs no quiet time.
+    pub atomic: bool,
+    /// What it holds.
+    pub content: Option<Arc<SourceContent>>,
+}
+
+/// The content of one source at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceContent {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Path and content, in the order in which the source lists its paths.
+    pub files: Vec<(String, Bytes)>,
+}
+
+/// Where a snapshot comes from: what is stored and shown of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Name of the source.
+    pub source: String,
+    /// Kind of the source.
+    pub kind: String,
+    /// `main@sha1:…`, the full commit id.
+    pub revision: String,
+    /// Digest of the selected files.
+    pub digest: String,
+    /// Author of the commit.
+    pub author: Option<String>,
+    /// First line of the commit's message.
+    pub subject: Option<String>,
+    /// Verified signer.
+    pub signer: Option<String>,
+}
+
+/// The sources, in declared order.
+pub trait SnapshotFeed: Send + Sync + 'static {
+    /// All sources as they are now.
+    fn sources(&self) -> Vec<SourceView>;
+
+    /// Changes whenever `sources` would answer differently.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Polls these sources now (all of them for an empty list) and returns when they have answered.
+    fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, ()>;
+}

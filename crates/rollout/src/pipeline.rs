@@ -1,0 +1,153 @@
+//! What the reconciler needs of the thing that runs configurations. The engine implements it;
+//! tests script it. Nothing here names a component.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::compose::Composition;
+use crate::probation::Vitals;
+
+/// Why a candidate could not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Whether trying the same content again can help.
+    pub class: FailureClass,
+    /// The cause, all of it.
+    pub message: String,
+    /// What to do next.
+    pub help: Option<String>,
+    /// File of the first fault.
+    pub file: Option<String>,
+    /// Line in that file, from 1.
+    pub line: Option<u32>,
+}
+
+impl Failure {
+    /// A fault of the content: trying it again without a change is pointless.
+    #[must_use]
+    pub fn content(message: impl Into<String>) -> Self {
+        Self { class: FailureClass::Content, message: message.into(), help: None, file: None, line: None }
+    }
+
+    /// A fault of the world (port taken, permission, secret unavailable): retried with back-off.
+    #[must_use]
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self { class: FailureClass::Environment, message: message.into(), help: None, file: None, line: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Whether trying the same content again can help.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The content is at fault.
+    Content,
+    /// The world is at fault: fetch, secrets, a port, a permission.
+    Environment,
+}
+
+/// A composition that parsed.
+#[derive(Debug)]
+pub struct Parsed<C> {
+    /// What prepare takes.
+    pub candidate: Arc<C>,
+    /// Digest of what it means: equal digests need no swap.
+    pub digest: String,
+}
+
+/// The plan as the rollout stores and shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanSummary {
+    /// Covers actions and expressions, not values from exports.
+    pub hash: String,
+    /// Number of nodes by action: `keep`, `update`, `replace`, `create`, `destroy`.
+    pub counts: BTreeMap<String, u64>,
+    /// The changes themselves, as the API shows them.
+    pub changes: serde_json::Value,
+}
+
+/// How far `prepare` must get.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Any error drops everything: candidates.
+    AllOrNothing,
+    /// What cannot start is unhealthy and retries, the rest runs: last known good at a start.
+    BestEffort,
+}
+
+/// A cut did not happen.
+#[derive(Debug)]
+pub enum CutFailure {
+    /// The `swapped` hook refused: nothing was stored.
+    Persist(String),
+    /// The pipeline moved on since prepare: prepare again.
+    Outdated,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Makes SWAPPED durable; called with the new generation right before the store.
+pub type SwappedHook = Box<dyn FnOnce(u64) -> Result<(), String> + Send>;
+
+/// What the reconciler needs of the engine.
+pub trait Pipeline: Send + Sync + 'static {
+    /// A parsed configuration.
+    type Candidate: Send + Sync + 'static;
+    /// Prepared states and instances; dropping it undoes them.
+    type Prepared: Send + 'static;
+
+    /// Parses a composition.
+    ///
+    /// # Errors
+    /// The faults of the text.
+    fn parse(&self, composition: &Composition) -> Result<Parsed<Self::Candidate>, Failure>;
+
+    /// Static checks that need no running pipeline.
+    ///
+    /// # Errors
+    /// The faults of the candidate.
+    fn check(&self, candidate: &Self::Candidate) -> Result<(), Failure>;
+
+    /// What a swap to the candidate would do; no effects.
+    ///
+    /// # Errors
+    /// The faults that evaluation finds.
+    fn plan(&self, candidate: &Self::Candidate) -> Result<PlanSummary, Failure>;
+
+    /// Builds what changed, beside what runs. Dropping the future undoes it.
+    fn prepare(
+        &self,
+        candidate: Arc<Self::Candidate>,
+        mode: Mode,
+    ) -> impl Future<Output = Result<Self::Prepared, Failure>> + Send;
+
+    /// Calls `swapped`, then publishes under `generation`; the committed generation is retained.
+    fn cut(
+        &self,
+        prepared: Self::Prepared,
+        generation: u64,
+        swapped: SwappedHook,
+    ) -> impl Future<Output = Result<(), CutFailure>> + Send;
+
+    /// Retires what the verdict made superfluous.
+    fn commit(&self) -> impl Future<Output = ()> + Send;
+
+    /// Publishes the retained generation under the number `generation`. Infallible; touches no disk and no network.
+    fn rollback(&self, generation: u64) -> impl Future<Output = ()> + Send;
+
+    /// What probation judges.
+    fn vitals(&self) -> Vitals;
+
+    /// Number of components by health.
+    fn component_counts(&self) -> BTreeMap<String, u64>;
+}
