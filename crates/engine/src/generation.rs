@@ -1,0 +1,207 @@
+//! A generation: an immutable graph of slots, one per node, with the routes between them. The running pipeline is one atomic
+//! pointer to one of these.
+
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use invar_syntax::value::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::configuration::Configuration;
+use crate::definition::AnyArc;
+use crate::graph::Graph;
+use crate::instance::InstanceCell;
+use crate::lease::LeaseWord;
+use crate::listener::{LoanId, SocketId};
+use crate::node::NodeId;
+use crate::receiver::Receiver;
+
+/// An applied configuration at one moment: `id` counts configurations and is durable, `epoch` counts re-evaluations inside it.
+pub struct Generation {
+    pub(crate) id: u64,
+    pub(crate) epoch: u64,
+    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) slots: Box<[Slot]>,
+    /// Which slot a request on a socket goes to.
+    pub(crate) sockets: HashMap<SocketId, (u32, LoanId)>,
+    word: LeaseWord,
+    quiet: CancellationToken,
+    cancellation: CancellationToken,
+}
+
+/// A node's place in a generation.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    /// What runs there.
+    pub(crate) occupant: Occupant,
+    /// What the node exports.
+    pub(crate) exports: Value,
+    /// Where it forwards metrics to.
+    pub(crate) outputs: Box<[Output]>,
+}
+
+/// What runs in a slot.
+#[derive(Clone)]
+pub(crate) enum Occupant {
+    /// An instance and its state.
+    Ready(Arc<Unit>),
+    /// The node could not be prepared; calls get a retryable error until it can.
+    Failed(Arc<Failure>),
+}
+
+/// An instance with one state: what is copied from generation to generation while nothing changes.
+pub(crate) struct Unit {
+    pub(crate) cell: Arc<InstanceCell>,
+    pub(crate) arguments: AnyArc,
+    pub(crate) state: AnyArc,
+    /// Receivers in the arguments with the field they stand in.
+    pub(crate) receivers: Vec<(&'static str, Receiver)>,
+    pub(crate) loans: Vec<LoanId>,
+}
+
+/// Why a node could not be prepared, and the attempts so far.
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    pub(crate) since: jiff::Timestamp,
+    pub(crate) attempts: u32,
+}
+
+/// One route out of a slot.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Output {
+    pub(crate) slot: u32,
+    pub(crate) port: &'static str,
+}
+
+/// The argument whose receivers are a node's outputs.
+const FORWARD_FIELD: &str = "forward_to";
+
+// === impl Generation ===
+
+impl Generation {
+    /// Assembles a generation: resolves receivers to slots and loans to sockets.
+    pub(crate) fn assemble(
+        id: u64,
+        epoch: u64,
+        configuration: Arc<Configuration>,
+        graph: Arc<Graph>,
+        parts: Vec<(Occupant, Value)>,
+    ) -> Self {
+        debug_assert_eq!(graph.len(), parts.len());
+        let mut sockets = HashMap::default();
+        let slots = parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, (occupant, exports))| {
+                let mut outputs: Box<[Output]> = Box::default();
+                if let Occupant::Ready(unit) = &occupant {
+                    outputs = routes(&graph, &unit.receivers);
+                    for loan in &unit.loans {
+                        sockets.insert(loan.socket, (index as u32, *loan));
+                    }
+                }
+                Slot { occupant, exports, outputs }
+            })
+            .collect();
+        Self {
+            id,
+            epoch,
+            configuration,
+            graph,
+            slots,
+            sockets,
+            word: LeaseWord::new(),
+            quiet: CancellationToken::new(),
+            cancellation: CancellationToken::new(),
+        }
+    }
+
+    /// The generation before the first: no nodes.
+    pub(crate) fn empty(id: u64) -> Self {
+        Self::assemble(id, 0, Arc::new(Configuration::empty()), Arc::new(Graph::default()), Vec::new())
+    }
+
+    /// Counts applied configurations; durable.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Counts re-evaluations within the configuration.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The digest of its configuration.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.configuration.digest
+    }
+
+    /// The slot of a node.
+    pub(crate) fn slot_of(&self, node: &NodeId) -> Option<u32> {
+        self.graph.find(node.as_str())
+    }
+
+    /// The slot at an index that this generation's own graph, routes or sockets gave out.
+    pub(crate) fn slot(&self, index: u32) -> &Slot {
+        &self.slots[index as usize]
+    }
+
+    /// The unit of `cell`, if this generation has that very instance.
+    pub(crate) fn slot_with(&self, cell: &Arc<InstanceCell>) -> Option<u32> {
+        let index = self.slot_of(cell.node())?;
+        let unit = self.slot(index).unit()?;
+        Arc::ptr_eq(&unit.cell, cell).then_some(index)
+    }
+
+    pub(crate) fn word(&self) -> &LeaseWord {
+        &self.word
+    }
+
+    /// Fires when calls under this generation must return.
+    pub(crate) fn cancellation(&self) -> &CancellationToken {
+        &self.cancellation
+    }
+
+    /// Fires when the generation is closed and the last call has left.
+    pub(crate) fn quiet(&self) -> &CancellationToken {
+        &self.quiet
+    }
+
+    /// Lets no call in from now on.
+    pub(crate) fn close(&self) {
+        if self.word.close() {
+            self.became_quiet();
+        }
+    }
+
+    pub(crate) fn became_quiet(&self) {
+        self.quiet.cancel();
+    }
+}
+
+/// The slots that metrics go to. A receiver of a node that the graph lacks has no route: it can only stem from a dependant that
+/// kept its old state, and is reported there.
+fn routes(graph: &Graph, receivers: &[(&'static str, Receiver)]) -> Box<[Output]> {
+    receivers
+        .iter()
+        .filter(|(field, _)| *field == FORWARD_FIELD)
+        .filter_map(|(_, receiver)| {
+            graph.find(receiver.node.as_str()).map(|slot| Output { slot, port: receiver.port })
+        })
+        .collect()
+}
+
+// === impl Slot ===
+
+impl Slot {
+    pub(crate) fn unit(&self) -> Option<&Arc<Unit>> {
+        match &self.occupant {
+            Occupant::Ready(unit) => Some(unit),
+            Occupant::Failed(_) => None,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The component types a binary was built with. Registration is explicit: the binary lists them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use invar_syntax::schema::{Schema, Stability};
+
+use crate::component::Component;
+use crate::definition::{Definition, Erased};
+
+/// The component types by name.
+#[derive(Clone, Default)]
+pub struct Registry {
+    definitions: BTreeMap<&'static str, Arc<dyn Definition>>,
+}
+
+/// What a component type declares about itself.
+#[derive(Clone, Debug)]
+pub struct ComponentInfo {
+    /// The block name.
+    pub name: &'static str,
+    /// How settled the interface is.
+    pub stability: Stability,
+    /// What the block takes.
+    pub arguments: Schema,
+    /// What it exports.
+    pub exports: Schema,
+}
+
+impl Registry {
+    /// A registry without component types.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a component type.
+    ///
+    /// # Panics
+    /// When the name is registered already, or one is a dotted prefix of the other: a mistake in the binary's list, which
+    /// every run of it would show.
+    #[must_use]
+    pub fn with<C: Component>(mut self) -> Self {
+        let clash = self.definitions.keys().find(|name| {
+            let prefix_of = |short: &str, long: &str| {
+                long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            prefix_of(name, C::NAME) || prefix_of(C::NAME, name)
+        });
+        assert!(clash.is_none(), "component {} clashes with {clash:?}, which is registered already", C::NAME);
+        self.definitions.insert(C::NAME, Arc::new(Erased::<C>::new()));
+        self
+    }
+
+    /// What each type declares, by name.
+    pub fn iter(&self) -> impl Iterator<Item = ComponentInfo> + '_ {
+        self.definitions.values().map(|definition| info(&**definition))
+    }
+
+    /// What one type declares.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<ComponentInfo> {
+        self.definitions.get(name).map(|definition| info(&**definition))
+    }
+
+    /// The arguments of one type.
+    #[must_use]
+    pub fn schema(&self, name: &str) -> Option<Schema> {
+        self.definitions.get(name).map(|definition| definition.arguments_schema().clone())
+    }
+
+    /// All names in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.definitions.keys().copied()
+    }
+
+    pub(crate) fn definition(&self, name: &str) -> Option<&Arc<dyn Definition>> {
+        self.definitions.get(name)
+    }
+}
+
+fn info(definition: &dyn Definition) -> ComponentInfo {
+    ComponentInfo {
+        name: definition.name(),
+        stability: definition.stability(),
+        arguments: definition.arguments_schema().clone(),
+        exports: definition.exports_schema().clone(),
+    }
+}

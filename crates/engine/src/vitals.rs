@@ -1,0 +1,259 @@
+//! Vitals: monotonic counters per endpoint or target group, which a probation reads. Snapshot at the cut; what is *changed* is
+//! decided per group by fingerprint, and what is unchanged is the control group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::HashMap;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::node::NodeId;
+
+/// Counts of one endpoint or target group. All but `queue_fill` only grow.
+#[derive(Debug, Default)]
+pub struct VitalCounters {
+    attempts: AtomicU64,
+    ok: AtomicU64,
+    retryable: AtomicU64,
+    permanent: AtomicU64,
+    items_attempted: AtomicU64,
+    items_in: AtomicU64,
+    items_out: AtomicU64,
+    dropped: AtomicU64,
+    queue_fill: AtomicU64,
+    in_flight: AtomicU64,
+    /// Milliseconds since the epoch; 0 is never.
+    in_flight_since: AtomicU64,
+    last_success: AtomicU64,
+    first_failure: AtomicU64,
+    last_failure: AtomicU64,
+}
+
+/// How an attempt ended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Accepted.
+    Ok,
+    /// May be tried again.
+    Retryable,
+    /// Refused for its content.
+    Permanent,
+}
+
+/// An attempt in flight. One that is dropped without an outcome counts as none.
+#[derive(Debug)]
+pub struct Attempt {
+    counters: Arc<VitalCounters>,
+}
+
+/// The counters at one moment.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct VitalSnapshot {
+    /// Finished attempts.
+    pub attempts: u64,
+    /// Those that were accepted.
+    pub ok: u64,
+    /// Those that may be tried again.
+    pub retryable: u64,
+    /// Those that were refused for their content.
+    pub permanent: u64,
+    /// Items in finished attempts.
+    pub items_attempted: u64,
+    /// Items taken in.
+    pub items_in: u64,
+    /// Items delivered.
+    pub items_out: u64,
+    /// Items dropped.
+    pub dropped: u64,
+    /// How full the queue is, in thousandths. Not a count.
+    pub queue_fill: u64,
+    /// Attempts in flight now. Not a count.
+    pub in_flight: u64,
+    /// Since when, in milliseconds since the epoch, an attempt is in flight and none has finished; 0 if none is.
+    pub in_flight_since: u64,
+    /// When the last attempt succeeded, in milliseconds since the epoch; 0 if never.
+    pub last_success: u64,
+    /// When the first failure after the last success was, in milliseconds since the epoch; 0 if none.
+    pub first_failure: u64,
+    /// When the last failure was, in milliseconds since the epoch; 0 if never.
+    pub last_failure: u64,
+}
+
+/// The vitals of the running pipeline against what it was cut from.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct VitalsReport {
+    /// One entry per endpoint or target group.
+    pub groups: Vec<GroupVitals>,
+    /// Nodes that failed or panicked since the cut, and why.
+    pub failed: Vec<NodeFailure>,
+    /// Nodes with restarts.
+    pub restarts: Vec<NodeRestarts>,
+}
+
+/// The vitals of one endpoint or target group.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct GroupVitals {
+    /// Its node.
+    pub node: NodeId,
+    /// Names it within the node; empty for the node as a whole.
+    pub key: String,
+    /// Whether its settings differ from the retained configuration's, which may lack it.
+    pub changed: bool,
+    /// Whether it is unchanged but takes data from a changed node.
+    pub downstream_of_change: bool,
+    /// The counters now.
+    pub now: VitalSnapshot,
+    /// The counters at the cut.
+    pub at_cut: VitalSnapshot,
+}
+
+/// A node that failed since the cut.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct NodeFailure {
+    /// The node.
+    pub node: NodeId,
+    /// Why.
+    pub reason: String,
+    /// Whether the candidate changed it.
+    pub changed: bool,
+    /// Whether it panicked.
+    pub panicked: bool,
+}
+
+/// How often a node's task was restarted.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct NodeRestarts {
+    /// The node.
+    pub node: NodeId,
+    /// Since the cut.
+    pub since_cut: u64,
+    /// In the life of the instance before the cut.
+    pub before_cut: u64,
+    /// Whether the candidate changed it.
+    pub changed: bool,
+}
+
+/// The counters of one instance by group key.
+#[derive(Debug, Default)]
+pub(crate) struct NodeVitals {
+    groups: Mutex<HashMap<String, Arc<VitalCounters>>>,
+}
+
+// === impl VitalCounters ===
+
+impl VitalCounters {
+    /// Starts an attempt.
+    #[must_use]
+    pub fn attempt(self: &Arc<Self>) -> Attempt {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.in_flight_since.store(now(), Ordering::Relaxed);
+        }
+        Attempt { counters: Arc::clone(self) }
+    }
+
+    /// Counts a finished attempt of `items` that was not started with [`VitalCounters::attempt`].
+    pub fn record(&self, outcome: Outcome, items: u64) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.items_attempted.fetch_add(items, Ordering::Relaxed);
+        match outcome {
+            Outcome::Ok => {
+                self.ok.fetch_add(1, Ordering::Relaxed);
+                self.last_success.store(now(), Ordering::Relaxed);
+                self.first_failure.store(0, Ordering::Relaxed);
+                return;
+            }
+            Outcome::Retryable => self.retryable.fetch_add(1, Ordering::Relaxed),
+            Outcome::Permanent => self.permanent.fetch_add(1, Ordering::Relaxed),
+        };
+        let now = now();
+        self.last_failure.store(now, Ordering::Relaxed);
+        // Another failure may have been first: then its time stays.
+        let _first = self.first_failure.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Counts items taken in.
+    pub fn add_in(&self, items: u64) {
+        self.items_in.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Counts items delivered.
+    pub fn add_out(&self, items: u64) {
+        self.items_out.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Counts items dropped.
+    pub fn add_dropped(&self, items: u64) {
+        self.dropped.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Says how full the queue is, in thousandths.
+    pub fn set_queue_fill(&self, permille: u64) {
+        self.queue_fill.store(permille, Ordering::Relaxed);
+    }
+
+    /// The counters now. Each is exact; together they may be a moment apart.
+    #[must_use]
+    pub fn snapshot(&self) -> VitalSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        VitalSnapshot {
+            attempts: read(&self.attempts),
+            ok: read(&self.ok),
+            retryable: read(&self.retryable),
+            permanent: read(&self.permanent),
+            items_attempted: read(&self.items_attempted),
+            items_in: read(&self.items_in),
+            items_out: read(&self.items_out),
+            dropped: read(&self.dropped),
+            queue_fill: read(&self.queue_fill),
+            in_flight: read(&self.in_flight),
+            in_flight_since: read(&self.in_flight_since),
+            last_success: read(&self.last_success),
+            first_failure: read(&self.first_failure),
+            last_failure: read(&self.last_failure),
+        }
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// The attempt, of `items`, is over.
+    pub fn finish(self, outcome: Outcome, items: u64) {
+        self.counters.record(outcome, items);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let others = self.counters.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.counters.in_flight_since.store(if others == 0 { 0 } else { now() }, Ordering::Relaxed);
+    }
+}
+
+// === impl NodeVitals ===
+
+impl NodeVitals {
+    /// The counters of a group, made on first use.
+    pub(crate) fn counters(&self, key: &str) -> Arc<VitalCounters> {
+        let mut groups = self.groups.lock();
+        if let Some(counters) = groups.get(key) {
+            return Arc::clone(counters);
+        }
+        Arc::clone(groups.entry(key.to_owned()).or_default())
+    }
+
+    /// The counters of a group, if it was ever used.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<VitalCounters>> {
+        self.groups.lock().get(key).cloned()
+    }
+
+    /// All groups with their counters now.
+    pub(crate) fn snapshot(&self) -> Vec<(String, VitalSnapshot)> {
+        self.groups.lock().iter().map(|(key, counters)| (key.clone(), counters.snapshot())).collect()
+    }
+}
