@@ -1,1 +1,68 @@
 //! Where configuration comes from: Git, files, and the scheduling that polls them.
+//!
+//! A [`Source`] yields [`Snapshot`]s: immutable sets of files with the revision they come from. The
+//! [`Poller`] owns one task per source, spreads and limits their work, and publishes the newest
+//! snapshots and a status per source. What a snapshot means is decided elsewhere.
+
+mod address;
+mod backoff;
+mod error;
+mod file;
+mod git;
+mod path;
+mod poller;
+mod settings;
+mod snapshot;
+mod source;
+mod status;
+mod substitute;
+mod units;
+
+pub use address::{AddressError, parse_address, redact};
+pub use backoff::{FixedJitter, Jitter, RandomJitter};
+pub use error::{ErrorClass, Rejection, SourceError};
+pub use file::FileSource;
+pub use git::GitSource;
+pub use invar_secrets::Credential;
+pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
+pub use settings::{
+    AuthSettings, BasicSettings, FileSettings, GitSettings, HistoryPolicy, LimitSettings, ProxySettings,
+    SettingsError, SourceSettings, TlsSettings, normalize,
+};
+pub use snapshot::{Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, tree_digest};
+pub use source::{BoxFuture, Poll, PollContext, Source};
+pub use status::{SourceFailure, SourceState, SourceStatus, SourcesState};
+pub use substitute::{AgentAttributes, SubstituteError, substitute};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use invar_secrets::SecretStores;
+
+/// What sources need from the agent.
+#[derive(Clone, Debug)]
+pub struct SourceEnvironment {
+    /// Where sources may keep what they fetch; each uses its own folder below.
+    pub state_directory: PathBuf,
+    /// The stores that credentials of sources come from.
+    pub secrets: SecretStores,
+}
+
+/// Makes the source that `settings` (normalized and with substitutions done) describe. Does no input or
+/// output.
+///
+/// # Errors
+/// [`SourceError`] of class [`ErrorClass::Stalled`] when the settings cannot work.
+pub fn open(
+    settings: &SourceSettings,
+    environment: &SourceEnvironment,
+) -> Result<Arc<dyn Source>, SourceError> {
+    match (&settings.git, &settings.file) {
+        (Some(_), None) => Ok(Arc::new(GitSource::open(settings, environment)?)),
+        (None, Some(_)) => Ok(Arc::new(FileSource::open(settings)?)),
+        _ => {
+            Err(error::Failure::stalled("the settings name no source, or several")
+                .of(&settings.source_name()))
+        }
+    }
+}

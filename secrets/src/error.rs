@@ -1,0 +1,54 @@
+//! Why a secret could not be had; the variants are the ways of reacting.
+
+/// A failure to read a secret. Names the reference, never a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// The store has nothing under that path, or no such field.
+    #[error("secret `{reference}` is missing: {reason}")]
+    Missing {
+        /// `<store>/<path>#<field>`.
+        reference: String,
+        /// What exactly is missing.
+        reason: String,
+    },
+    /// The store is there and says no; a permission has to change.
+    #[error("secret `{reference}` is denied: {reason}")]
+    Denied {
+        /// `<store>/<path>#<field>`.
+        reference: String,
+        /// Which permission is missing.
+        reason: String,
+    },
+    /// The store cannot be reached now. Values already held stay in use.
+    #[error("secret `{reference}` is unavailable: {reason}")]
+    Unavailable {
+        /// `<store>/<path>#<field>`.
+        reference: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The value has a shape no secret has: empty, too long, not text.
+    #[error("secret `{reference}` is not usable: {reason}")]
+    Invalid {
+        /// `<store>/<path>#<field>`.
+        reference: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No store of that name is configured.
+    #[error("secret `{reference}`: there is no secret store `{store}`")]
+    UnknownStore {
+        /// `<store>/<path>#<field>`.
+        reference: String,
+        /// The name before the first slash.
+        store: String,
+    },
+}
+
+impl SecretError {
+    /// Whether trying again later, with nothing changed by a person, can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}

@@ -1,0 +1,119 @@
+//! The cell through which a secret is used: always the newest version, replaced as a whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use invar_syntax::Secret;
+use tokio::sync::watch;
+
+use crate::error::SecretError;
+use crate::reference::SecretReference;
+
+/// What one read of a path gave: its fields belong together, such as a user name with its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretSnapshot {
+    /// Counts up from 1 with every change of the fields, within this process.
+    pub version: u64,
+    /// The fields by name. A store that has one unnamed value calls it `value`.
+    pub fields: BTreeMap<String, Secret>,
+    /// When the values end, as the store said it.
+    pub not_after: Option<SystemTime>,
+}
+
+impl fmt::Debug for SecretSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretSnapshot")
+            .field("version", &self.version)
+            .field("fields", &self.fields.keys())
+            .field("not_after", &self.not_after)
+            .finish()
+    }
+}
+
+impl SecretSnapshot {
+    /// A first version of `fields`.
+    #[must_use]
+    pub fn new(fields: BTreeMap<String, Secret>) -> Self {
+        Self { version: 1, fields, not_after: None }
+    }
+
+    /// A first version with one unnamed field.
+    #[must_use]
+    pub fn single(secret: Secret) -> Self {
+        Self::new(BTreeMap::from([("value".to_owned(), secret)]))
+    }
+
+    /// The field a reference names; the only one where it names none.
+    ///
+    /// # Errors
+    /// [`SecretError::Missing`] when there is no such field, or several and none is named.
+    pub fn field(&self, reference: &SecretReference) -> Result<&Secret, SecretError> {
+        let missing = |reason: String| SecretError::Missing { reference: reference.to_string(), reason };
+        match &reference.field {
+            Some(name) => self.fields.get(name).ok_or_else(|| missing(format!("it has no field `{name}`"))),
+            None => {
+                let mut fields = self.fields.values();
+                match (fields.next(), fields.next()) {
+                    (Some(only), None) => Ok(only),
+                    (None, _) => Err(missing("it has no fields".to_owned())),
+                    (Some(_), Some(_)) => {
+                        let names: Vec<&str> = self.fields.keys().map(String::as_str).collect();
+                        Err(missing(format!("it has several fields, name one of them: {}", names.join(", "))))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A shared view of one path of a store. Cloning is cheap; all clones see the same newest snapshot.
+#[derive(Clone)]
+pub struct SecretHandle {
+    reference: SecretReference,
+    cell: watch::Receiver<Arc<SecretSnapshot>>,
+}
+
+impl fmt::Debug for SecretHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretHandle({} v{})", self.reference, self.version())
+    }
+}
+
+impl SecretHandle {
+    pub(crate) fn new(reference: SecretReference, cell: watch::Receiver<Arc<SecretSnapshot>>) -> Self {
+        Self { reference, cell }
+    }
+
+    /// What the handle stands for.
+    #[must_use]
+    pub fn reference(&self) -> &SecretReference {
+        &self.reference
+    }
+
+    /// The newest snapshot, all fields of one version.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<SecretSnapshot> {
+        Arc::clone(&self.cell.borrow())
+    }
+
+    /// The version of the newest snapshot.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.cell.borrow().version
+    }
+
+    /// The value the reference names, in its newest version.
+    ///
+    /// # Errors
+    /// [`SecretError::Missing`] when the newest version lacks the field.
+    pub fn secret(&self) -> Result<Secret, SecretError> {
+        self.snapshot().field(&self.reference).cloned()
+    }
+
+    /// Waits for a newer version; `false` once no store can bring one any more.
+    pub async fn changed(&mut self) -> bool {
+        self.cell.changed().await.is_ok()
+    }
+}
