@@ -1,1 +1,21 @@
-//! Argument blocks and values that several ecosystems of components share.
+//! Argument blocks and values that components of several ecosystems share: the HTTP client and the HTTP server of a
+//! configuration, relabelling rules, and targets.
+//!
+//! Everything here is derived from arguments and belongs to a component's state: nothing spawns tasks, nothing is
+//! global but the system's trusted certificates.
+//!
+//! Read first: [`HttpClient`] and [`Target`].
+
+pub mod http_client;
+pub mod http_server;
+mod pem;
+pub mod relabel;
+pub mod target;
+
+pub use http_client::{
+    Http1ClientArguments, HttpClient, HttpClientArguments, HttpClientError, HttpClientOptions,
+};
+pub use http_server::{HttpServerBlock, ServerArguments};
+pub use pem::PemError;
+pub use relabel::{RelabelRuleBlock, RelabelRules};
+pub use target::{Target, targets_equal};

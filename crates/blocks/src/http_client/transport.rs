@@ -1,0 +1,219 @@
+//! One request, one response: connections, TLS and proxy of a client, without authentication and without redirects.
+//! Certificate files are looked at again at most once a second; when one has changed, new connections use it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue};
+use parking_lot::Mutex;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::arguments::{ProxyArguments, TlsConfigBlock};
+use super::tls::TlsMaterial;
+use super::{HttpClientError, HttpClientOptions, proxy};
+
+/// How often certificate files are looked at while requests are sent.
+const FILES_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// With `server_name` each host has a client of its own; beyond this number they are forgotten and made again.
+const MAX_NAMED_CLIENTS: usize = 256;
+
+/// Sends single requests. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(super) struct Transport {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tls: TlsConfigBlock,
+    proxy: ProxyArguments,
+    http2: bool,
+    options: HttpClientOptions,
+    connections: Mutex<Arc<Connections>>,
+    checked: Mutex<Instant>,
+    /// One permit: who holds it looks at the files, the others go on with what there is.
+    checking: Semaphore,
+}
+
+/// The pools that belong to one reading of the certificate files.
+#[derive(Debug)]
+struct Connections {
+    material: TlsMaterial,
+    config: ClientConfig,
+    proxy: Option<reqwest::Proxy>,
+    client: reqwest::Client,
+    /// Per dialled host, where `server_name` differs from it.
+    named: Mutex<HashMap<String, reqwest::Client>>,
+}
+
+/// Resolves whatever is asked to the addresses of one host.
+struct ResolveAs(Arc<str>);
+
+// === impl Transport ===
+
+impl Transport {
+    pub(super) async fn new(
+        tls: Option<&TlsConfigBlock>,
+        proxy: &ProxyArguments,
+        http2: bool,
+        options: &HttpClientOptions,
+    ) -> Result<Self, HttpClientError> {
+        let tls = tls.cloned().unwrap_or_default();
+        // The host of a request is replaced where server_name is set, which only the Host header of HTTP/1.1 undoes.
+        let http2 = http2 && tls.server_name.is_empty();
+        let connections = connect(&tls, proxy, http2, options).await?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                tls,
+                proxy: proxy.clone(),
+                http2,
+                options: options.clone(),
+                connections: Mutex::new(Arc::new(connections)),
+                checked: Mutex::new(Instant::now()),
+                checking: Semaphore::new(1),
+            }),
+        })
+    }
+
+    /// Sends the request; its timeout covers the response's body too.
+    pub(super) async fn send(
+        &self,
+        mut request: reqwest::Request,
+    ) -> Result<reqwest::Response, HttpClientError> {
+        self.shared.refresh().await;
+        let connections = Arc::clone(&self.shared.connections.lock());
+        if request.timeout().is_none() {
+            *request.timeout_mut() = Some(self.shared.options.timeout);
+        }
+        let client = self.shared.client_for(&connections, &mut request)?;
+        client.execute(request).await.map_err(HttpClientError::from_reqwest)
+    }
+}
+
+impl Shared {
+    /// Takes up changed certificate files. What cannot be loaded is logged, and the previous certificates stay.
+    async fn refresh(&self) {
+        let has_files =
+            [&self.tls.ca_file, &self.tls.cert_file, &self.tls.key_file].iter().any(|file| !file.is_empty());
+        if !has_files || self.checked.lock().elapsed() < FILES_CHECK_INTERVAL {
+            return;
+        }
+        let Ok(_permit) = self.checking.try_acquire() else { return };
+        *self.checked.lock() = Instant::now();
+        let renewed = async {
+            let material = TlsMaterial::load(&self.tls).await?;
+            if material == self.connections.lock().material {
+                return Ok(());
+            }
+            let connections = assemble(material, &self.tls, &self.proxy, self.http2, &self.options)?;
+            *self.connections.lock() = Arc::new(connections);
+            Ok::<_, HttpClientError>(())
+        };
+        if let Err(error) = renewed.await {
+            tracing::warn!(%error, "changed certificates cannot be used, the previous ones stay in use");
+        }
+    }
+
+    fn client_for(
+        &self,
+        connections: &Connections,
+        request: &mut reqwest::Request,
+    ) -> Result<reqwest::Client, HttpClientError> {
+        let url = request.url_mut();
+        let name = &self.tls.server_name;
+        let dialled = url.host_str().unwrap_or_default().to_owned();
+        // Through a proxy the dialled host must stay in the request, so there only verification uses the other name.
+        if name.is_empty() || *name == dialled || url.scheme() != "https" || connections.proxy.is_some() {
+            return Ok(connections.client.clone());
+        }
+        let authority = match url.port() {
+            Some(port) => format!("{dialled}:{port}"),
+            None => dialled.clone(),
+        };
+        url.set_host(Some(name)).map_err(|_| HttpClientError::Invalid {
+            field: "tls_config.server_name",
+            message: "is no host name".to_owned(),
+        })?;
+        if let Ok(authority) = HeaderValue::from_str(&authority) {
+            request.headers_mut().entry(HOST).or_insert(authority);
+        }
+        let mut named = connections.named.lock();
+        if let Some(client) = named.get(&dialled) {
+            return Ok(client.clone());
+        }
+        if named.len() >= MAX_NAMED_CLIENTS {
+            named.clear();
+        }
+        let resolver = Arc::new(ResolveAs(dialled.trim_start_matches('[').trim_end_matches(']').into()));
+        let client = client_builder(&connections.config, None, self.http2, &self.options)
+            .dns_resolver(resolver)
+            .build()
+            .map_err(HttpClientError::from_reqwest)?;
+        named.insert(dialled, client.clone());
+        Ok(client)
+    }
+}
+
+async fn connect(
+    tls: &TlsConfigBlock,
+    proxy: &ProxyArguments,
+    http2: bool,
+    options: &HttpClientOptions,
+) -> Result<Connections, HttpClientError> {
+    let material = TlsMaterial::load(tls).await?;
+    assemble(material, tls, proxy, http2, options)
+}
+
+fn assemble(
+    material: TlsMaterial,
+    tls: &TlsConfigBlock,
+    proxy: &ProxyArguments,
+    http2: bool,
+    options: &HttpClientOptions,
+) -> Result<Connections, HttpClientError> {
+    let config = material.client_config(tls, http2)?;
+    let proxy = proxy::build(proxy)?;
+    let client = client_builder(&config, proxy.as_ref(), http2, options)
+        .build()
+        .map_err(HttpClientError::from_reqwest)?;
+    Ok(Connections { material, config, proxy, client, named: Mutex::new(HashMap::new()) })
+}
+
+fn client_builder(
+    config: &ClientConfig,
+    proxy: Option<&reqwest::Proxy>,
+    http2: bool,
+    options: &HttpClientOptions,
+) -> reqwest::ClientBuilder {
+    let mut builder = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(config.clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .user_agent(options.user_agent.clone())
+        .connect_timeout(options.connect_timeout)
+        .pool_idle_timeout(options.pool_idle_timeout)
+        .pool_max_idle_per_host(options.pool_max_idle_per_host)
+        .gzip(options.decompress);
+    if !http2 {
+        builder = builder.http1_only();
+    }
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(proxy.clone());
+    }
+    builder
+}
+
+impl Resolve for ResolveAs {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let host = Arc::clone(&self.0);
+        Box::pin(async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((host.as_ref(), 0)).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}

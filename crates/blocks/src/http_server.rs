@@ -1,0 +1,386 @@
+//! The `http` (and `grpc`) block of components that listen, and what the engine's listener registry needs to know of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use invar_engine::{ListenRequest, PrepareError};
+use invar_syntax::arguments::Arguments;
+use invar_syntax::convert::{ConvertError, FromValue, ToValue};
+use invar_syntax::schema::Type;
+use invar_syntax::secret::Secret;
+use invar_syntax::value::Value;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::http_client::{TlsVersion, crypto_provider, protocol_versions};
+use crate::pem::{PemError, PemText};
+
+const DEFAULT_PORT: u16 = 8080;
+const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The server of a component. Flatten it into the component's arguments.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+pub struct ServerArguments {
+    /// The HTTP server. The component listens whether the block is there or not.
+    #[argument(block)]
+    pub http: Option<HttpServerBlock>,
+    /// The gRPC server; of no effect on components that speak HTTP only.
+    #[argument(block)]
+    pub grpc: Option<GrpcServerBlock>,
+    /// How long requests in flight may take when the component stops.
+    #[argument(default = "\"30s\"")]
+    pub graceful_shutdown_timeout: Duration,
+}
+
+/// `http`: where and how a component listens.
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
+#[arguments(validate = "Self::validate")]
+pub struct HttpServerBlock {
+    /// Address to listen on; empty means all.
+    pub listen_address: String,
+    /// Port to listen on; 8080 unless given, 0 for one that is free.
+    pub listen_port: Given<i64>,
+    /// How many connections there may be at a time; 0 for no limit.
+    pub conn_limit: i64,
+    /// How long reading a request may take; 30s unless given, 0 for no limit.
+    pub server_read_timeout: Given<Duration>,
+    /// How long writing a response may take; 30s unless given, 0 for no limit.
+    pub server_write_timeout: Given<Duration>,
+    /// How long a connection may wait for its next request; 120s unless given, 0 for no limit.
+    pub server_idle_timeout: Given<Duration>,
+    /// TLS; without it the server speaks plain text.
+    #[argument(block)]
+    pub tls: Option<ServerTlsBlock>,
+    /// Accepted for compatibility; HTTP/1.1 is what is served.
+    #[argument(block)]
+    pub http2: Option<Http2Block>,
+}
+
+/// `http2`: accepted for compatibility, without effect.
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
+pub struct Http2Block {
+    /// Without effect.
+    pub enabled: bool,
+    /// Without effect.
+    pub max_handlers: i64,
+    /// Without effect.
+    pub max_concurrent_streams: u32,
+    /// Without effect.
+    pub max_decoder_header_table_size: u32,
+    /// Without effect.
+    pub max_encoder_header_table_size: u32,
+    /// Without effect.
+    pub max_read_frame_size: u32,
+    /// Without effect.
+    pub permit_prohibited_ciphers: bool,
+    /// Without effect.
+    pub idle_timeout: Duration,
+    /// Without effect.
+    pub read_idle_timeout: Duration,
+    /// Without effect.
+    pub ping_timeout: Duration,
+    /// Without effect.
+    pub write_byte_timeout: Duration,
+    /// Without effect.
+    pub max_upload_buffer_per_connection: i32,
+    /// Without effect.
+    pub max_upload_buffer_per_stream: i32,
+}
+
+/// `grpc`: accepted for compatibility where a component speaks HTTP only.
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
+pub struct GrpcServerBlock {
+    /// Without effect.
+    pub listen_address: String,
+    /// Without effect.
+    pub listen_port: i64,
+    /// Without effect.
+    pub conn_limit: i64,
+    /// Without effect.
+    pub max_connection_age: Duration,
+    /// Without effect.
+    pub max_connection_age_grace: Duration,
+    /// Without effect.
+    pub max_connection_idle: Duration,
+    /// Without effect.
+    pub server_max_recv_msg_size: i64,
+    /// Without effect.
+    pub server_max_send_msg_size: i64,
+    /// Without effect.
+    #[argument(type_note = "uint")]
+    pub server_max_concurrent_streams: u64,
+    /// Without effect.
+    #[argument(block)]
+    pub tls: Option<ServerTlsBlock>,
+}
+
+/// `tls` of a server.
+#[derive(Arguments, Clone, Debug, Default, PartialEq)]
+#[arguments(validate = "Self::validate")]
+pub struct ServerTlsBlock {
+    /// The server's certificate chain.
+    pub cert_pem: String,
+    /// The server's key.
+    pub key_pem: Secret,
+    /// A file with the server's certificate chain.
+    pub cert_file: String,
+    /// A file with the server's key.
+    pub key_file: String,
+    /// `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven` or
+    /// `RequireAndVerifyClientCert`.
+    pub client_auth_type: String,
+    /// A file with the authorities of client certificates.
+    pub client_ca_file: String,
+    /// The authorities of client certificates.
+    pub client_ca: String,
+    /// Accepted for compatibility: all cipher suites on offer are safe.
+    pub cipher_suites: String,
+    /// The lowest protocol version: `VersionTLS10` to `VersionTLS13`. Nothing below TLS 1.2 is ever spoken.
+    pub min_version: String,
+}
+
+/// An argument that knows whether it was given. Where it was not, interfaces show the zero of its type, as Alloy's do,
+/// and the component uses its own default, which the zero would otherwise hide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given<T>(Option<T>);
+
+// === impl ServerArguments ===
+
+impl ServerArguments {
+    /// Where to listen and how, for a component whose requests have bodies of at most `body_limit` bytes. Reads the
+    /// certificates.
+    ///
+    /// # Errors
+    /// When certificates or keys cannot be read or used.
+    pub async fn listen_request(&self, body_limit: usize) -> Result<ListenRequest, PrepareError> {
+        match &self.http {
+            Some(block) => block.listen_request(body_limit).await,
+            None => HttpServerBlock::default().listen_request(body_limit).await,
+        }
+    }
+
+    /// The address as `host:port`, for the check that no two components listen on one.
+    pub fn address(&self) -> String {
+        self.http.as_ref().map_or_else(|| HttpServerBlock::default().address(), HttpServerBlock::address)
+    }
+}
+
+// === impl HttpServerBlock ===
+
+impl HttpServerBlock {
+    /// The address as `host:port`; an empty host means all addresses.
+    pub fn address(&self) -> String {
+        let host = self.listen_address.trim();
+        let port = self.listen_port.unwrap_or(i64::from(DEFAULT_PORT));
+        if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+
+    /// See [`ServerArguments::listen_request`].
+    ///
+    /// # Errors
+    /// When certificates or keys cannot be read or used.
+    pub async fn listen_request(&self, body_limit: usize) -> Result<ListenRequest, PrepareError> {
+        let tls = match &self.tls {
+            Some(block) => Some(
+                block
+                    .server_config()
+                    .await
+                    .map_err(|error| PrepareError::invalid(format!("tls: {error}")))?,
+            ),
+            None => None,
+        };
+        let limited =
+            |timeout: Given<Duration>, default| Some(timeout.unwrap_or(default)).filter(|t| !t.is_zero());
+        Ok(ListenRequest {
+            address: self.address(),
+            tls,
+            read_timeout: limited(self.server_read_timeout, DEFAULT_READ_TIMEOUT),
+            write_timeout: limited(self.server_write_timeout, DEFAULT_WRITE_TIMEOUT),
+            idle_timeout: limited(self.server_idle_timeout, DEFAULT_IDLE_TIMEOUT),
+            connection_limit: usize::try_from(self.conn_limit).ok().filter(|limit| *limit > 0),
+            body_limit,
+        })
+    }
+
+    fn validate(&self) -> Vec<(&'static str, String)> {
+        let mut errors = Vec::new();
+        let port = self.listen_port.unwrap_or(i64::from(DEFAULT_PORT));
+        if u16::try_from(port).is_err() {
+            errors.push(("listen_port", format!("{port} is no port: use 0 to 65535")));
+        }
+        if self.conn_limit < 0 {
+            errors.push(("conn_limit", "cannot be negative".to_owned()));
+        }
+        errors
+    }
+}
+
+// === impl ServerTlsBlock ===
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ClientAuthentication {
+    None,
+    VerifyIfGiven,
+    RequireAndVerify,
+}
+
+impl ServerTlsBlock {
+    /// The TLS side of a server, for new connections.
+    ///
+    /// # Errors
+    /// When certificates or keys cannot be read or used.
+    pub async fn server_config(&self) -> Result<Arc<ServerConfig>, PemError> {
+        let missing =
+            |field: &str| PemError::Content { origin: field.to_owned(), message: "is not set".to_owned() };
+        let certificate = PemText::load("cert_pem", &self.cert_pem, &self.cert_file)
+            .await?
+            .ok_or_else(|| missing("cert_file"))?;
+        let key = PemText::load("key_pem", self.key_pem.expose(), &self.key_file)
+            .await?
+            .ok_or_else(|| missing("key_file"))?;
+        let authorities = PemText::load("client_ca", &self.client_ca, &self.client_ca_file).await?;
+
+        let builder = ServerConfig::builder_with_provider(crypto_provider())
+            .with_protocol_versions(protocol_versions(self.lowest_version()))
+            .map_err(|error| PemError::Unusable(error.to_string()))?;
+        let builder = match (self.client_authentication(), authorities) {
+            (Some(ClientAuthentication::None) | None, _) => builder.with_no_client_auth(),
+            (Some(_), None) => return Err(missing("client_ca_file")),
+            (Some(mode), Some(authorities)) => {
+                builder.with_client_cert_verifier(client_verifier(&authorities, mode)?)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(certificate.certificates()?, key.private_key()?)
+            .map_err(|error| PemError::Unusable(format!("certificate and key cannot be used: {error}")))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// The files this block names, for those who want to notice that they change.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.cert_file, &self.key_file, &self.client_ca_file]
+            .into_iter()
+            .filter(|file| !file.is_empty())
+            .map(|file| Path::new(file.as_str()))
+    }
+
+    fn client_authentication(&self) -> Option<ClientAuthentication> {
+        match self.client_auth_type.as_str() {
+            "" | "NoClientCert" | "RequestClientCert" => Some(ClientAuthentication::None),
+            "VerifyClientCertIfGiven" => Some(ClientAuthentication::VerifyIfGiven),
+            "RequireAndVerifyClientCert" => Some(ClientAuthentication::RequireAndVerify),
+            _ => None,
+        }
+    }
+
+    fn lowest_version(&self) -> TlsVersion {
+        match self.min_version.as_str() {
+            "VersionTLS13" => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
+        }
+    }
+
+    fn validate(&self) -> Vec<(&'static str, String)> {
+        let mut errors = Vec::new();
+        for (file_field, text_field, text_set, file) in [
+            ("cert_file", "cert_pem", !self.cert_pem.is_empty(), &self.cert_file),
+            ("key_file", "key_pem", !self.key_pem.is_empty(), &self.key_file),
+            ("client_ca_file", "client_ca", !self.client_ca.is_empty(), &self.client_ca_file),
+        ] {
+            if text_set && !file.is_empty() {
+                errors.push((file_field, format!("at most one of {text_field} and {file_field} may be set")));
+            }
+        }
+        if self.cert_pem.is_empty() && self.cert_file.is_empty() {
+            errors.push(("cert_file", "cert_pem or cert_file must be set".to_owned()));
+        }
+        if self.key_pem.is_empty() && self.key_file.is_empty() {
+            errors.push(("key_file", "key_pem or key_file must be set".to_owned()));
+        }
+        let has_authorities = !self.client_ca.is_empty() || !self.client_ca_file.is_empty();
+        match self.client_authentication() {
+            Some(ClientAuthentication::None) if has_authorities && self.client_auth_type.is_empty() => errors.push((
+                "client_auth_type",
+                "must be set where client certificates have authorities, such as RequireAndVerifyClientCert".to_owned(),
+            )),
+            Some(ClientAuthentication::VerifyIfGiven | ClientAuthentication::RequireAndVerify) if !has_authorities => {
+                errors.push(("client_ca_file", "client_ca or client_ca_file must be set to verify clients".to_owned()));
+            }
+            Some(_) => {}
+            None if self.client_auth_type == "RequireAnyClientCert" => errors.push((
+                "client_auth_type",
+                "RequireAnyClientCert proves nothing and is not supported: use RequireAndVerifyClientCert".to_owned(),
+            )),
+            None => errors.push((
+                "client_auth_type",
+                format!(
+                    "unknown value {:?}: use NoClientCert, RequestClientCert, VerifyClientCertIfGiven or \
+                     RequireAndVerifyClientCert",
+                    self.client_auth_type
+                ),
+            )),
+        }
+        if !matches!(
+            self.min_version.as_str(),
+            "" | "VersionTLS10" | "VersionTLS11" | "VersionTLS12" | "VersionTLS13"
+        ) {
+            errors.push((
+                "min_version",
+                format!("unknown value {:?}: use VersionTLS12 or VersionTLS13", self.min_version),
+            ));
+        }
+        errors
+    }
+}
+
+fn client_verifier(
+    authorities: &PemText,
+    mode: ClientAuthentication,
+) -> Result<Arc<dyn ClientCertVerifier>, PemError> {
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(authorities.certificates()?);
+    if usable == 0 {
+        return Err(authorities.wrong("holds no certificate that can be trusted"));
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto_provider());
+    let builder =
+        if mode == ClientAuthentication::VerifyIfGiven { builder.allow_unauthenticated() } else { builder };
+    builder.build().map_err(|error| PemError::Unusable(format!("client_ca cannot be used: {error}")))
+}
+
+// === impl Given ===
+
+impl<T: Copy> Given<T> {
+    /// What was given, else `default`.
+    pub fn unwrap_or(self, default: T) -> T {
+        self.0.unwrap_or(default)
+    }
+}
+
+impl<T: FromValue> FromValue for Given<T> {
+    fn value_type() -> Type {
+        T::value_type()
+    }
+
+    fn from_value(value: &Value) -> Result<Self, ConvertError> {
+        T::from_value(value).map(|given| Self(Some(given)))
+    }
+}
+
+impl<T: ToValue + Default> ToValue for Given<T> {
+    fn to_value(&self) -> Value {
+        match &self.0 {
+            Some(given) => given.to_value(),
+            None => T::default().to_value(),
+        }
+    }
+}

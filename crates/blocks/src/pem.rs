@@ -1,0 +1,108 @@
+//! Certificates and keys in PEM form, from arguments or files, as both ends of TLS need them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use invar_syntax::secret::Secret;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::AsyncReadExt as _;
+
+/// Bundles of all the world's authorities are below 1 MiB.
+const MAX_PEM_BYTES: u64 = 8 << 20;
+/// How long a file may take (it may lie on a network file system).
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is wrong with a certificate, a key or the file that should hold it. Never repeats a key.
+#[derive(Debug, thiserror::Error)]
+pub enum PemError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The text is not what it should be.
+    #[error("{origin}: {message}")]
+    Content {
+        /// The argument or file.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Certificate and key are each readable but cannot be used together, or at all.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// The text of a `…_pem` argument, or of the file in the `…_file` argument beside it; `None` where neither is set.
+/// Held as a secret because keys come this way too.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PemText {
+    pub(crate) origin: String,
+    text: Secret,
+}
+
+/// Reads a file completely, with a limit on its size and on the time it takes.
+pub(crate) async fn read_file(path: &Path) -> Result<Secret, PemError> {
+    let failed = |source| PemError::File { path: path.to_owned(), source };
+    let reading = async {
+        let mut text = String::new();
+        let file = tokio::fs::File::open(path).await?;
+        file.take(MAX_PEM_BYTES + 1).read_to_string(&mut text).await?;
+        let text = Secret::new(text);
+        if text.expose().len() as u64 > MAX_PEM_BYTES {
+            return Err(io::Error::other("larger than 8 MiB"));
+        }
+        Ok(text)
+    };
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+        Ok(read) => read.map_err(failed),
+        Err(_) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, "took longer than 5 s to read"))),
+    }
+}
+
+// === impl PemText ===
+
+impl PemText {
+    pub(crate) async fn load(argument: &str, text: &str, file: &str) -> Result<Option<Self>, PemError> {
+        if !text.is_empty() {
+            return Ok(Some(Self { origin: argument.to_owned(), text: Secret::new(text) }));
+        }
+        if file.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self { origin: file.to_owned(), text: read_file(Path::new(file)).await? }))
+    }
+
+    /// All certificates, in order; at least one.
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, PemError> {
+        let certificates: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.text.expose().as_bytes()).collect();
+        match certificates {
+            Ok(certificates) if certificates.is_empty() => Err(self.wrong("holds no certificate")),
+            Ok(certificates) => Ok(certificates),
+            Err(_) => Err(self.wrong("holds a certificate that cannot be read")),
+        }
+    }
+
+    /// The first private key: PKCS #8, PKCS #1 or SEC 1.
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
+        PrivateKeyDer::from_pem_slice(self.text.expose().as_bytes()).map_err(|_| {
+            let hint = if self.text.expose().contains("ENCRYPTED") {
+                " (encrypted keys are not supported)"
+            } else {
+                ""
+            };
+            self.wrong(&format!("holds no private key that can be read{hint}"))
+        })
+    }
+
+    pub(crate) fn wrong(&self, message: &str) -> PemError {
+        PemError::Content { origin: self.origin.clone(), message: message.to_owned() }
+    }
+}

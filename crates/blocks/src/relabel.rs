@@ -1,0 +1,180 @@
+//! The `rule` block (and `write_relabel_config`, which is the same block under another name) and the capsule that
+//! carries finished rules from `discovery.relabel` to the components that apply them to what they produce.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use invar_syntax::arguments::Arguments;
+use invar_syntax::convert::{ConvertError, FromValue, ToValue, from_capsule};
+use invar_syntax::schema::Type;
+use invar_syntax::value::{Capsule, CapsuleValue, Value};
+use invar_telemetry::relabel::{NameValidation, RelabelAction, RelabelError, RelabelRule, RelabelSpec};
+
+/// The name of the capsule in the language.
+pub const RELABEL_RULES_TYPE_NAME: &str = "relabel.Rules";
+
+/// One relabelling rule as it is written in a configuration.
+#[derive(Arguments, Clone, Debug, PartialEq)]
+#[arguments(validate = "Self::validate")]
+pub struct RelabelRuleBlock {
+    /// Labels whose values are joined with `separator` and matched against `regex`.
+    pub source_labels: Vec<String>,
+    /// Text between the joined values.
+    #[argument(default = "\";\"")]
+    pub separator: String,
+    /// RE2 expression, matched against the whole joined value; its dot also matches a line feed.
+    #[argument(default = "\"(.*)\"", type_note = "relabel.Regexp")]
+    pub regex: String,
+    /// Modulus of the hash that `hashmod` takes.
+    pub modulus: u64,
+    /// Label to write; `replace` expands groups in it.
+    pub target_label: String,
+    /// What to write; groups of `regex` are expanded.
+    #[argument(default = "\"$1\"")]
+    pub replacement: String,
+    /// `replace`, `keep`, `drop`, `keepequal`, `dropequal`, `hashmod`, `labelmap`, `labeldrop`, `labelkeep`,
+    /// `lowercase` or `uppercase`.
+    #[argument(default = "\"replace\"", type_note = "relabel.Action")]
+    pub action: ActionArgument,
+}
+
+/// An action as it is written: in any case, as Prometheus reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActionArgument(pub RelabelAction);
+
+/// Compiled rules. Equal when they say the same; cloning shares them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelabelRules(pub invar_telemetry::relabel::RelabelRules);
+
+const ACTIONS: [(&str, RelabelAction); 11] = [
+    ("replace", RelabelAction::Replace),
+    ("keep", RelabelAction::Keep),
+    ("drop", RelabelAction::Drop),
+    ("keepequal", RelabelAction::KeepEqual),
+    ("dropequal", RelabelAction::DropEqual),
+    ("hashmod", RelabelAction::HashMod),
+    ("labelmap", RelabelAction::LabelMap),
+    ("labeldrop", RelabelAction::LabelDrop),
+    ("labelkeep", RelabelAction::LabelKeep),
+    ("lowercase", RelabelAction::Lowercase),
+    ("uppercase", RelabelAction::Uppercase),
+];
+
+// === impl RelabelRuleBlock ===
+
+impl RelabelRuleBlock {
+    /// Checks and compiles the rule.
+    ///
+    /// # Errors
+    /// Where Prometheus refuses it. A decoded block has been checked already.
+    pub fn compile(&self, names: NameValidation) -> Result<RelabelRule, RelabelError> {
+        RelabelRule::new(RelabelSpec {
+            source_labels: self.source_labels.clone(),
+            separator: self.separator.clone(),
+            regex: self.regex.clone(),
+            modulus: self.modulus,
+            target_label: self.target_label.clone(),
+            replacement: self.replacement.clone(),
+            action: self.action.0,
+            validation: names,
+        })
+    }
+
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        match self.compile(NameValidation::Legacy) {
+            Ok(_) => Ok(()),
+            Err(error) => Err((error.field, error.message)),
+        }
+    }
+}
+
+// === impl RelabelRules ===
+
+impl RelabelRules {
+    /// Compiles blocks in order.
+    ///
+    /// # Errors
+    /// The first rule that is refused; decoded blocks never are.
+    pub fn compile(blocks: &[RelabelRuleBlock]) -> Result<Self, RelabelError> {
+        let rules: Result<Vec<_>, _> =
+            blocks.iter().map(|block| block.compile(NameValidation::Legacy)).collect();
+        Ok(Self(rules?.into()))
+    }
+
+    /// No rules: everything passes unchanged.
+    pub fn none() -> Self {
+        Self(Arc::from([]))
+    }
+}
+
+impl FromValue for RelabelRules {
+    fn value_type() -> Type {
+        Type::Capsule(RELABEL_RULES_TYPE_NAME)
+    }
+
+    fn from_value(value: &Value) -> Result<Self, ConvertError> {
+        match value {
+            Value::Null => Ok(Self::none()),
+            _ => from_capsule(value, RELABEL_RULES_TYPE_NAME),
+        }
+    }
+}
+
+impl ToValue for RelabelRules {
+    fn to_value(&self) -> Value {
+        Value::Capsule(Capsule::new(self.clone()))
+    }
+}
+
+impl CapsuleValue for RelabelRules {
+    fn type_name(&self) -> &'static str {
+        RELABEL_RULES_TYPE_NAME
+    }
+
+    fn equals(&self, other: &dyn CapsuleValue) -> bool {
+        other.as_any().downcast_ref::<Self>().is_some_and(|other| self == other)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+// === impl ActionArgument ===
+
+impl FromValue for ActionArgument {
+    fn value_type() -> Type {
+        Type::Enum(&[
+            "replace",
+            "keep",
+            "drop",
+            "keepequal",
+            "dropequal",
+            "hashmod",
+            "labelmap",
+            "labeldrop",
+            "labelkeep",
+            "lowercase",
+            "uppercase",
+        ])
+    }
+
+    fn from_value(value: &Value) -> Result<Self, ConvertError> {
+        let text = String::from_value(value)?;
+        let lower = text.to_ascii_lowercase();
+        match ACTIONS.iter().find(|(name, _)| *name == lower) {
+            Some((_, action)) => Ok(Self(*action)),
+            None => Err(ConvertError::new(format!(
+                "should be one of {}, got {text:?}",
+                ACTIONS.map(|(name, _)| name).join(", ")
+            ))),
+        }
+    }
+}
+
+impl ToValue for ActionArgument {
+    fn to_value(&self) -> Value {
+        let name = ACTIONS.iter().find(|(_, action)| *action == self.0).map_or("", |(name, _)| name);
+        Value::string(name)
+    }
+}

@@ -1,0 +1,208 @@
+//! Targets: the label sets that discovery components publish and scrapers consume.
+//!
+//! In the language a target is a capsule named `discovery.Target` that can be read like an object of strings
+//! (`targets[0]["__address__"]`), and any object converts to one. Here it is an immutable, sorted set of labels
+//! that is shared, so that a list of ten thousand targets passes from component to component by reference count.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use invar_syntax::convert::{ConvertError, FromValue, ToValue, text_from_value};
+use invar_syntax::schema::Type;
+use invar_syntax::secret::OptionalSecret;
+use invar_syntax::value::{Capsule, CapsuleValue, Object, Value};
+use invar_telemetry::{Labels, LabelsBuilder};
+
+/// The name of the capsule in the language.
+pub const TARGET_TYPE_NAME: &str = "discovery.Target";
+
+/// One target: a set of labels, sorted by name, names unique. Cloning shares it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    labels: Arc<[(Arc<str>, Arc<str>)]>,
+}
+
+/// Tells whether two lists hold equal targets in the same order, without comparing labels where they are shared.
+pub fn targets_equal(left: &[Target], right: &[Target]) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).all(|(a, b)| Arc::ptr_eq(&a.labels, &b.labels) || a.labels == b.labels)
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The value of the label `name`, if the target has it.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let index = self.labels.binary_search_by(|(candidate, _)| candidate.as_ref().cmp(name)).ok()?;
+        self.labels.get(index).map(|(_, value)| value.as_ref())
+    }
+
+    /// The labels, sorted by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + '_ {
+        self.labels.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// How many labels there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are no labels at all.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The labels as telemetry has them.
+    pub fn to_labels(&self) -> Labels {
+        self.to_builder().labels()
+    }
+
+    /// A builder that starts from this target's labels, for relabelling.
+    pub fn to_builder(&self) -> LabelsBuilder {
+        let mut builder = LabelsBuilder::default();
+        for (name, value) in self.iter() {
+            builder.set(name, value);
+        }
+        builder
+    }
+
+    /// The target with these labels; labels with an empty value are kept out, as everywhere in Prometheus.
+    pub fn from_labels(labels: &Labels) -> Self {
+        labels.iter().map(|(name, value)| (Arc::from(name), Arc::from(value))).collect()
+    }
+
+    fn from_object(object: &Object) -> Result<Self, ConvertError> {
+        object.iter().map(|(name, value)| Ok((Arc::clone(name), label_text(name, value)?))).collect()
+    }
+
+    fn to_object(&self) -> Object {
+        self.labels.iter().map(|(name, value)| (Arc::clone(name), Value::String(Arc::clone(value)))).collect()
+    }
+}
+
+impl FromIterator<(Arc<str>, Arc<str>)> for Target {
+    /// Of several labels with one name the last one counts.
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Arc<str>)>>(labels: I) -> Self {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        // Stable, so among equal names the order of arrival holds and the last is the one kept.
+        labels.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut unique: Vec<(Arc<str>, Arc<str>)> = Vec::with_capacity(labels.len());
+        for label in labels {
+            match unique.last_mut() {
+                Some(last) if last.0 == label.0 => *last = label,
+                _ => unique.push(label),
+            }
+        }
+        Self { labels: unique.into() }
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Target {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(labels: I) -> Self {
+        labels.into_iter().map(|(name, value)| (Arc::<str>::from(name), Arc::<str>::from(value))).collect()
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl FromValue for Target {
+    fn value_type() -> Type {
+        Type::Capsule(TARGET_TYPE_NAME)
+    }
+
+    fn from_value(value: &Value) -> Result<Self, ConvertError> {
+        if let Value::Capsule(capsule) = value
+            && let Some(target) = capsule.downcast_ref::<Self>()
+        {
+            return Ok(target.clone());
+        }
+        match value.to_object() {
+            Some(object) => Self::from_object(&object),
+            None => Err(ConvertError::mismatch(&Self::value_type(), value)),
+        }
+    }
+}
+
+impl ToValue for Target {
+    fn to_value(&self) -> Value {
+        Value::Capsule(Capsule::new(self.clone()))
+    }
+}
+
+impl CapsuleValue for Target {
+    fn type_name(&self) -> &'static str {
+        TARGET_TYPE_NAME
+    }
+
+    fn equals(&self, other: &dyn CapsuleValue) -> bool {
+        other.as_any().downcast_ref::<Self>().is_some_and(|other| self == other)
+    }
+
+    fn to_object(&self) -> Option<Object> {
+        Some(Self::to_object(self))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+// === conversion of label values ===
+
+/// The text a label gets from a value of the language: strings as they are, numbers and booleans as text,
+/// lists and objects as Go prints them, because configurations written for Alloy may rely on it.
+fn label_text(name: &str, value: &Value) -> Result<Arc<str>, ConvertError> {
+    if let Value::String(text) = value {
+        return Ok(Arc::clone(text));
+    }
+    let mut text = String::new();
+    write_text(&mut text, value).map_err(|error| error.at_field(name))?;
+    Ok(text.into())
+}
+
+fn write_text(text: &mut String, value: &Value) -> Result<(), ConvertError> {
+    let refused =
+        |what: &str| Err(ConvertError::new(format!("cannot be the value of a target's label: it is {what}")));
+    match value {
+        Value::String(string) => text.push_str(string),
+        Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
+        Value::Number(_) | Value::OptionalSecret(OptionalSecret::Plain(_)) => {
+            text.push_str(&text_from_value(value)?)
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(' ');
+                }
+                write_text(text, item).map_err(|error| error.at_index(index))?;
+            }
+            text.push(']');
+        }
+        Value::Object(object) => {
+            let mut fields: Vec<_> = object.iter().collect();
+            fields.sort_by(|a, b| a.0.cmp(b.0));
+            text.push_str("map[");
+            for (index, (name, item)) in fields.into_iter().enumerate() {
+                if index > 0 {
+                    text.push(' ');
+                }
+                text.push_str(name);
+                text.push(':');
+                write_text(text, item).map_err(|error| error.at_field(name))?;
+            }
+            text.push(']');
+        }
+        Value::Secret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => return refused("a secret"),
+        Value::Null => return refused("null"),
+        Value::Function(_) => return refused("a function"),
+        Value::Capsule(_) => return refused("a capsule"),
+        Value::Unknown(_) => return refused("not known yet"),
+    }
+    Ok(())
+}
