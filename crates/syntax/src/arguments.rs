@@ -185,7 +185,10 @@ impl ValidationOutcome for Result<(), String> {
 
 impl ValidationOutcome for Result<(), (&'static str, String)> {
     fn into_errors(self) -> Vec<ValidationError> {
-        self.err().map(|(field, message)| ValidationError { field: Some(field), message }).into_iter().collect()
+        self.err()
+            .map(|(field, message)| ValidationError { field: Some(field), message })
+            .into_iter()
+            .collect()
     }
 }
 
@@ -232,7 +235,12 @@ pub fn decode_labelled<A: Arguments>(
                 .iter()
                 .find(|attribute| &*attribute.name.name == field)
                 .map(|attribute| attribute.value_span)
-                .or_else(|| body.blocks.iter().find(|block| block.dotted_name() == field).map(EvaluatedBlock::name_span))
+                .or_else(|| {
+                    body.blocks
+                        .iter()
+                        .find(|block| block.dotted_name() == field)
+                        .map(EvaluatedBlock::name_span)
+                })
         });
         errors.push(DecodeError {
             span: place.unwrap_or(header),
@@ -277,7 +285,13 @@ impl<'a> BodyDecoder<'a> {
     }
 
     /// Notes an error.
-    pub fn error(&mut self, span: Span, code: &'static str, message: impl Into<String>, help: Option<String>) {
+    pub fn error(
+        &mut self,
+        span: Span,
+        code: &'static str,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
         self.errors.push(DecodeError { span, code, message: message.into(), help });
     }
 
@@ -290,7 +304,12 @@ impl<'a> BodyDecoder<'a> {
             // A block of that name is reported as such; calling the attribute missing too would be noise.
             if required && !body.blocks.iter().any(|block| block.dotted_name() == name) {
                 let help = Some(format!("add {name} = <{}>", T::value_type()));
-                self.error(self.header, codes::MISSING, format!("missing required attribute \"{name}\""), help);
+                self.error(
+                    self.header,
+                    codes::MISSING,
+                    format!("missing required attribute \"{name}\""),
+                    help,
+                );
             }
             return;
         };
@@ -352,7 +371,12 @@ impl<'a> BodyDecoder<'a> {
     }
 
     /// Decodes the block `name`, which may be absent.
-    pub fn optional_block<A: Arguments>(&mut self, name: &'static str, required: bool, target: &mut Option<A>) {
+    pub fn optional_block<A: Arguments>(
+        &mut self,
+        name: &'static str,
+        required: bool,
+        target: &mut Option<A>,
+    ) {
         if let Some(block) = self.single_block(name, required)
             && let Some(arguments) = decode_block(block, self.errors)
         {
@@ -380,7 +404,9 @@ impl<'a> BodyDecoder<'a> {
         let mut given = false;
         for block in &body.blocks {
             let name = block.dotted_name();
-            let Some(kind) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) else { continue };
+            let Some(kind) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) else {
+                continue;
+            };
             if kinds.contains(&kind) {
                 given = true;
                 elements.extend(E::decode_kind(kind, block, self.errors));
@@ -401,17 +427,25 @@ impl<'a> BodyDecoder<'a> {
             Some((text, span)) => match T::from_value(&Value::string(text)) {
                 Ok(value) => *target = value,
                 Err(error) => {
-                    self.error(span, codes::WRONG_TYPE, format!("the label ({name}) {}", error.message), None);
+                    self.error(
+                        span,
+                        codes::WRONG_TYPE,
+                        format!("the label ({name}) {}", error.message),
+                        None,
+                    );
                 }
             },
-            None => self.error(self.header, codes::MISSING, format!("this block requires a label ({name})"), None),
+            None => {
+                self.error(self.header, codes::MISSING, format!("this block requires a label ({name})"), None)
+            }
         }
     }
 
     /// Reports every name that no field has taken.
     pub fn finish(self) {
         let body = self.body;
-        let mut names: Vec<String> = self.attributes.iter().chain(&self.blocks).map(|name| (*name).to_owned()).collect();
+        let mut names: Vec<String> =
+            self.attributes.iter().chain(&self.blocks).map(|name| (*name).to_owned()).collect();
         for (prefix, kinds) in &self.prefixes {
             names.extend(kinds.iter().map(|kind| format!("{prefix}.{kind}")));
         }
@@ -427,7 +461,11 @@ impl<'a> BodyDecoder<'a> {
             }
             let (code, message, help) = if blocks.contains(name) {
                 let help = format!("write {name} {{ … }}");
-                (codes::WRONG_KIND, format!("\"{name}\" must be a block, but is used as an attribute"), Some(help))
+                (
+                    codes::WRONG_KIND,
+                    format!("\"{name}\" must be a block, but is used as an attribute"),
+                    Some(help),
+                )
             } else {
                 (codes::UNKNOWN_NAME, format!("unrecognized attribute name \"{name}\""), suggestion(name))
             };
@@ -435,14 +473,22 @@ impl<'a> BodyDecoder<'a> {
         }
         for block in &body.blocks {
             let name = block.dotted_name();
-            if blocks.contains(name.as_str()) || self.prefixes.iter().any(|(prefix, kinds)| {
-                name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).is_some_and(|kind| kinds.contains(&kind))
-            }) {
+            if blocks.contains(name.as_str())
+                || self.prefixes.iter().any(|(prefix, kinds)| {
+                    name.strip_prefix(prefix)
+                        .and_then(|rest| rest.strip_prefix('.'))
+                        .is_some_and(|kind| kinds.contains(&kind))
+                })
+            {
                 continue;
             }
             let (code, message, help) = if attributes.contains(name.as_str()) {
                 let help = format!("write {name} = …");
-                (codes::WRONG_KIND, format!("\"{name}\" must be an attribute, but is used as a block"), Some(help))
+                (
+                    codes::WRONG_KIND,
+                    format!("\"{name}\" must be an attribute, but is used as a block"),
+                    Some(help),
+                )
             } else {
                 (codes::UNKNOWN_NAME, format!("unrecognized block name \"{name}\""), suggestion(&name))
             };

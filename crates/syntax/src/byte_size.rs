@@ -48,7 +48,8 @@ impl FromStr for ByteSize {
         if unsigned.starts_with('-') {
             return Err("it is negative".to_owned());
         }
-        parse_with(unsigned, &BINARY_UNITS).or_else(|error| parse_with(unsigned, &SHORT_UNITS).map_err(|_| error))
+        parse_with(unsigned, &BINARY_UNITS)
+            .or_else(|error| parse_with(unsigned, &SHORT_UNITS).map_err(|_| error))
     }
 }
 
@@ -59,11 +60,13 @@ fn parse_with(text: &str, units: &[(&str, u64)]) -> Result<ByteSize, String> {
     let mut rest = text;
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let number_length =
-            rest.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(rest.len());
+        let number_length = rest
+            .find(|character: char| !character.is_ascii_digit() && character != '.')
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(number_length);
-        let unit_length =
-            after.find(|character: char| character.is_ascii_digit() || character == '.').unwrap_or(after.len());
+        let unit_length = after
+            .find(|character: char| character.is_ascii_digit() || character == '.')
+            .unwrap_or(after.len());
         let (unit, following) = after.split_at(unit_length);
         if number.is_empty() {
             return Err(format!("a number is missing before \"{unit}\""));

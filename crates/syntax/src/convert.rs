@@ -82,7 +82,10 @@ pub trait ToValue {
 ///
 /// # Errors
 /// The value is no capsule, or one of another type.
-pub fn from_capsule<T: CapsuleValue + Clone>(value: &Value, type_name: &'static str) -> Result<T, ConvertError> {
+pub fn from_capsule<T: CapsuleValue + Clone>(
+    value: &Value,
+    type_name: &'static str,
+) -> Result<T, ConvertError> {
     match value {
         Value::Capsule(capsule) => capsule.downcast_ref::<T>().cloned(),
         _ => None,
@@ -101,6 +104,10 @@ pub fn text_from_value(value: &Value) -> Result<Arc<str>, ConvertError> {
         Value::Number(number) => Ok(number.to_string().into()),
         Value::OptionalSecret(OptionalSecret::Plain(text)) => Ok(text.as_str().into()),
         Value::Null => Ok("".into()),
+        Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.into()),
+            Err(_) => Err(ConvertError::new("should be string, got bytes that are not UTF-8")),
+        },
         Value::Secret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => Err(ConvertError::new(
             "is secret, and secrets may not be converted into strings; convert.nonsensitive releases one",
         )),
@@ -203,7 +210,9 @@ conversions!(String, Type::String, |value| text_from_value(value).map(|text| tex
     Value::string(this.as_str())
 });
 conversions!(Arc<str>, Type::String, |value| text_from_value(value), |this| Value::String(Self::clone(this)));
-conversions!(f64, Type::Float, |value| number_from_value(value).map(Number::as_f64), |this| Value::from(*this));
+conversions!(f64, Type::Float, |value| number_from_value(value).map(Number::as_f64), |this| Value::from(
+    *this
+));
 conversions!(
     bool,
     Type::Bool,
@@ -249,7 +258,10 @@ conversions!(
     Type::Secret,
     |value| match value {
         Value::Secret(secret) | Value::OptionalSecret(OptionalSecret::Secret(secret)) => Ok(secret.clone()),
-        Value::String(_) | Value::Null | Value::Number(_) | Value::OptionalSecret(OptionalSecret::Plain(_)) => {
+        Value::String(_)
+        | Value::Null
+        | Value::Number(_)
+        | Value::OptionalSecret(OptionalSecret::Plain(_)) => {
             text_from_value(value).map(|text| Self::new(&*text))
         }
         other => Err(ConvertError::mismatch(&Type::Secret, other)),
@@ -262,7 +274,7 @@ conversions!(
     |value| match value {
         Value::Secret(secret) => Ok(Self::Secret(secret.clone())),
         Value::OptionalSecret(optional) => Ok(optional.clone()),
-        Value::String(_) | Value::Null | Value::Number(_) => {
+        Value::String(_) | Value::Null | Value::Number(_) | Value::Bytes(_) => {
             text_from_value(value).map(|text| Self::Plain(text.to_string()))
         }
         other => Err(ConvertError::mismatch(&Type::OptionalSecret, other)),
@@ -325,7 +337,9 @@ impl<T: FromValue> FromValue for Vec<T> {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
         match value {
             Value::Null => Ok(Self::new()),
-            Value::Array(items) => items
+            Value::Array(_) | Value::Bytes(_) => value
+                .to_items()
+                .unwrap_or_default()
                 .iter()
                 .enumerate()
                 .map(|(index, item)| T::from_value(item).map_err(|error| error.at_index(index)))

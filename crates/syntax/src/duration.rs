@@ -38,13 +38,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let mut total: u128 = 0;
     while !rest.is_empty() {
-        let number_length = rest.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(rest.len());
+        let number_length = rest
+            .find(|character: char| !character.is_ascii_digit() && character != '.')
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(number_length);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
             return Err(format!("a number is missing before \"{after}\""));
         }
-        let unit_length = after.find(|character: char| character.is_ascii_digit() || character == '.').unwrap_or(after.len());
+        let unit_length = after
+            .find(|character: char| character.is_ascii_digit() || character == '.')
+            .unwrap_or(after.len());
         let (unit, following) = after.split_at(unit_length);
         if unit.is_empty() {
             return Err("a unit is missing; use ns, us, ms, s, m or h".to_owned());

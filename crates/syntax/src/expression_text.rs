@@ -83,6 +83,7 @@ fn write_value(text: &mut String, value: &Value) {
             }
             text.push(']');
         }
+        Value::Bytes(bytes) => push_formatted(text, format_args!("{bytes:?}")),
         Value::Object(object) => {
             text.push('{');
             for (index, (key, item)) in object.iter().enumerate() {

@@ -1,7 +1,5 @@
 //! Grafana Alloy's configuration language: lexer, parser, tree, diagnostics, values, evaluator, standard library.
 
-// Derived code names the crate by its name, also within its own tests.
-extern crate self as invar_syntax;
 
 pub mod ast;
 pub mod codes;
@@ -31,9 +29,11 @@ pub mod expression_text;
 pub mod function;
 pub mod json;
 pub mod number;
+pub mod operators;
 pub mod schema;
 pub mod scope;
 pub mod secret;
+pub mod stdlib;
 pub mod value;
 
 pub use arguments::{ArgumentEnum, Arguments, BlockEnum, DecodeError, Exports};
@@ -41,7 +41,8 @@ pub use byte_size::ByteSize;
 pub use check::{TypeLookup, TypeScope, check_body};
 pub use convert::{ConvertError, FromValue, ToValue};
 pub use evaluate::{
-    EvalError, EvaluatedAttribute, EvaluatedBlock, EvaluatedBody, Reference, evaluate, evaluate_body, references,
+    EvalError, EvaluatedAttribute, EvaluatedBlock, EvaluatedBody, Reference, evaluate, evaluate_body,
+    references,
 };
 pub use expression_text::value_to_expression;
 pub use function::{Function, FunctionError};

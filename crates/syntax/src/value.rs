@@ -24,6 +24,8 @@ pub enum Value {
     String(Arc<str>),
     /// An ordered list.
     Array(Arc<[Self]>),
+    /// Bytes that need not be UTF-8, as decoded from base64: text where text is wanted, a list of numbers elsewhere.
+    Bytes(Arc<[u8]>),
     /// Named values.
     Object(Arc<Object>),
     /// Something that can be called.
@@ -52,9 +54,7 @@ impl Value {
 
     /// An object value with its fields in the given order.
     pub fn object<K: Into<Arc<str>>>(fields: impl IntoIterator<Item = (K, Self)>) -> Self {
-        Self::Object(Arc::new(
-            fields.into_iter().map(|(key, value)| (key.into(), value)).collect(),
-        ))
+        Self::Object(Arc::new(fields.into_iter().map(|(key, value)| (key.into(), value)).collect()))
     }
 
     /// A capsule around a host value.
@@ -70,7 +70,7 @@ impl Value {
             Self::Bool(_) => "bool",
             Self::Number(_) => "number",
             Self::String(_) => "string",
-            Self::Array(_) => "array",
+            Self::Array(_) | Self::Bytes(_) => "array",
             Self::Object(_) => "object",
             Self::Function(_) => "function",
             Self::Secret(_) | Self::OptionalSecret(_) | Self::Capsule(_) => "capsule",
@@ -95,6 +95,16 @@ impl Value {
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The items of an array value; of bytes, their numbers.
+    #[must_use]
+    pub fn to_items(&self) -> Option<Arc<[Self]>> {
+        match self {
+            Self::Array(items) => Some(Arc::clone(items)),
+            Self::Bytes(bytes) => Some(bytes.iter().map(|byte| Self::from(i64::from(*byte))).collect()),
             _ => None,
         }
     }
@@ -127,6 +137,9 @@ impl Value {
             Self::Secret(_) | Self::OptionalSecret(OptionalSecret::Secret(_)) => true,
             Self::Array(items) => items.iter().any(Self::has_secret),
             Self::Object(object) => object.values().any(Self::has_secret),
+            Self::Capsule(capsule) => {
+                capsule.to_object().is_some_and(|object| object.values().any(Self::has_secret))
+            }
             _ => false,
         }
     }
@@ -157,6 +170,8 @@ impl PartialEq for Value {
             (Self::OptionalSecret(left), Self::OptionalSecret(right)) => left == right,
             (Self::Capsule(left), Self::Capsule(right)) => left == right,
             (Self::Unknown(left), Self::Unknown(right)) => left == right,
+            (Self::Bytes(left), Self::Bytes(right)) => left == right,
+            (Self::Bytes(_), Self::Array(_)) | (Self::Array(_), Self::Bytes(_)) => self.to_items() == other.to_items(),
             _ => false,
         }
     }
