@@ -1,23 +1,310 @@
-//! Addresses.
-use crate::settings::SourceSettings;
-/// Why a text is not an address.
+//! Addresses: a whole source in one line, such as `git+https://host/repo//base?branch=main` or a path.
+
+use invar_secrets::{Credential, Secret};
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::settings::{AuthSettings, BasicSettings, GitSettings, SourceSettings};
+
+/// Why a text is not an address. None of the variants holds what may be a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It cannot be parsed.
-    #[error("{0}")]
-    Invalid(String),
+    /// Nothing at all.
+    #[error("the address is empty")]
+    Empty,
+    /// It starts with a scheme but cannot be parsed.
+    #[error("`{address}` is not an address: {reason}")]
+    Invalid {
+        /// The address, redacted.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The scheme names no kind of source there is.
+    #[error("`{address}`: {reason}")]
+    Unsupported {
+        /// The address, redacted.
+        address: String,
+        /// What there is instead.
+        reason: String,
+    },
+    /// A key of the query that means nothing.
+    #[error("`{address}`: unknown option `{key}`{}", hint(.nearest.as_deref()))]
+    UnknownOption {
+        /// The address, redacted.
+        address: String,
+        /// The key.
+        key: String,
+        /// A key that looks like it.
+        nearest: Option<String>,
+    },
 }
-/// Parses an address.
+
+fn hint(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default()
+}
+
+const OPTIONS: [&str; 6] = ["branch", "tag", "semver", "commit", "ref", "path"];
+
+/// Parses an address: `git+(https|http|file)://host/repo//path?branch=…&path=…`, or a path of this host.
+///
+/// A user name and password in it are moved into the settings' `auth`: `user:password@` as such, a lone
+/// `token@` as an access token.
 ///
 /// # Errors
 /// [`AddressError`].
-#[allow(clippy::todo)]
-pub fn parse_address(_text: &str) -> Result<SourceSettings, AddressError> {
-    todo!()
+pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    let unsupported =
+        |reason: &str| AddressError::Unsupported { address: redact(text), reason: reason.to_owned() };
+    let Some((scheme, _)) = text.split_once("://") else {
+        return Ok(SourceSettings::for_file(text));
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "git+https" | "git+http" | "git+file" => parse_git(text),
+        "file" => {
+            let url = Url::parse(text).map_err(|error| invalid(text, &error.to_string()))?;
+            let path = url.to_file_path().map_err(|()| invalid(text, "it is not a path of this host"))?;
+            if url.query().is_some() {
+                return Err(invalid(text, "a file has no options"));
+            }
+            Ok(SourceSettings::for_file(path))
+        }
+        "git+ssh" | "ssh" => {
+            Err(unsupported("Git over SSH is not supported by this version; use git+https://"))
+        }
+        "git" => Err(unsupported(
+            "the git:// protocol has neither encryption nor authentication; use git+https://",
+        )),
+        "https" | "http" if is_repository(text) => {
+            Err(unsupported("put `git+` before it to read it as a Git repository"))
+        }
+        "https" | "http" => Err(unsupported("documents behind HTTP are not supported by this version")),
+        "s3" => Err(unsupported("S3 is not supported by this version")),
+        "oci" => Err(unsupported("OCI artifacts are not supported by this version")),
+        _ => Err(unsupported("there are git+https://, git+http://, git+file://, file:// and paths")),
+    }
 }
-/// An address without what may be secret in it.
+
+fn is_repository(text: &str) -> bool {
+    text.split(['?', '#']).next().is_some_and(|place| place.trim_end_matches('/').ends_with(".git"))
+}
+
+fn invalid(text: &str, reason: &str) -> AddressError {
+    AddressError::Invalid { address: redact(text), reason: reason.to_owned() }
+}
+
+fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
+    let inner = text.get("git+".len()..).unwrap_or_default();
+    let mut url = Url::parse(inner).map_err(|error| invalid(text, &error.to_string()))?;
+    if url.fragment().is_some() {
+        return Err(invalid(text, "it has a `#`; options come after `?`"));
+    }
+    let mut settings = SourceSettings::for_git(GitSettings::default());
+    let mut git = GitSettings::default();
+    for (key, value) in url.query_pairs() {
+        let value = value.into_owned();
+        let place = match &*key {
+            "branch" => &mut git.branch,
+            "tag" => &mut git.tag,
+            "semver" => &mut git.semver,
+            "commit" => &mut git.commit,
+            "ref" => &mut git.reference,
+            "path" => {
+                settings.path.push(value);
+                continue;
+            }
+            other => {
+                return Err(AddressError::UnknownOption {
+                    address: redact(text),
+                    key: other.chars().take(40).collect(),
+                    nearest: invar_syntax::nearest(other, OPTIONS.into_iter()).map(str::to_owned),
+                });
+            }
+        };
+        if value.is_empty() {
+            return Err(invalid(text, &format!("the option `{key}` is empty")));
+        }
+        if place.replace(value).is_some() {
+            return Err(invalid(text, &format!("the option `{key}` is there twice")));
+        }
+    }
+    url.set_query(None);
+    settings.auth = take_credential(&mut url, text)?;
+    // The first `//` in the path separates the repository from the folder within it.
+    let path = url.path().to_owned();
+    if let Some((repository, folder)) = path.split_once("//") {
+        url.set_path(repository);
+        if !folder.is_empty() {
+            let folder = percent_decode_str(folder)
+                .decode_utf8()
+                .map_err(|_| invalid(text, "the folder is not UTF-8"))?;
+            settings.path.insert(0, folder.into_owned());
+        }
+    }
+    if matches!(url.path(), "" | "/") {
+        return Err(invalid(text, "it names no repository"));
+    }
+    git.url = url.into();
+    settings.git = Some(git);
+    Ok(settings)
+}
+
+fn take_credential(url: &mut Url, text: &str) -> Result<Option<AuthSettings>, AddressError> {
+    let decode = |part: &str| {
+        percent_decode_str(part)
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| invalid(text, "the user name or password is not UTF-8"))
+    };
+    let username = decode(url.username())?;
+    let password = url.password().map(decode).transpose()?;
+    if username.is_empty() && password.is_none() {
+        return Ok(None);
+    }
+    let removed = url.set_username("").and_then(|()| url.set_password(None));
+    removed.map_err(|()| invalid(text, "it has a user but no host"))?;
+    let credential = |text: String| Credential::Text(Secret::new(text));
+    Ok(Some(match password {
+        Some(password) if !username.is_empty() => AuthSettings {
+            token: None,
+            username: None,
+            basic: Some(BasicSettings { username, password: credential(password) }),
+        },
+        Some(token) => AuthSettings { token: Some(credential(token)), username: None, basic: None },
+        None => AuthSettings { token: Some(credential(username)), username: None, basic: None },
+    }))
+}
+
+/// An address without what may be secret in it: the user information, and the values of options that are
+/// not known to be harmless.
 #[must_use]
-#[allow(clippy::todo)]
-pub fn redact(_text: &str) -> String {
-    todo!()
+pub fn redact(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    // Everything before the last `@`: a password with an unescaped `/`, `?` or `#` ends the authority too
+    // early, and hiding too much does no harm.
+    let (mark, rest) = match rest.rsplit_once('@') {
+        Some((_, after)) => ("***@", after),
+        None => ("", rest),
+    };
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (rest, None),
+    };
+    let mut result = format!("{scheme}://{mark}{place}");
+    if let Some(query) = query {
+        let options: Vec<String> = query
+            .split('&')
+            .map(|option| match option.split_once('=') {
+                Some((key, value)) if OPTIONS.contains(&key) => format!("{key}={value}"),
+                Some((key, _)) => format!("{key}=***"),
+                None => "***".to_owned(),
+            })
+            .collect();
+        result.push('?');
+        result.push_str(&options.join("&"));
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn git(text: &str) -> (SourceSettings, GitSettings) {
+        let settings = parse_address(text).unwrap();
+        let git = settings.git.clone().unwrap();
+        (settings, git)
+    }
+
+    #[test]
+    fn a_repository_with_folder_and_reference() {
+        let (settings, git) =
+            git("git+https://git.example/obs/fleet.git//base?branch=main&path=environments/production");
+        assert_eq!(git.url, "https://git.example/obs/fleet.git");
+        assert_eq!(git.branch.as_deref(), Some("main"));
+        assert_eq!(settings.path, ["base", "environments/production"]);
+        assert_eq!(settings.auth, None);
+    }
+
+    #[test]
+    fn other_forms_of_repositories() {
+        assert_eq!(git("git+file:///srv/fleet.git?ref=v1").1.url, "file:///srv/fleet.git");
+        assert_eq!(git("git+file:///srv/fleet.git//a/b").0.path, ["a/b"]);
+        assert_eq!(git("git+http://localhost:3000/x?tag=v1").1.tag.as_deref(), Some("v1"));
+    }
+
+    #[test]
+    fn paths_are_files() {
+        for text in ["config.alloy", "/etc/invar", "./x", "C:\\x.alloy"] {
+            assert_eq!(parse_address(text).unwrap().file.unwrap().path.to_str(), Some(text));
+        }
+        assert_eq!(parse_address("file:///etc/x").unwrap().file.unwrap().path.to_str(), Some("/etc/x"));
+    }
+
+    #[test]
+    fn credentials_are_moved_out() {
+        let (settings, git) = git("git+https://me:hunt%40er2@git.example/x");
+        assert_eq!(git.url, "https://git.example/x");
+        let basic = settings.auth.clone().unwrap().basic.unwrap();
+        assert_eq!(basic.username, "me");
+        assert_eq!(basic.password, Credential::Text(Secret::new("hunt@er2")));
+        assert!(!format!("{settings:?}").contains("hunt"));
+        for text in ["git+https://hunter2@git.example/x", "git+https://:hunter2@git.example/x"] {
+            let settings = parse_address(text).unwrap();
+            assert_eq!(settings.auth.unwrap().token, Some(Credential::Text(Secret::new("hunter2"))));
+        }
+    }
+
+    #[test]
+    fn errors_name_the_address_without_its_credentials() {
+        for text in [
+            "git+https://me:hunter2@git.example/x?banch=main",
+            "git+https://me:hunter2@git.example/",
+            "git+https://me:hunter2@git.example/x?branch=",
+            "git+https://me:hunter2@git.example/x?branch=a&branch=b",
+            "git+https://me:hunter2@git.example/x#y",
+            "git+https://me:hunter2@git.example:99999/x",
+            "git+https://me:hun/hunter2@git.example/x?tokn=hunter2",
+            "ssh://me:hunter2@git.example/x",
+            "s3://me:hunter2@bucket/x",
+            "https://me:hunter2@git.example/x.git",
+            "nope://me:hunter2@git.example/x",
+        ] {
+            let error = parse_address(text).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+        let error = parse_address("git+https://git.example/x?banch=main").unwrap_err();
+        assert!(error.to_string().contains("did you mean `branch`"), "{error}");
+    }
+
+    #[test]
+    fn redaction() {
+        assert_eq!(redact("https://a:b@h/x?branch=m&token=t&u"), "https://***@h/x?branch=m&token=***&***");
+        assert_eq!(redact("/etc/x@y"), "/etc/x@y");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in "(git\\+https://|git\\+file://|)[ -~]{0,60}") {
+            if let Ok(settings) = parse_address(&text)
+                && let Some(git) = settings.git
+            {
+                prop_assert!(!git.url.contains('?') && !git.url.contains('@') || git.url.starts_with("file:") || settings.auth.is_none());
+            }
+        }
+
+        #[test]
+        fn no_password_survives_redaction(password in "[a-z/:?#@]{0,6}hunter2[a-z/:#@]{0,6}") {
+            let text = format!("git+https://me:{password}@git.example/x?brnch=main");
+            let redacted = redact(&text);
+            prop_assert!(!redacted.contains("hunter2"), "{redacted}");
+        }
+    }
 }

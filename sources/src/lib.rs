@@ -9,6 +9,7 @@ mod backoff;
 mod error;
 mod file;
 mod git;
+mod http_status;
 mod path;
 mod poller;
 mod settings;
@@ -16,6 +17,7 @@ mod snapshot;
 mod source;
 mod status;
 mod substitute;
+mod tls;
 mod units;
 
 pub use address::{AddressError, parse_address, redact};
@@ -23,6 +25,8 @@ pub use backoff::{FixedJitter, Jitter, RandomJitter};
 pub use error::{ErrorClass, Rejection, SourceError};
 pub use file::FileSource;
 pub use git::GitSource;
+#[doc(hidden)]
+pub use git::wire_format;
 pub use invar_secrets::Credential;
 pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
 pub use settings::{

@@ -1,49 +1,647 @@
-//! The git source.
-use crate::*;
+//! The Git source: asks which commit a reference names, fetches exactly that commit into a bare
+//! repository, and reads the selected files from the object database.
+
+mod history;
+mod local;
+mod pkt_line;
+mod protocol;
+mod reference;
+mod repository;
+mod tree;
+mod wire;
+
+use std::sync::Arc;
 use std::time::Duration;
-/// A git source.
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use url::Url;
+
+use self::history::{Ancestry, Movement, contains};
+use self::local::LocalWire;
+use self::protocol::{FetchRequest, RemoteReference};
+use self::reference::{Resolved, Wanted, short};
+use self::repository::{CloneDirectory, ReadError, holds, object_id};
+use self::tree::Reading;
+use self::wire::HttpWire;
+use crate::SourceEnvironment;
+use crate::error::{ErrorClass, Failure, Rejection, SourceError};
+use crate::path::normalize_selected;
+use crate::settings::{GitSettings, HistoryPolicy, LimitSettings, SourceSettings};
+use crate::snapshot::{
+    Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest,
+};
+use crate::source::{BoxFuture, Poll, PollContext, Source};
+
+/// Parsers of what servers send, for the fuzzer; not part of the interface.
+#[doc(hidden)]
+pub mod wire_format {
+    pub use super::pkt_line::{FramingError, Packet, PacketReader};
+    pub use super::protocol::{
+        Advertisement, FetchReader, FetchRequest, ProtocolError, RemoteReference, encode_fetch,
+        encode_ls_refs, parse_advertisement, parse_ls_refs,
+    };
+}
+
+const INTERVAL: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(300);
+/// How far back a branch is followed for a commit that the server does not hand out by its id.
+const BRANCH_DEPTH: u32 = 1000;
+/// How far back the commit before is looked for, in steps.
+const HISTORY_DEPTHS: [u32; 3] = [50, 200, 1000];
+/// Parts of a pack between the network and the indexer.
+const PACK_QUEUE: usize = 16;
+
+/// A Git repository as a source.
 #[derive(Debug)]
-pub struct GitSource {}
-#[allow(clippy::todo)]
+pub struct GitSource {
+    name: SourceName,
+    settings: Settings,
+    wire: Wire,
+    clone: CloneDirectory,
+    /// One poll at a time works in the repository.
+    busy: tokio::sync::Mutex<()>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug)]
+struct Settings {
+    git: GitSettings,
+    wanted: Wanted,
+    paths: Vec<String>,
+    limits: LimitSettings,
+    history: HistoryPolicy,
+    interval: Duration,
+    timeout: Option<Duration>,
+    required: bool,
+    /// Identifies what is selected; another selection is another snapshot of the same commit.
+    selection: String,
+    description: String,
+    host: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// A commit that was refused, with the reason: it is not fetched again to be refused again.
+    refused: Option<(String, Failure)>,
+    /// A commit that a person accepts although history says no.
+    accepted: Option<String>,
+    /// The branch behind `HEAD` at the last poll.
+    default_branch: Option<String>,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Http(Arc<HttpWire>),
+    Local(LocalWire),
+}
+
 impl GitSource {
-    /// Opens.
+    /// A source by its settings; does no input or output.
+    ///
     /// # Errors
-    /// Settings.
-    pub fn open(
-        _settings: &SourceSettings,
-        _environment: &crate::SourceEnvironment,
-    ) -> Result<Self, SourceError> {
-        todo!()
+    /// [`ErrorClass::Stalled`]: an address or reference that cannot work.
+    pub fn open(settings: &SourceSettings, environment: &SourceEnvironment) -> Result<Self, SourceError> {
+        let name = settings.source_name();
+        Self::build(settings, environment, name.clone()).map_err(|failure| failure.of(&name))
+    }
+
+    fn build(
+        settings: &SourceSettings,
+        environment: &SourceEnvironment,
+        name: SourceName,
+    ) -> Result<Self, Failure> {
+        let git = settings.git.clone().ok_or_else(|| Failure::stalled("the settings have no `git`"))?;
+        let wanted = Wanted::new(&git)?;
+        let paths: Result<Vec<String>, Failure> =
+            settings.path.iter().map(|path| normalize_selected(path)).collect();
+        let paths = paths?;
+        let (wire, host) = open_wire(settings, &git, environment)?;
+        let identity = settings.auth.as_ref().map_or_else(String::new, |auth| {
+            let token = auth.token.as_ref().map(invar_secrets::Credential::location);
+            let basic =
+                auth.basic.as_ref().map(|basic| format!("{} {}", basic.username, basic.password.location()));
+            format!("{:?} {token:?} {basic:?}", auth.username)
+        });
+        let clone = CloneDirectory::new(&environment.state_directory, &git.url, &identity);
+        let selection = format!("{} {wanted:?} {paths:?} {:?}", git.url, settings.limits);
+        let settings = Settings {
+            description: format!("{} {}", git.url, wanted.describe()),
+            selection: hexadecimal(&Sha256::digest(selection)),
+            interval: settings.interval.unwrap_or(INTERVAL),
+            timeout: settings.timeout,
+            required: !settings.optional,
+            history: settings.history,
+            limits: settings.limits,
+            git,
+            wanted,
+            paths,
+            host,
+        };
+        Ok(Self {
+            name,
+            settings,
+            wire,
+            clone,
+            busy: tokio::sync::Mutex::default(),
+            memory: Mutex::default(),
+        })
+    }
+
+    async fn look(&self, previous: Option<&Snapshot>, context: &PollContext) -> Result<Poll, Failure> {
+        let _busy = self.busy.lock().await;
+        let previous = previous.filter(|snapshot| snapshot.kind == SourceKind::Git);
+        let held = previous.filter(|snapshot| snapshot.selection == self.settings.selection);
+        let resolved = match &self.settings.wanted {
+            Wanted::Commit { id, branch } => Resolved {
+                name: branch
+                    .as_deref()
+                    .map_or_else(|| id[..12].to_owned(), |branch| short(branch).to_owned()),
+                object: id.clone(),
+                commit: id.clone(),
+                is_tag: false,
+                target: None,
+            },
+            wanted => self.resolve(wanted, context).await?,
+        };
+        let mut notices = Vec::new();
+        self.note_default_branch(&resolved, &mut notices);
+        if let Some(held) = held
+            && held.revision.commit.as_ref() == Some(&resolved.commit)
+            && held.revision.object.as_ref().is_none_or(|object| *object == resolved.object)
+            && notices.is_empty()
+        {
+            self.memory.lock().refused = None;
+            return Ok(Poll::Unchanged);
+        }
+        self.check_tag(previous, &resolved, &mut notices)?;
+        let refused = self.memory.lock().refused.clone();
+        if let Some((commit, failure)) = refused
+            && commit == resolved.commit
+        {
+            return Err(failure);
+        }
+        let outcome = self.take(previous, &resolved, notices, context).await;
+        if let Err(failure) = &outcome
+            && matches!(failure.class, ErrorClass::Rejected(_))
+        {
+            self.memory.lock().refused = Some((resolved.commit.clone(), failure.clone()));
+        } else if outcome.is_ok() {
+            self.memory.lock().refused = None;
+        }
+        outcome.map(|snapshot| Poll::Changed(Box::new(snapshot)))
+    }
+
+    /// Fetches and reads the commit, makes the repository afresh once if it is damaged, and looks at how
+    /// the branch moved.
+    async fn take(
+        &self,
+        previous: Option<&Snapshot>,
+        resolved: &Resolved,
+        mut notices: Vec<Notice>,
+        context: &PollContext,
+    ) -> Result<Snapshot, Failure> {
+        let old = previous.and_then(|snapshot| snapshot.revision.commit.as_deref());
+        let reading = match self.fetch_and_read(&resolved.commit, old, context).await {
+            Ok(reading) => reading,
+            Err(ReadError::Failed(failure)) => return Err(failure),
+            Err(ReadError::Damaged(reason)) => {
+                self.blocking(|clone| clone.wipe()).await?;
+                let message = format!("the local copy was damaged and is fetched afresh: {reason}");
+                notices.push(Notice { kind: NoticeKind::ClonedAfresh, message });
+                self.fetch_and_read(&resolved.commit, None, context).await.map_err(|error| match error {
+                    ReadError::Failed(failure) => failure,
+                    ReadError::Damaged(reason) => Failure::transient(format!(
+                        "{} sends a commit that is not complete: {reason}",
+                        self.settings.git.url
+                    )),
+                })?
+            }
+        };
+        if let Wire::Http(wire) = &self.wire {
+            if wire.is_insecure() {
+                let message = format!("{} is reached without encryption", self.settings.git.url);
+                notices.push(Notice { kind: NoticeKind::InsecureTransport, message });
+            }
+            if let Some(place) = wire.redirected_to() {
+                let message = format!("{} has moved to {place}; update the address", self.settings.git.url);
+                notices.push(Notice { kind: NoticeKind::Redirected, message });
+            }
+        }
+        let same_reference = previous
+            .is_some_and(|snapshot| snapshot.revision.reference.as_deref() == Some(resolved.name.as_str()));
+        let follows_branch = !resolved.is_tag && !matches!(self.settings.wanted, Wanted::Commit { .. });
+        if let Some(old) = old.filter(|old| *old != resolved.commit && same_reference && follows_branch) {
+            self.check_history(old, &resolved.commit, &reading, &mut notices, context).await?;
+        }
+        notices.extend(reading.notices);
+        let mut revision = Revision::git(&resolved.name, &resolved.commit);
+        revision.object = Some(resolved.object.clone());
+        Ok(Snapshot {
+            source: self.name.clone(),
+            kind: SourceKind::Git,
+            revision,
+            digest: tree_digest(&reading.files),
+            files: reading.files,
+            paths: self.settings.paths.clone(),
+            selection: self.settings.selection.clone(),
+            author: reading.author,
+            subject: reading.subject,
+            signer: None,
+            committed_at: reading.committed_at,
+            fetched_at: context.now,
+            notices,
+        })
+    }
+
+    async fn resolve(&self, wanted: &Wanted, context: &PollContext) -> Result<Resolved, Failure> {
+        let references = self.list(wanted.candidates(), context).await?;
+        if let Some(resolved) = wanted.resolve(&references) {
+            return Ok(resolved);
+        }
+        // Only now, when something is wrong anyway, is the whole list asked for: to say what there is.
+        let all = self.list(vec!["refs/heads/".to_owned(), "refs/tags/".to_owned()], context).await?;
+        let url = &self.settings.git.url;
+        if all.is_empty() {
+            return Err(Failure::rejected(Rejection::EmptySource, format!("{url} has no commits yet")));
+        }
+        let what = wanted.describe();
+        let failure = Failure::new(
+            ErrorClass::NotFound,
+            format!("{url} has no `{what}`; the last good revision stays"),
+        );
+        let names = all.iter().map(|reference| short(&reference.name));
+        Err(match invar_syntax::nearest(&what, names) {
+            Some(near) => failure.with_help(format!("did you mean `{near}`?")),
+            None => failure,
+        })
+    }
+
+    async fn list(
+        &self,
+        prefixes: Vec<String>,
+        context: &PollContext,
+    ) -> Result<Vec<RemoteReference>, Failure> {
+        match &self.wire {
+            Wire::Http(wire) => wire.list(&prefixes, context.deadline, context.now).await,
+            Wire::Local(wire) => {
+                let wire = wire.clone();
+                let mut references = blocking(move || wire.list()).await?;
+                references
+                    .retain(|reference| prefixes.iter().any(|prefix| reference.name.starts_with(prefix)));
+                Ok(references)
+            }
+        }
+    }
+
+    fn note_default_branch(&self, resolved: &Resolved, notices: &mut Vec<Notice>) {
+        let Some(target) = &resolved.target else { return };
+        let before = self.memory.lock().default_branch.replace(target.clone());
+        if let Some(before) = before.filter(|before| before != target) {
+            let message =
+                format!("the default branch is now `{}`, it was `{}`", short(target), short(&before));
+            notices.push(Notice { kind: NoticeKind::DefaultBranchChanged, message });
+        }
+    }
+
+    fn check_tag(
+        &self,
+        previous: Option<&Snapshot>,
+        resolved: &Resolved,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), Failure> {
+        let before = previous
+            .filter(|snapshot| snapshot.revision.reference.as_deref() == Some(resolved.name.as_str()))
+            .and_then(|snapshot| snapshot.revision.object.as_deref());
+        let Some(before) = before.filter(|before| resolved.is_tag && *before != resolved.object) else {
+            return Ok(());
+        };
+        let (name, now) = (&resolved.name, &resolved.object);
+        let message = format!("the tag `{name}` named {before:.12} and now names {now:.12}");
+        if self.settings.git.allow_tag_move {
+            notices.push(Notice { kind: NoticeKind::TagMoved, message });
+            return Ok(());
+        }
+        Err(Failure::rejected(Rejection::TagMoved, message)
+            .with_help("make a new tag, or set `git.allow_tag_move = true`"))
+    }
+
+    async fn fetch_and_read(
+        &self,
+        commit: &str,
+        old: Option<&str>,
+        context: &PollContext,
+    ) -> Result<Reading, ReadError> {
+        let present = {
+            let (commit, old) = (commit.to_owned(), old.map(str::to_owned));
+            self.blocking_read(move |clone| {
+                if clone.is_fragmented() {
+                    clone.wipe()?;
+                }
+                let repository = clone.open()?;
+                let old = old.filter(|old| holds(&repository, old));
+                Ok((holds(&repository, &commit), old))
+            })
+            .await?
+        };
+        let (is_here, old) = present;
+        if !is_here {
+            self.fetch(commit, old, context).await?;
+        }
+        let (paths, limits) = (self.settings.paths.clone(), self.settings.limits);
+        let commit = object_id(commit)?;
+        self.blocking_read(move |clone| tree::read(&clone.open()?, commit, &paths, &limits)).await
+    }
+
+    async fn fetch(
+        &self,
+        commit: &str,
+        have: Option<String>,
+        context: &PollContext,
+    ) -> Result<(), ReadError> {
+        let wire = match &self.wire {
+            Wire::Local(wire) => {
+                let (wire, commit) = (wire.clone(), commit.to_owned());
+                return self
+                    .blocking_read(move |clone| {
+                        let repository = clone.open()?;
+                        wire.fetch(&repository)?;
+                        if holds(&repository, &commit) {
+                            return Ok(());
+                        }
+                        let message = format!("{} has no commit {commit} on a branch or tag", wire.url);
+                        Err(Failure::new(ErrorClass::NotFound, message).into())
+                    })
+                    .await;
+            }
+            Wire::Http(wire) => wire,
+        };
+        let request = FetchRequest { want: commit.to_owned(), have, depth: 1, commits_only: false };
+        let outcome = self.transfer(wire, &request, self.clone.clone(), context).await;
+        match (&outcome, &self.settings.wanted) {
+            (Err(ReadError::Failed(failure)), Wanted::Commit { branch: Some(branch), .. })
+                if failure.class == ErrorClass::NotFound =>
+            {
+                // The server hands out only what a reference names: go back from the branch.
+                let tip = self.resolve(&Wanted::Branch(branch.clone()), context).await?.commit;
+                let request =
+                    FetchRequest { want: tip, have: None, depth: BRANCH_DEPTH, commits_only: false };
+                self.transfer(wire, &request, self.clone.clone(), context).await?;
+                let wanted = commit.to_owned();
+                if self.blocking_read(move |clone| Ok(holds(&clone.open()?, &wanted))).await? {
+                    return Ok(());
+                }
+                let message =
+                    format!("commit {commit} is not among the last {BRANCH_DEPTH} commits of `{branch}`");
+                Err(Failure::new(ErrorClass::NotFound, message).into())
+            }
+            (Err(ReadError::Failed(failure)), Wanted::Commit { branch: None, .. })
+                if failure.class == ErrorClass::NotFound =>
+            {
+                Err(failure.clone().with_help("name the `branch` that contains the commit").into())
+            }
+            (Err(ReadError::Failed(failure)), _) if failure.class == ErrorClass::NotFound => {
+                // It was there a moment ago: the branch moved between the two requests.
+                let message = format!("{}; the branch may have just moved", failure.message);
+                Err(Failure::transient(message).into())
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Passes a pack from the network to the indexer.
+    async fn transfer(
+        &self,
+        wire: &HttpWire,
+        request: &FetchRequest,
+        into: CloneDirectory,
+        context: &PollContext,
+    ) -> Result<(), ReadError> {
+        let (sender, receiver) = mpsc::channel(PACK_QUEUE);
+        let indexer = tokio::task::spawn_blocking(move || into.store_pack(receiver));
+        let sent =
+            wire.fetch(request, self.settings.limits.pack, sender, context.deadline, context.now).await;
+        let stored =
+            indexer.await.unwrap_or_else(|_| Err(Failure::transient("storing was interrupted").into()));
+        let bytes = sent?;
+        stored?;
+        tracing::debug!(source = %self.name, bytes, commit = request.want, "fetched");
+        Ok(())
+    }
+
+    async fn check_history(
+        &self,
+        old: &str,
+        new: &str,
+        reading: &Reading,
+        notices: &mut Vec<Notice>,
+        context: &PollContext,
+    ) -> Result<(), Failure> {
+        if self.settings.history == HistoryPolicy::Any || reading.parents.iter().any(|parent| parent == old) {
+            return Ok(());
+        }
+        let movement = match &self.wire {
+            Wire::Http(wire) => {
+                let movement = self.probe_history(wire, old, new, context).await;
+                self.blocking(|clone| clone.for_history().wipe()).await?;
+                movement
+            }
+            Wire::Local(_) => {
+                let (old, new) = (object_id(old)?, object_id(new)?);
+                self.blocking_read(move |clone| {
+                    let repository = clone.open()?;
+                    Ok(match (contains(&repository, new, old), contains(&repository, old, new)) {
+                        (Ancestry::Contains, _) => Movement::Forward,
+                        (_, Ancestry::Contains) => Movement::Back,
+                        (Ancestry::Lacks, _) => Movement::Rewritten,
+                        (Ancestry::Unclear, _) => Movement::Unknown,
+                    })
+                })
+                .await
+                .unwrap_or(Movement::Unknown)
+            }
+        };
+        let (kind, what) = match movement {
+            Movement::Forward => return Ok(()),
+            Movement::Back => (NoticeKind::Rewind, "went back to a commit before"),
+            Movement::Rewritten => (NoticeKind::HistoryRewritten, "no longer contains"),
+            Movement::Unknown => {
+                (NoticeKind::HistoryUnknown, "is not known, within 1000 commits, to contain")
+            }
+        };
+        let message = format!("the branch is at {new:.12}, which {what} {old:.12}");
+        let accepted = self.memory.lock().accepted.as_deref() == Some(new);
+        if self.settings.history == HistoryPolicy::FastForward && !accepted {
+            return Err(Failure::rejected(Rejection::History, message)
+                .with_help(format!("if that is intended: invar accept-history {new:.12}")));
+        }
+        notices.push(Notice { kind, message });
+        Ok(())
+    }
+
+    /// Fetches commits, without files where the server can, in growing steps and into a folder of their
+    /// own, until it is clear how the two are related.
+    async fn probe_history(&self, wire: &HttpWire, old: &str, new: &str, context: &PollContext) -> Movement {
+        let mut lacks = false;
+        for (from, to, found) in [(new, old, Movement::Forward), (old, new, Movement::Back)] {
+            for depth in HISTORY_DEPTHS {
+                let into = self.clone.for_history();
+                let request = FetchRequest { want: from.to_owned(), have: None, depth, commits_only: true };
+                let cleared = self.blocking(|clone| clone.for_history().wipe()).await;
+                if cleared.is_err() || self.transfer(wire, &request, into, context).await.is_err() {
+                    // The old commit may be out of reach after a force push; unknown counts as not.
+                    break;
+                }
+                let (Ok(from), Ok(to)) = (object_id(from), object_id(to)) else { break };
+                let ancestry = self
+                    .blocking_read(move |clone| Ok(contains(&clone.for_history().open()?, from, to)))
+                    .await;
+                match ancestry {
+                    Ok(Ancestry::Contains) => return found,
+                    Ok(Ancestry::Lacks) => {
+                        lacks |= found == Movement::Forward;
+                        break;
+                    }
+                    Ok(Ancestry::Unclear) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        if lacks { Movement::Rewritten } else { Movement::Unknown }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CloneDirectory) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let clone = self.clone.clone();
+        blocking(move || work(&clone)).await
+    }
+
+    async fn blocking_read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CloneDirectory) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let clone = self.clone.clone();
+        match tokio::task::spawn_blocking(move || work(&clone)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::transient("reading the repository was interrupted").into()),
+        }
     }
 }
-#[allow(clippy::todo)]
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::transient("work on the repository was interrupted")),
+    }
+}
+
+/// Chooses how the repository is reached; gives the host as well, where there is one.
+fn open_wire(
+    settings: &SourceSettings,
+    git: &GitSettings,
+    environment: &SourceEnvironment,
+) -> Result<(Wire, Option<String>), Failure> {
+    let url = git.url.as_str();
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    match scheme.as_deref() {
+        Some("https" | "http") => {
+            let parsed = Url::parse(url).map_err(|_| {
+                Failure::stalled(format!("`git.url` is not an address: {}", crate::redact(url)))
+            })?;
+            if !parsed.username().is_empty() || parsed.password().is_some() {
+                return Err(Failure::stalled("`git.url` holds a credential; move it to `auth`"));
+            }
+            let host = parsed.host_str().map(str::to_owned);
+            let wire = HttpWire::new(
+                parsed,
+                settings.auth.clone(),
+                settings.tls.clone().unwrap_or_default(),
+                settings.proxy.clone(),
+                environment.secrets.clone(),
+            )?;
+            Ok((Wire::Http(Arc::new(wire)), host))
+        }
+        None if is_scp_like(url) => Err(no_ssh()),
+        Some("ssh" | "git+ssh") => Err(no_ssh()),
+        Some("file") | None => {
+            if settings.auth.is_some() || settings.tls.is_some() || settings.proxy.is_some() {
+                return Err(Failure::stalled("a repository on this host needs no `auth`, `tls` or `proxy`"));
+            }
+            Ok((Wire::Local(LocalWire { url: url.to_owned() }), None))
+        }
+        Some(other) => Err(Failure::stalled(format!("`git.url` has the unknown scheme `{other}`"))
+            .with_help("there are https://, http://, file:// and paths")),
+    }
+}
+
+fn no_ssh() -> Failure {
+    Failure::stalled("Git over SSH is not supported by this version").with_help("use https:// with a token")
+}
+
+/// `git@host:path`, which is SSH without saying so.
+fn is_scp_like(url: &str) -> bool {
+    url.split_once(':').is_some_and(|(host, _)| host.len() > 1 && !host.contains(['/', '\\']))
+}
+
 impl Source for GitSource {
     fn name(&self) -> &SourceName {
-        todo!()
+        &self.name
     }
+
     fn kind(&self) -> SourceKind {
-        todo!()
+        SourceKind::Git
     }
+
     fn description(&self) -> String {
-        todo!()
+        self.settings.description.clone()
     }
+
     fn interval(&self) -> Duration {
-        todo!()
+        self.settings.interval
     }
-    fn timeout(&self, _first: bool) -> Duration {
-        todo!()
+
+    fn timeout(&self, first: bool) -> Duration {
+        self.settings.timeout.unwrap_or(if first { FIRST_TIMEOUT } else { TIMEOUT })
     }
+
     fn poll<'a>(
         &'a self,
-        _p: Option<&'a Snapshot>,
-        _c: &'a PollContext,
+        previous: Option<&'a Snapshot>,
+        context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>> {
-        todo!()
+        Box::pin(async move {
+            let looked = tokio::select! {
+                looked = tokio::time::timeout_at(context.deadline, self.look(previous, context)) => looked,
+                () = context.cancellation.cancelled() => Ok(Err(Failure::transient("the poll was cancelled"))),
+            };
+            let result = looked.unwrap_or_else(|_| {
+                Err(Failure::transient(format!("{} does not answer in time", self.settings.git.url)))
+            });
+            result.map_err(|failure| failure.of(&self.name))
+        })
     }
+
     fn is_atomic(&self) -> bool {
-        todo!()
+        true
     }
+
     fn required(&self) -> bool {
-        todo!()
+        self.settings.required
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.settings.host.as_deref()
+    }
+
+    fn accept_history(&self, commit: &str) {
+        let mut memory = self.memory.lock();
+        memory.accepted = Some(commit.to_owned());
+        memory.refused = None;
     }
 }

@@ -280,7 +280,11 @@ pub struct FetchRequest {
 /// The request for a pack.
 #[must_use]
 pub fn encode_fetch(advertisement: &Advertisement, fetch: &FetchRequest) -> Vec<u8> {
-    if advertisement.version == 2 { encode_fetch_v2(advertisement, fetch) } else { encode_fetch_v1(advertisement, fetch) }
+    if advertisement.version == 2 {
+        encode_fetch_v2(advertisement, fetch)
+    } else {
+        encode_fetch_v1(advertisement, fetch)
+    }
 }
 
 fn encode_fetch_v2(advertisement: &Advertisement, fetch: &FetchRequest) -> Vec<u8> {

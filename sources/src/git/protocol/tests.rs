@@ -90,9 +90,17 @@ fn broken_answers_are_errors() {
 
 #[test]
 fn a_fetch_asks_for_one_commit_and_names_the_one_held() {
-    let fetch = FetchRequest { want: ONE.to_owned(), have: Some(TWO.to_owned()), depth: 1, commits_only: false };
+    let fetch =
+        FetchRequest { want: ONE.to_owned(), have: Some(TWO.to_owned()), depth: 1, commits_only: false };
     let request = String::from_utf8(encode_fetch(&version_2(), &fetch)).unwrap();
-    for part in ["command=fetch", &format!("want {ONE}"), &format!("shallow {TWO}"), &format!("have {TWO}"), "deepen 1", "done"] {
+    for part in [
+        "command=fetch",
+        &format!("want {ONE}"),
+        &format!("shallow {TWO}"),
+        &format!("have {TWO}"),
+        "deepen 1",
+        "done",
+    ] {
         assert!(request.contains(part), "{part} in {request}");
     }
     assert!(!request.contains("filter"));

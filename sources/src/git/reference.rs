@@ -1,0 +1,153 @@
+//! Which commit of a repository is wanted: from the settings to what the server lists.
+
+use super::protocol::RemoteReference;
+use super::repository::object_id;
+use crate::error::Failure;
+use crate::settings::GitSettings;
+
+/// What the settings ask for; of several the first in this order decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Commit {
+        id: String,
+        branch: Option<String>,
+    },
+    /// A reference in full.
+    Reference(String),
+    /// A branch or tag in short form.
+    Short(String),
+    Tag(String),
+    Branch(String),
+    Head,
+}
+
+/// What the reference named when it was looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// The short form, for revisions.
+    pub(super) name: String,
+    /// The object the reference names; of an annotated tag this is not the commit.
+    pub(super) object: String,
+    pub(super) commit: String,
+    /// Whether the reference is a tag, which is not expected to move.
+    pub(super) is_tag: bool,
+    /// The branch behind `HEAD`.
+    pub(super) target: Option<String>,
+}
+
+impl Wanted {
+    pub(super) fn new(git: &GitSettings) -> Result<Self, Failure> {
+        if let Some(commit) = &git.commit {
+            let id = object_id(&commit.to_ascii_lowercase())
+                .map_err(|failure| failure.with_help("`git.commit` is a full id; use `ref` for names"))?;
+            return Ok(Self::Commit { id: id.to_string(), branch: git.branch.clone() });
+        }
+        let checked = |name: &String, key: &str| {
+            let full = format!("refs/heads/{name}");
+            let usable = git2::Reference::is_valid_name(&full) && name.len() <= 255;
+            if usable {
+                Ok(name.clone())
+            } else {
+                Err(Failure::stalled(format!("`git.{key}`: `{name}` is not a reference's name")))
+            }
+        };
+        match (&git.reference, &git.semver, &git.tag, &git.branch) {
+            (Some(name), ..) if name == "HEAD" => Ok(Self::Head),
+            (Some(name), ..) if name.starts_with("refs/") => checked(name, "ref").map(Self::Reference),
+            (Some(name), ..) => checked(name, "ref").map(Self::Short),
+            (None, Some(_), ..) => Err(Failure::stalled("`git.semver` is not supported by this version")
+                .with_help("name a `tag` or a `branch`")),
+            (None, None, Some(tag), _) => checked(tag, "tag").map(Self::Tag),
+            (None, None, None, Some(branch)) => checked(branch, "branch").map(Self::Branch),
+            (None, None, None, None) => Ok(Self::Head),
+        }
+    }
+
+    /// For people, and part of what identifies the selection.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Commit { id, .. } => id.chars().take(12).collect(),
+            Self::Reference(name) | Self::Short(name) | Self::Tag(name) | Self::Branch(name) => name.clone(),
+            Self::Head => "HEAD".to_owned(),
+        }
+    }
+
+    /// The full names to look for, the preferred one first; empty for a commit.
+    pub(super) fn candidates(&self) -> Vec<String> {
+        match self {
+            Self::Commit { .. } => Vec::new(),
+            Self::Reference(name) => vec![name.clone()],
+            Self::Short(name) => vec![format!("refs/heads/{name}"), format!("refs/tags/{name}")],
+            Self::Tag(name) => vec![format!("refs/tags/{name}")],
+            Self::Branch(name) => vec![format!("refs/heads/{name}")],
+            Self::Head => vec!["HEAD".to_owned()],
+        }
+    }
+
+    /// Picks the reference out of those a server lists.
+    pub(super) fn resolve(&self, references: &[RemoteReference]) -> Option<Resolved> {
+        let candidates = self.candidates();
+        let found = candidates
+            .iter()
+            .find_map(|name| references.iter().find(|reference| &reference.name == name))
+            .filter(|reference| !reference.object.is_empty())?;
+        Some(Resolved {
+            name: short(&found.name).to_owned(),
+            object: found.object.clone(),
+            commit: found.peeled.clone().unwrap_or_else(|| found.object.clone()),
+            is_tag: found.name.starts_with("refs/tags/"),
+            target: found.target.clone(),
+        })
+    }
+}
+
+/// `main` for `refs/heads/main`.
+pub(super) fn short(name: &str) -> &str {
+    name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("refs/tags/")).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::error::ErrorClass;
+
+    fn reference(name: &str, object: &str) -> RemoteReference {
+        RemoteReference { name: name.to_owned(), object: object.to_owned(), peeled: None, target: None }
+    }
+
+    #[test]
+    fn the_first_of_commit_ref_tag_branch_decides() {
+        let mut git = GitSettings { branch: Some("main".to_owned()), ..GitSettings::default() };
+        assert_eq!(Wanted::new(&git).unwrap(), Wanted::Branch("main".to_owned()));
+        git.tag = Some("v1".to_owned());
+        assert_eq!(Wanted::new(&git).unwrap(), Wanted::Tag("v1".to_owned()));
+        git.reference = Some("refs/heads/x".to_owned());
+        assert_eq!(Wanted::new(&git).unwrap(), Wanted::Reference("refs/heads/x".to_owned()));
+        git.commit = Some("AB".repeat(20));
+        let commit = Wanted::Commit { id: "ab".repeat(20), branch: Some("main".to_owned()) };
+        assert_eq!(Wanted::new(&git).unwrap(), commit);
+        assert_eq!(Wanted::new(&GitSettings::default()).unwrap(), Wanted::Head);
+    }
+
+    #[test]
+    fn unusable_names_stall() {
+        for git in [
+            GitSettings { branch: Some("a..b".to_owned()), ..GitSettings::default() },
+            GitSettings { branch: Some("a\nwant x".to_owned()), ..GitSettings::default() },
+            GitSettings { commit: Some("abc".to_owned()), ..GitSettings::default() },
+            GitSettings { semver: Some("^1".to_owned()), ..GitSettings::default() },
+        ] {
+            assert_eq!(Wanted::new(&git).unwrap_err().class, ErrorClass::Stalled, "{git:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_name_is_a_branch_before_it_is_a_tag() {
+        let listed =
+            [reference("refs/tags/x", "2"), reference("refs/heads/x", "1"), reference("refs/heads/xy", "3")];
+        let resolved = Wanted::Short("x".to_owned()).resolve(&listed).unwrap();
+        assert_eq!((resolved.commit.as_str(), resolved.is_tag), ("1", false));
+        assert_eq!(Wanted::Branch("xyz".to_owned()).resolve(&listed), None);
+    }
+}
