@@ -12,7 +12,7 @@ use invar_telemetry::MetricBatch;
 use crate::component::Component;
 use crate::definition::typed;
 use crate::delivery::DeliveryError;
-use crate::generation::{Generation, Occupant, Output, Slot};
+use crate::generation::{Occupant, Output, Slot};
 use crate::instance::InstanceCell;
 use crate::lease::Lease;
 use crate::node::NodeId;
@@ -127,10 +127,6 @@ impl Flow {
         self.lease.cancellation().clone().cancelled_owned()
     }
 
-    pub(crate) fn over(&self) -> &Arc<Generation> {
-        self.lease.generation()
-    }
-
     pub(crate) fn standing(&self) -> &Slot {
         self.lease.generation().slot(self.slot)
     }
@@ -138,7 +134,7 @@ impl Flow {
     /// Calls the metrics port of the slot that `output` leads to.
     pub(crate) async fn deliver(&self, output: Output, batch: Arc<MetricBatch>) -> Result<(), DeliveryError> {
         let next = Self { lease: Arc::clone(&self.lease), slot: output.slot };
-        let cell = match &next.standing().occupant {
+        let cell = match &next.standing().place.occupant {
             Occupant::Ready(unit) => Arc::clone(&unit.cell),
             Occupant::Failed(failure) => return Err(DeliveryError::retryable(failure.reason.clone())),
         };

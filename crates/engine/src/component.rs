@@ -26,6 +26,9 @@ pub trait Component: Sized + Send + Sync + 'static {
     /// How settled the interface is.
     const STABILITY: Stability;
 
+    /// Whether it is a community component, which must be enabled.
+    const COMMUNITY: bool = false;
+
     /// What the block says.
     type Arguments: Arguments;
     /// What other blocks may refer to; `()` if nothing.

@@ -39,6 +39,7 @@ pub struct InstanceContext {
 pub struct StateContext {
     pub(crate) environment: NodeEnvironment,
     pub(crate) previous: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    /// Names the sockets that the state borrowed.
     pub(crate) loans: Arc<Mutex<Vec<LoanId>>>,
 }
 

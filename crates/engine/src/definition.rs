@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use invar_syntax::arguments::{Arguments, DecodeError, Exports};
+use invar_syntax::convert::ToValue;
 use invar_syntax::evaluate::EvaluatedBody;
-use invar_syntax::schema::{Schema, Stability};
+use invar_syntax::schema::{Schema, Stability, Type};
 use invar_syntax::value::Value;
 use invar_telemetry::MetricBatch;
 
@@ -17,7 +18,7 @@ use crate::component::{Component, Transition, VitalGroup};
 use crate::context::{Check, ExportContext, InstanceContext, StateContext};
 use crate::delivery::{DeliveryError, PrepareError, RunError};
 use crate::instance::InstanceCell;
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, Signal};
 use crate::run::RunContext;
 use crate::{Request, Response};
 
@@ -28,9 +29,13 @@ pub(crate) type AnyArc = Arc<dyn Any + Send + Sync>;
 pub(crate) trait Definition: Send + Sync {
     fn name(&self) -> &'static str;
     fn stability(&self) -> Stability;
+    fn is_community(&self) -> bool;
     fn arguments_schema(&self) -> &Schema;
     fn exports_schema(&self) -> &Schema;
-    fn zero_exports(&self) -> &Value;
+    /// What references see where the exports are not known yet.
+    fn unknown_exports(&self) -> &Value;
+    /// What references see of a node that could not be prepared: nothing, but receivers that lead to it.
+    fn placeholder_exports(&self, context: &ExportContext) -> Value;
     fn decode(&self, body: &EvaluatedBody, errors: &mut Vec<DecodeError>) -> Option<AnyArc>;
     fn check(&self, arguments: &AnyArc, check: &mut Check);
     fn receivers(&self, arguments: &AnyArc) -> Vec<(&'static str, Receiver)>;
@@ -74,7 +79,7 @@ pub(crate) enum ErasedTransition<'a> {
 pub(crate) struct Erased<C> {
     arguments: Schema,
     exports: Schema,
-    zero_exports: Value,
+    unknown_exports: Value,
     component: PhantomData<fn() -> C>,
 }
 
@@ -95,7 +100,7 @@ impl<C: Component> Erased<C> {
         Self {
             arguments: C::Arguments::schema(),
             exports: C::Exports::schema(),
-            zero_exports: C::Exports::zero_value(),
+            unknown_exports: C::Exports::unknown_value(),
             component: PhantomData,
         }
     }
@@ -110,6 +115,10 @@ impl<C: Component> Definition for Erased<C> {
         C::STABILITY
     }
 
+    fn is_community(&self) -> bool {
+        C::COMMUNITY
+    }
+
     fn arguments_schema(&self) -> &Schema {
         &self.arguments
     }
@@ -118,8 +127,26 @@ impl<C: Component> Definition for Erased<C> {
         &self.exports
     }
 
-    fn zero_exports(&self) -> &Value {
-        &self.zero_exports
+    fn unknown_exports(&self) -> &Value {
+        &self.unknown_exports
+    }
+
+    fn placeholder_exports(&self, context: &ExportContext) -> Value {
+        let zero = C::Exports::zero_value();
+        let fields = self.exports.fields.iter().map(|field| {
+            let signal = match field.ty {
+                Type::Capsule(name) => Signal::of_receiver_type(name),
+                _ => None,
+            };
+            let value = match signal {
+                Some(Signal::Metrics) => context.receiver(field.name).to_value(),
+                None => {
+                    zero.to_object().and_then(|zero| zero.get(field.name).cloned()).unwrap_or(Value::Null)
+                }
+            };
+            (field.name, value)
+        });
+        Value::object(fields)
     }
 
     fn decode(&self, body: &EvaluatedBody, errors: &mut Vec<DecodeError>) -> Option<AnyArc> {

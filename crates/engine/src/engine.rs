@@ -1,22 +1,38 @@
 //! The engine: applies configurations to the running pipeline.
 
+use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use invar_syntax::diagnostic::Diagnostics;
 use invar_syntax::schema::Stability;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::call::{Flow, unavailable};
 use crate::configuration::Configuration;
+use crate::context::Host;
 use crate::delivery::PrepareErrorKind;
-use crate::listener::ListenerRegistry;
+use crate::generation::Generation;
+use crate::graph::Admission;
+use crate::instance::Root;
+use crate::listener::{Dispatcher, ListenerRegistry, LoanId, SocketId};
+use crate::meters::{EngineCollector, Meters};
 use crate::node::NodeId;
 use crate::plan::Plan;
+use crate::prepare::Prepared;
 use crate::registry::Registry;
 use crate::report::{ComponentStatus, GenerationStatus, GraphReport, HealthCounts};
 use crate::resources::ResourceRegistry;
 use crate::services::Services;
 use crate::vitals::VitalsReport;
+use crate::writer::Writer;
 use crate::{Request, Response};
 
 /// What an engine is made with.
@@ -42,7 +58,32 @@ pub struct EngineOptions {
 
 /// Applies configurations. Clones are handles to the same engine.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What the engine's parts share.
+pub(crate) struct Shared {
+    pub(crate) options: EngineOptions,
+    pub(crate) host: Arc<Host>,
+    pub(crate) root: Arc<Root>,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) meters: Meters,
+    metrics: Arc<prometheus::Registry>,
+    /// Retirements that are under way. Closed from the start, so that it can be waited for whenever it is empty.
+    pub(crate) retirements: TaskTracker,
+    /// The engine's own tasks. Closed from the start as well.
+    pub(crate) tasks: TaskTracker,
+    /// Ends the engine's own tasks.
+    pub(crate) stop: CancellationToken,
+    /// Where tasks run: known from the first preparation on.
+    runtime: OnceLock<Handle>,
+    /// How many cuts ask waves to wait.
+    wave_pauses: watch::Sender<usize>,
+}
+
+/// Keeps waves from storing epochs while it lives.
+pub(crate) struct WavePause(Arc<Shared>);
 
 /// How a configuration is prepared.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -52,9 +93,6 @@ pub enum PrepareMode {
     /// A node that cannot be prepared is left out, shows unhealthy and is tried again; the rest runs.
     BestEffort,
 }
-
-/// A prepared configuration. Dropping it undoes the preparation.
-pub struct Prepared {}
 
 /// Why a configuration could not be prepared. The running pipeline is untouched.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -135,31 +173,146 @@ impl EngineOptions {
     }
 }
 
-/// Checks a configuration without running anything: what `invar validate` does.
-#[must_use]
-pub fn validate(_registry: &Registry, _configuration: &Configuration) -> Diagnostics {
-    todo!()
+/// A tracker that is done whenever it is empty; tasks may still be added.
+pub(crate) fn closed_tracker() -> TaskTracker {
+    let tracker = TaskTracker::new();
+    tracker.close();
+    tracker
 }
+
+// === impl EngineOptions ===
+
+impl EngineOptions {
+    pub(crate) fn admission(&self) -> Admission {
+        Admission { minimum_stability: self.minimum_stability, community: self.community }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Runs a task of the engine.
+    ///
+    /// # Panics
+    /// Never: there is nothing to run before the first preparation, which notes the runtime.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let Some(runtime) = self.runtime.get() else {
+            unreachable!("nothing runs before the first preparation")
+        };
+        // Tasks end by themselves or with `stop`; their trackers join them.
+        drop(runtime.spawn(task));
+    }
+
+    /// Notes the runtime and starts the waves, once.
+    fn ensure_running(self: &Arc<Self>) {
+        if self.runtime.set(Handle::current()).is_ok() {
+            self.spawn(self.tasks.track_future(Arc::clone(self).run_waves()));
+        }
+    }
+
+    /// Keeps waves from storing epochs until the answer is dropped.
+    pub(crate) fn pause_waves(self: &Arc<Self>) -> WavePause {
+        self.wave_pauses.send_modify(|pauses| *pauses += 1);
+        WavePause(Arc::clone(self))
+    }
+
+    pub(crate) fn waves_are_allowed(&self) -> bool {
+        *self.wave_pauses.borrow() == 0
+    }
+
+    pub(crate) async fn waves_allowed(&self) {
+        let mut pauses = self.wave_pauses.subscribe();
+        // The sender lives here: waiting cannot fail.
+        let _closed = pauses.wait_for(|pauses| *pauses == 0).await;
+    }
+
+    /// A flow that stands at a node: under the running generation, else under the one the node was parked with.
+    fn flow_at(&self, node: &str) -> Option<Flow> {
+        let lease = self.root.enter();
+        if let Some(slot) = lease.generation().graph.find(node) {
+            return Some(Flow::new(lease, slot));
+        }
+        let (_, retained) = self.base();
+        let place = retained?.place(&NodeId::from(node)).cloned()?;
+        place.unit().and_then(|unit| unit.cell.flow())
+    }
+}
+
+impl Drop for WavePause {
+    fn drop(&mut self) {
+        self.0.wave_pauses.send_modify(|pauses| *pauses -= 1);
+    }
+}
+
+impl Dispatcher for Shared {
+    fn bound(&self, socket: SocketId) -> Option<(NodeId, LoanId)> {
+        let generation = self.root.current();
+        let (slot, loan) = generation.sockets.get(&socket)?;
+        Some((generation.graph.node(*slot).id.clone(), *loan))
+    }
+
+    fn dispatch(&self, node: NodeId, request: Request) -> BoxFuture<'static, Response> {
+        let flow = self.flow_at(node.as_str());
+        Box::pin(async move {
+            match flow {
+                Some(flow) => flow.serve(request).await,
+                None => unavailable(),
+            }
+        })
+    }
+}
+
+// === impl Engine ===
 
 impl Engine {
     /// An engine that runs nothing yet. Spawns nothing.
     #[must_use]
-    pub fn new(_options: EngineOptions) -> Self {
-        todo!()
+    pub fn new(options: EngineOptions) -> Self {
+        let meters = Meters::new();
+        meters.generations_live.set(1);
+        let metrics = options.services.get::<prometheus::Registry>().unwrap_or_else(|| {
+            let registry = Arc::new(prometheus::Registry::new());
+            options.services.insert(Arc::clone(&registry));
+            registry
+        });
+        let host = Arc::new(Host {
+            data_directory: options.data_directory.clone(),
+            listeners: ListenerRegistry::new(),
+            resources: ResourceRegistry::new(),
+            services: options.services.clone(),
+        });
+        let shared = Arc::new(Shared {
+            root: Arc::new(Root::new(Generation::empty(options.last_generation))),
+            writer: Mutex::new(Writer::new(options.last_generation)),
+            host,
+            meters: meters.clone(),
+            metrics: Arc::clone(&metrics),
+            retirements: closed_tracker(),
+            tasks: closed_tracker(),
+            stop: CancellationToken::new(),
+            runtime: OnceLock::new(),
+            wave_pauses: watch::Sender::new(0),
+            options,
+        });
+        let weak: Weak<Shared> = Arc::downgrade(&shared);
+        shared.host.listeners.attach(weak.clone());
+        EngineCollector::register(&metrics, weak, meters);
+        Self { shared }
     }
 
     /// Checks a configuration without running anything.
     #[must_use]
-    pub fn check(&self, _configuration: &Configuration) -> Diagnostics {
-        todo!()
+    pub fn check(&self, configuration: &Configuration) -> Diagnostics {
+        let options = &self.shared.options;
+        crate::validate::check(&options.registry, configuration, options.admission())
     }
 
     /// What applying `configuration` would do to the running pipeline.
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub fn plan(&self, _configuration: &Arc<Configuration>) -> Result<Plan, Diagnostics> {
-        todo!()
+    pub fn plan(&self, configuration: &Configuration) -> Result<Plan, Diagnostics> {
+        self.shared.plan(configuration)
     }
 
     /// Prepares a configuration beside the running one. Touches nothing that runs; dropping the future or its result undoes it.
@@ -168,120 +321,138 @@ impl Engine {
     /// What is wrong with the configuration or its surroundings; in [`PrepareMode::BestEffort`] only what stops all of it.
     pub async fn prepare(
         &self,
-        _configuration: Arc<Configuration>,
-        _mode: PrepareMode,
+        configuration: Arc<Configuration>,
+        mode: PrepareMode,
     ) -> Result<Prepared, PrepareFailure> {
-        todo!()
+        self.shared.ensure_running();
+        self.shared.prepare(configuration, mode).await
     }
 
     /// Swaps to what was prepared, in one store. `swapped` makes the announcement durable, with the new generation's id, right
-    /// before the store; if it fails nothing happens.
+    /// before the store; if it fails nothing happens. It runs on the writer: it may wait for the disk, not for the network.
     ///
     /// # Errors
     /// See [`CutError`].
     pub async fn cut<E>(
         &self,
-        _prepared: Prepared,
-        _swapped: impl FnOnce(u64) -> Result<(), E> + Send,
+        prepared: Prepared,
+        swapped: impl FnOnce(u64) -> Result<(), E> + Send,
     ) -> Result<CutReport, CutError<E>> {
-        todo!()
+        self.shared.cut(prepared, swapped).await
     }
 
     /// Keeps what was prepared as the configuration to roll back to, without running it: for a restart during a probation.
     ///
     /// # Errors
-    /// Gives it back if a configuration runs already.
+    /// Gives it back if a configuration runs or is retained already.
     pub fn retain(&self, prepared: Prepared) -> Result<(), Prepared> {
-        Err(prepared)
+        self.shared.retain(prepared)
     }
 
-    /// Makes the running configuration the one to roll back to from now on. What only its predecessor had starts to drain.
-    pub async fn commit(&self) {}
+    /// Makes the running configuration the one to roll back to from now on. What only its predecessor had starts to drain;
+    /// [`Engine::drained`] waits for that.
+    pub async fn commit(&self) {
+        self.shared.commit();
+    }
 
-    /// Goes back to the retained configuration, in one store. Infallible: evaluates nothing, waits for nothing.
+    /// Goes back to the retained configuration, in one store. Infallible: evaluates nothing, waits for nothing. Without a
+    /// retained configuration nothing happens, and the report names what runs.
     pub fn rollback(&self) -> RollbackReport {
-        todo!()
+        self.shared.rollback()
     }
 
-    /// Completes when nothing is draining any more.
-    pub async fn drained(&self) {}
+    /// Completes when no retired instance is draining any more.
+    pub async fn drained(&self) {
+        self.shared.drained().await;
+    }
 
     /// The vitals of the running pipeline against what it was cut from.
     #[must_use]
     pub fn vitals(&self) -> VitalsReport {
-        todo!()
+        self.shared.vitals()
     }
 
     /// The components of the running pipeline, in source order, without debug information.
     #[must_use]
     pub fn components(&self) -> Vec<ComponentStatus> {
-        todo!()
+        self.shared.components()
     }
 
     /// One component with its debug information.
     #[must_use]
-    pub fn component(&self, _node: &str) -> Option<ComponentStatus> {
-        todo!()
+    pub fn component(&self, node: &str) -> Option<ComponentStatus> {
+        self.shared.component(node)
     }
 
     /// Nodes and edges of the running pipeline.
     #[must_use]
     pub fn graph(&self) -> GraphReport {
-        todo!()
+        self.shared.graph_report()
     }
 
     /// The running generation.
     #[must_use]
     pub fn generation(&self) -> GenerationStatus {
-        todo!()
+        self.shared.generation_status()
     }
 
     /// How many components are in each state of health.
     #[must_use]
     pub fn health(&self) -> HealthCounts {
-        todo!()
+        self.shared.health_counts()
     }
 
     /// Hands a request to a component; its path is what follows the component's name.
-    pub async fn serve_component(&self, _node: &str, _request: Request) -> Response {
-        todo!()
+    pub async fn serve_component(&self, node: &str, request: Request) -> Response {
+        match self.shared.flow_at(node) {
+            Some(flow) => flow.serve(request).await,
+            None => crate::call::answer(http::StatusCode::NOT_FOUND),
+        }
     }
 
     /// The component types.
     #[must_use]
     pub fn registry(&self) -> &Registry {
-        todo!()
+        &self.shared.options.registry
     }
 
     /// The listening sockets of components.
     #[must_use]
     pub fn listeners(&self) -> &ListenerRegistry {
-        todo!()
+        &self.shared.host.listeners
     }
 
     /// Exclusive things that outlive instances.
     #[must_use]
     pub fn resources(&self) -> &ResourceRegistry {
-        todo!()
+        &self.shared.host.resources
     }
 
     /// What the binary offers to components.
     #[must_use]
     pub fn services(&self) -> &Services {
-        todo!()
+        &self.shared.host.services
     }
 
     /// The agent's own metrics.
     #[must_use]
     pub fn metrics(&self) -> Arc<prometheus::Registry> {
-        todo!()
+        Arc::clone(&self.shared.metrics)
     }
 
     /// Sets the id of the last generation before this process, read from its records. Only before the first cut.
-    pub fn set_last_generation(&self, _id: u64) {}
+    pub fn set_last_generation(&self, id: u64) {
+        let mut writer = self.shared.writer.lock();
+        writer.last_id = writer.last_id.max(id);
+    }
 
-    /// Drains and ends everything: sources stop, queues flush in topological order, until `deadline` has passed.
-    pub async fn shutdown(&self, _deadline: Duration) {
-        todo!()
+    /// Drains and ends everything: sources stop, what they feed flushes after them, until `deadline` has passed.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.shared.shutdown(deadline).await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 }

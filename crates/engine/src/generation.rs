@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use invar_syntax::value::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::configuration::Configuration;
@@ -31,14 +32,26 @@ pub struct Generation {
 }
 
 /// A node's place in a generation.
-#[derive(Clone)]
 pub(crate) struct Slot {
+    pub(crate) place: Place,
+    /// Where it forwards metrics to.
+    pub(crate) outputs: Box<[Output]>,
+}
+
+/// What a slot is made of, before routes are resolved.
+#[derive(Clone)]
+pub(crate) struct Place {
     /// What runs there.
     pub(crate) occupant: Occupant,
     /// What the node exports.
     pub(crate) exports: Value,
-    /// Where it forwards metrics to.
-    pub(crate) outputs: Box<[Output]>,
+}
+
+/// A configuration kept to roll back to: its places, ready to be assembled.
+pub(crate) struct Retained {
+    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) places: Vec<Place>,
 }
 
 /// What runs in a slot.
@@ -64,7 +77,10 @@ pub(crate) struct Unit {
 pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) since: jiff::Timestamp,
+    /// How often it was tried, at least once.
     pub(crate) attempts: u32,
+    /// When to try again.
+    pub(crate) retry_at: Instant,
 }
 
 /// One route out of a slot.
@@ -86,22 +102,21 @@ impl Generation {
         epoch: u64,
         configuration: Arc<Configuration>,
         graph: Arc<Graph>,
-        parts: Vec<(Occupant, Value)>,
+        places: Vec<Place>,
     ) -> Self {
-        debug_assert_eq!(graph.len(), parts.len());
+        debug_assert_eq!(graph.len(), places.len());
         let mut sockets = HashMap::default();
-        let slots = parts
-            .into_iter()
-            .enumerate()
-            .map(|(index, (occupant, exports))| {
+        let slots = (0_u32..)
+            .zip(places)
+            .map(|(index, place)| {
                 let mut outputs: Box<[Output]> = Box::default();
-                if let Occupant::Ready(unit) = &occupant {
+                if let Occupant::Ready(unit) = &place.occupant {
                     outputs = routes(&graph, &unit.receivers);
                     for loan in &unit.loans {
-                        sockets.insert(loan.socket, (index as u32, *loan));
+                        sockets.insert(loan.socket, (index, *loan));
                     }
                 }
-                Slot { occupant, exports, outputs }
+                Slot { place, outputs }
             })
             .collect();
         Self {
@@ -150,7 +165,26 @@ impl Generation {
         &self.slots[index as usize]
     }
 
-    /// The unit of `cell`, if this generation has that very instance.
+    /// The places of all slots.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.slots.iter().map(|slot| slot.place.clone()).collect()
+    }
+
+    /// The units of all slots that have one, in slot order.
+    pub(crate) fn units(&self) -> impl Iterator<Item = &Arc<Unit>> {
+        self.slots.iter().filter_map(Slot::unit)
+    }
+
+    /// When the next failed node is due to be tried again.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        let failed = self.slots.iter().filter_map(|slot| match &slot.place.occupant {
+            Occupant::Failed(failure) => Some(failure.retry_at),
+            Occupant::Ready(_) => None,
+        });
+        failed.min()
+    }
+
+    /// The slot of `cell`, if this generation has that very instance.
     pub(crate) fn slot_with(&self, cell: &Arc<InstanceCell>) -> Option<u32> {
         let index = self.slot_of(cell.node())?;
         let unit = self.slot(index).unit()?;
@@ -199,9 +233,35 @@ fn routes(graph: &Graph, receivers: &[(&'static str, Receiver)]) -> Box<[Output]
 
 impl Slot {
     pub(crate) fn unit(&self) -> Option<&Arc<Unit>> {
+        self.place.unit()
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(crate) fn unit(&self) -> Option<&Arc<Unit>> {
         match &self.occupant {
             Occupant::Ready(unit) => Some(unit),
             Occupant::Failed(_) => None,
         }
+    }
+}
+
+// === impl Retained ===
+
+impl Retained {
+    /// Keeps what runs.
+    pub(crate) fn of(generation: &Generation) -> Self {
+        Self {
+            configuration: Arc::clone(&generation.configuration),
+            graph: Arc::clone(&generation.graph),
+            places: generation.places(),
+        }
+    }
+
+    /// The place of a node.
+    pub(crate) fn place(&self, node: &NodeId) -> Option<&Place> {
+        self.graph.find(node.as_str()).map(|index| &self.places[index as usize])
     }
 }

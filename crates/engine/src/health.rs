@@ -143,6 +143,14 @@ impl HealthBoard {
         opinions.failure = None;
     }
 
+    /// Its arguments were accepted again, without a change of state.
+    pub(crate) fn accepted(&self) {
+        let mut opinions = self.opinions.lock();
+        if opinions.evaluation.state != HealthState::Healthy {
+            opinions.evaluation = Health::healthy("component evaluated");
+        }
+    }
+
     /// Its new arguments were not accepted.
     pub(crate) fn rejected(&self, reason: &str) {
         self.opinions.lock().evaluation = Health::unhealthy(format!("component evaluation failed: {reason}"));

@@ -22,6 +22,7 @@ use crate::component::Component;
 use crate::context::NodeEnvironment;
 use crate::definition::{AnyArc, Definition, ErasedTransition};
 use crate::delivery::DeliveryError;
+use crate::engine::closed_tracker;
 use crate::generation::Generation;
 use crate::health::HealthBoard;
 use crate::lease::Lease;
@@ -56,6 +57,10 @@ pub(crate) struct InstanceCell {
     tasks: TaskTracker,
     /// Whether its task has ended early and waits for its restart.
     down: AtomicBool,
+    /// Whether its task was ever started.
+    has_run: AtomicBool,
+    /// How often it was parked.
+    parks: AtomicU64,
     restarts: AtomicU64,
     panics: AtomicU64,
     refusals: AtomicU64,
@@ -106,6 +111,15 @@ impl Root {
         published
     }
 
+    /// Lets the waves look again: there may be failed nodes to retry.
+    pub(crate) fn wake_waves(&self) {
+        self.publication.notify_one();
+    }
+
+    pub(crate) fn has_published(&self) -> bool {
+        !self.published.lock().is_empty()
+    }
+
     fn publish(&self, cell: &Arc<InstanceCell>, exports: Value) {
         self.published.lock().insert(cell.number, (Arc::clone(cell), exports));
         self.publication.notify_one();
@@ -134,8 +148,10 @@ impl InstanceCell {
             drain: Mutex::new(None),
             health: HealthBoard::new(),
             cancellation: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks: closed_tracker(),
             down: AtomicBool::new(false),
+            has_run: AtomicBool::new(false),
+            parks: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
@@ -199,7 +215,24 @@ impl InstanceCell {
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
+        if phase == Phase::Parked {
+            self.parks.fetch_add(1, Ordering::Relaxed);
+        }
         self.phase.send_replace(phase);
+    }
+
+    /// How often it was parked: a task that ends after this moved was told to.
+    pub(crate) fn parks(&self) -> u64 {
+        self.parks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_run(&self) {
+        self.has_run.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its task was ever started.
+    pub(crate) fn has_run(&self) -> bool {
+        self.has_run.load(Ordering::Relaxed)
     }
 
     pub(crate) fn version(&self) -> u64 {

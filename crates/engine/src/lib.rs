@@ -11,11 +11,21 @@
 //! comes after the store; no lock is held across an await; every task is owned by an instance or by the engine.
 
 mod definition;
+mod evaluate;
 mod graph;
+mod inspect;
 mod instance;
 mod lease;
+mod meters;
+mod prepare;
+mod runner;
+mod shutdown;
+mod validate;
+mod wave;
+mod writer;
 
 pub mod call;
+pub mod codes;
 pub mod component;
 pub mod configuration;
 pub mod context;
@@ -44,8 +54,7 @@ pub use configuration::{Configuration, Inputs};
 pub use context::{Check, ExportContext, InstanceContext, StateContext};
 pub use delivery::{DeliveryError, PrepareError, PrepareErrorKind, RunError};
 pub use engine::{
-    CutError, CutReport, Engine, EngineOptions, FailureClass, PrepareFailure, PrepareMode, Prepared,
-    RollbackReport, validate,
+    CutError, CutReport, Engine, EngineOptions, FailureClass, PrepareFailure, PrepareMode, RollbackReport,
 };
 pub use generation::Generation;
 pub use health::{Health, HealthState};
@@ -54,12 +63,14 @@ pub use listener::{Dispatcher, ListenRequest, ListenerLoan, ListenerRegistry};
 pub use logging::LogControl;
 pub use node::NodeId;
 pub use plan::{Action, ArgumentChange, Change, Plan};
+pub use prepare::Prepared;
 pub use receiver::{MetricsReceiver, Receiver, Signal};
 pub use registry::Registry;
 pub use report::{ComponentStatus, GenerationStatus, GraphReport};
 pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
 pub use services::Services;
+pub use validate::validate;
 pub use vitals::{VitalCounters, VitalsReport};
 
 /// A request for a component, its body read in full: what a slow client sends must not hold a generation.

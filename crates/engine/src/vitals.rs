@@ -8,6 +8,8 @@ use foldhash::HashMap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::component::VitalGroup;
+use crate::generation::{Generation, Occupant, Place, Retained, Slot, Unit};
 use crate::node::NodeId;
 
 /// Counts of one endpoint or target group. All but `queue_fill` only grow.
@@ -134,6 +136,19 @@ pub struct NodeRestarts {
     pub changed: bool,
 }
 
+/// What the counters of the running instances were at the cut.
+#[derive(Debug, Default)]
+pub(crate) struct Baseline {
+    instances: HashMap<u64, InstanceBaseline>,
+}
+
+#[derive(Debug, Default)]
+struct InstanceBaseline {
+    groups: HashMap<String, VitalSnapshot>,
+    restarts: u64,
+    panics: u64,
+}
+
 /// The counters of one instance by group key.
 #[derive(Debug, Default)]
 pub(crate) struct NodeVitals {
@@ -233,6 +248,134 @@ impl Drop for Attempt {
         let others = self.counters.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
         self.counters.in_flight_since.store(if others == 0 { 0 } else { now() }, Ordering::Relaxed);
     }
+}
+
+// === impl Baseline ===
+
+impl Baseline {
+    /// The counters now.
+    pub(crate) fn of(generation: &Generation) -> Self {
+        let instances = generation.units().map(|unit| {
+            let cell = &unit.cell;
+            let groups = cell.vitals().snapshot().into_iter().collect();
+            (cell.number(), InstanceBaseline { groups, restarts: cell.restarts(), panics: cell.panics() })
+        });
+        Self { instances: instances.collect() }
+    }
+}
+
+// === impl VitalsReport ===
+
+impl VitalsReport {
+    /// Compares the running generation with what it was cut from.
+    pub(crate) fn compare(running: &Generation, retained: Option<&Retained>, baseline: &Baseline) -> Self {
+        let changed: Vec<bool> = (running.graph.nodes.iter().zip(&running.slots))
+            .map(|(node, slot)| retained.is_some_and(|retained| differs(retained.place(&node.id), slot)))
+            .collect();
+        let downstream = downstream_of(&changed, running);
+        let mut report = Self::default();
+        for (index, (node, slot)) in running.graph.nodes.iter().zip(&running.slots).enumerate() {
+            let unit = match &slot.place.occupant {
+                Occupant::Ready(unit) => unit,
+                Occupant::Failed(failure) => {
+                    report.failed.push(NodeFailure {
+                        node: node.id.clone(),
+                        reason: failure.reason.clone(),
+                        changed: changed[index],
+                        panicked: false,
+                    });
+                    continue;
+                }
+            };
+            let before = retained.and_then(|retained| retained.place(&node.id));
+            report.add_groups(unit, before, changed[index], downstream[index], baseline);
+            report.add_failures(unit, changed[index], baseline);
+        }
+        report
+    }
+
+    fn add_groups(
+        &mut self,
+        unit: &Unit,
+        before: Option<&Place>,
+        node_changed: bool,
+        downstream: bool,
+        baseline: &Baseline,
+    ) {
+        let cell = &unit.cell;
+        let at_cut = baseline.instances.get(&cell.number());
+        let groups_of = |unit: &Unit| {
+            let mut groups = unit.cell.definition().vital_groups(&unit.state);
+            if groups.is_empty() {
+                groups.push(VitalGroup { key: String::new(), fingerprint: 0 });
+            }
+            groups
+        };
+        let fingerprints: HashMap<String, u64> = match before.and_then(Place::unit) {
+            Some(before) if node_changed => {
+                groups_of(before).into_iter().map(|group| (group.key, group.fingerprint)).collect()
+            }
+            _ => HashMap::default(),
+        };
+        for VitalGroup { key, fingerprint } in groups_of(unit) {
+            // A node without groups of its own is one group, which changes with the node.
+            let same = !key.is_empty() && fingerprints.get(&key) == Some(&fingerprint);
+            let changed = node_changed && !same;
+            self.groups.push(GroupVitals {
+                node: cell.node().clone(),
+                changed,
+                downstream_of_change: downstream && !changed,
+                now: cell.vitals().get(&key).map(|counters| counters.snapshot()).unwrap_or_default(),
+                at_cut: at_cut.and_then(|at_cut| at_cut.groups.get(&key)).copied().unwrap_or_default(),
+                key,
+            });
+        }
+    }
+
+    fn add_failures(&mut self, unit: &Unit, changed: bool, baseline: &Baseline) {
+        let cell = &unit.cell;
+        let at_cut = baseline.instances.get(&cell.number());
+        let panicked = cell.panics() > at_cut.map_or(0, |at_cut| at_cut.panics);
+        let failure = cell.health().failure().or_else(|| panicked.then(|| "panicked".to_owned()));
+        if let Some(reason) = failure {
+            self.failed.push(NodeFailure { node: cell.node().clone(), reason, changed, panicked });
+        }
+        let before_cut = at_cut.map_or(0, |at_cut| at_cut.restarts);
+        let restarts = cell.restarts();
+        if restarts > 0 {
+            self.restarts.push(NodeRestarts {
+                node: cell.node().clone(),
+                since_cut: restarts - before_cut,
+                before_cut,
+                changed,
+            });
+        }
+    }
+}
+
+/// Whether a node runs on another instance or state than before.
+fn differs(before: Option<&Place>, slot: &Slot) -> bool {
+    match (before.and_then(Place::unit), slot.unit()) {
+        (Some(before), Some(now)) => !Arc::ptr_eq(before, now),
+        (None, None) => false,
+        _ => true,
+    }
+}
+
+/// Which slots take data, directly or not, from those marked.
+fn downstream_of(marked: &[bool], generation: &Generation) -> Vec<bool> {
+    let mut reached = vec![false; marked.len()];
+    let mut pending: Vec<usize> = (0..marked.len()).filter(|index| marked[*index]).collect();
+    while let Some(index) = pending.pop() {
+        for output in &generation.slots[index].outputs {
+            let target = output.slot as usize;
+            if !reached[target] {
+                reached[target] = true;
+                pending.push(target);
+            }
+        }
+    }
+    reached
 }
 
 // === impl NodeVitals ===

@@ -1,0 +1,26 @@
+//! The codes of the engine's diagnostics.
+
+/// No component type has that name.
+pub const UNKNOWN_COMPONENT: &str = "E201";
+/// A component block has no label.
+pub const MISSING_LABEL: &str = "E202";
+/// Two blocks make the same node.
+pub const DUPLICATE: &str = "E203";
+/// A reference leads to no component.
+pub const UNKNOWN_REFERENCE: &str = "E204";
+/// Components refer to each other in a circle, or one to itself.
+pub const CYCLE: &str = "E205";
+/// A block of the language that this version does not have.
+pub const UNSUPPORTED: &str = "E206";
+/// An attribute stands outside of any block.
+pub const STRAY_ATTRIBUTE: &str = "E207";
+/// A component is less settled than allowed.
+pub const STABILITY: &str = "E208";
+/// A community component is not allowed.
+pub const COMMUNITY: &str = "E209";
+/// The component's own check refuses the arguments.
+pub const REFUSED: &str = "E210";
+/// Two components would listen on the same address.
+pub const ADDRESS_TAKEN: &str = "E211";
+/// An instance or state could not be made.
+pub const NOT_PREPARED: &str = "E212";
