@@ -6,12 +6,14 @@
 //!
 //! Read first: [`HttpClient`] and [`Target`].
 
+pub mod file_watch;
 pub mod http_client;
 pub mod http_server;
 mod pem;
 pub mod relabel;
 pub mod target;
 
+pub use file_watch::{Detector, FileWatch};
 pub use http_client::{
     Http1ClientArguments, HttpClient, HttpClientArguments, HttpClientError, HttpClientOptions,
 };

@@ -53,6 +53,11 @@ impl Target {
         self.labels.is_empty()
     }
 
+    /// The target with the labels of a builder, as relabelling leaves them.
+    pub fn from_builder(builder: &LabelsBuilder) -> Self {
+        builder.iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
     /// The labels as telemetry has them.
     pub fn to_labels(&self) -> Labels {
         self.to_builder().labels()
@@ -132,6 +137,9 @@ impl ToValue for Target {
     fn to_value(&self) -> Value {
         Value::Capsule(Capsule::new(self.clone()))
     }
+
+    /// Capsules are visited to find routes, and a target is none: long lists are not made into values for that.
+    fn visit_capsules(&self, _visit: &mut dyn FnMut(&Capsule)) {}
 }
 
 impl CapsuleValue for Target {
@@ -171,7 +179,7 @@ fn write_text(text: &mut String, value: &Value) -> Result<(), ConvertError> {
     match value {
         Value::String(string) => text.push_str(string),
         Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
-        Value::Number(_) | Value::OptionalSecret(OptionalSecret::Plain(_)) => {
+        Value::Number(_) | Value::Bytes(_) | Value::OptionalSecret(OptionalSecret::Plain(_)) => {
             text.push_str(&text_from_value(value)?)
         }
         Value::Array(items) => {

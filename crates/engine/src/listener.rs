@@ -141,11 +141,18 @@ impl ListenerRegistry {
         let key = Key::new(address, &node);
         let shared = &self.shared;
         if shared.closing.is_cancelled() {
-            return Err(PrepareError::resource(format!("cannot listen on {}: the agent is stopping", request.address)));
+            return Err(PrepareError::resource(format!(
+                "cannot listen on {}: the agent is stopping",
+                request.address
+            )));
         }
         let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
         let mut sockets = shared.sockets.lock();
-        let lent = sockets.lent.iter().find(|(candidate, _)| *candidate == key).map(|(_, socket)| Arc::clone(socket));
+        let lent = sockets
+            .lent
+            .iter()
+            .find(|(candidate, _)| *candidate == key)
+            .map(|(_, socket)| Arc::clone(socket));
         let socket = match lent {
             Some(socket) => socket,
             None => {
@@ -176,7 +183,10 @@ impl ListenerRegistry {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         if tokio::time::timeout(deadline, self.shared.tasks.wait()).await.is_err() {
-            tracing::warn!(connections = self.shared.tasks.len(), "closing connections with requests in flight");
+            tracing::warn!(
+                connections = self.shared.tasks.len(),
+                "closing connections with requests in flight"
+            );
         }
         self.shared.closed.cancel();
         self.shared.tasks.wait().await;
@@ -209,7 +219,9 @@ impl Shared {
         }
         let wildcards: Vec<Arc<Socket>> = {
             let sockets = self.sockets.lock();
-            let covers = |other: &Socket| other.id() != socket.id() && address::covers(other.address(), socket.address());
+            let covers = |other: &Socket| {
+                other.id() != socket.id() && address::covers(other.address(), socket.address())
+            };
             sockets.lent.iter().map(|(_, other)| other).filter(|other| covers(other)).cloned().collect()
         };
         wildcards.into_iter().find_map(|wildcard| {

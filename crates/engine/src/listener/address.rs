@@ -52,7 +52,8 @@ pub(super) fn resolve(text: &str) -> Result<SocketAddr, PrepareError> {
             drop(send.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)));
         })
         .map_err(|error| PrepareError::io(text, &error))?;
-    let failed = |why: String| PrepareError::new(PrepareErrorKind::Io, format!("cannot listen on {text:?}: {why}"));
+    let failed =
+        |why: String| PrepareError::new(PrepareErrorKind::Io, format!("cannot listen on {text:?}: {why}"));
     match receive.recv_timeout(RESOLVE_TIMEOUT) {
         Ok(Ok(addresses)) => {
             let v4 = addresses.iter().find(|address| address.is_ipv4());
@@ -65,7 +66,8 @@ pub(super) fn resolve(text: &str) -> Result<SocketAddr, PrepareError> {
 
 /// Whether two sockets would compete for the same connections.
 pub(super) fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
-    left.port() == right.port() && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
+    left.port() == right.port()
+        && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
 }
 
 /// Whether `wildcard` listens on all addresses, among them `specific`.

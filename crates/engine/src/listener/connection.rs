@@ -69,7 +69,8 @@ pub(super) async fn serve(
         idle: Some(settings.idle_timeout.unwrap_or(UNCONFIGURED_LIMIT)),
         write: Some(settings.write_timeout.unwrap_or(UNCONFIGURED_LIMIT)),
     };
-    let connection = Arc::new(Connection { socket, registry, remote, tls: tls.clone(), phase: phase.clone() });
+    let connection =
+        Arc::new(Connection { socket, registry, remote, tls: tls.clone(), phase: phase.clone() });
     let serving = async {
         match tls {
             None => http(connection, TimedStream::new(stream, phase, limits)).await,
@@ -169,10 +170,10 @@ async fn read(
     let (mut parts, mut body) = request.into_parts();
     parts.extensions.insert(RemoteAddress(remote));
     let limit = settings.body_limit;
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let too_large = || {
-        plain(StatusCode::PAYLOAD_TOO_LARGE, format!("the request body is larger than {limit} bytes\n"))
-    };
+    let declared =
+        parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let too_large =
+        || plain(StatusCode::PAYLOAD_TOO_LARGE, format!("the request body is larger than {limit} bytes\n"));
     if declared.is_some_and(|declared| declared > limit as u64) {
         return Err(too_large());
     }
@@ -189,7 +190,10 @@ async fn read(
                 return Err(plain(StatusCode::BAD_REQUEST, "the request body ended early\n".to_owned()));
             }
             Err(_) => {
-                return Err(plain(StatusCode::REQUEST_TIMEOUT, "the request body took too long\n".to_owned()));
+                return Err(plain(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the request body took too long\n".to_owned(),
+                ));
             }
         };
         let Ok(chunk) = frame.into_data() else { continue };
@@ -213,7 +217,8 @@ async fn read(
 
 /// Nobody serves the address at the moment: its node is parked, or not swapped in yet.
 fn unavailable() -> Response {
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "nothing serves this address at the moment\n".to_owned());
+    let mut response =
+        plain(StatusCode::SERVICE_UNAVAILABLE, "nothing serves this address at the moment\n".to_owned());
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     response
 }

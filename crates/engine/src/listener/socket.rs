@@ -118,7 +118,11 @@ impl Drop for Counted {
 
 /// Binds `address`. All our sockets set `SO_REUSEPORT`, so that a specific address and all addresses can be lent at one
 /// port; that somebody else listens there already is found out first, because the kernel would let two agents share.
-pub(super) fn bind(shown: &str, address: SocketAddr, own: &[SocketAddr]) -> Result<TcpListener, PrepareError> {
+pub(super) fn bind(
+    shown: &str,
+    address: SocketAddr,
+    own: &[SocketAddr],
+) -> Result<TcpListener, PrepareError> {
     let exclusive = address.port() != 0 && !own.iter().any(|other| overlap(*other, address));
     let bound = match try_bind(address, exclusive) {
         // A host without IPv6: all addresses are then those of IPv4.
@@ -171,7 +175,9 @@ fn refusal(shown: &str, address: SocketAddr, error: &io::Error) -> PrepareError 
             PrepareErrorKind::Resource,
             format!("cannot listen on {shown}: permission denied"),
         )
-        .with_help("ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose a higher port or grant it"),
+        .with_help(
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose a higher port or grant it",
+        ),
         io::ErrorKind::AddrNotAvailable => {
             PrepareError::resource(format!("cannot listen on {shown}: this host does not have that address"))
                 .with_help("`ip address` lists its addresses; an empty host listens on all of them")
@@ -202,7 +208,8 @@ pub(super) async fn accept(socket: Arc<Socket>, listener: TcpListener, registry:
             Ok((stream, remote)) => {
                 let Some(registry) = registry.upgrade() else { break };
                 let counted = socket.count();
-                let serving = connection::serve(Arc::clone(&socket), Arc::clone(&registry), stream, remote, counted);
+                let serving =
+                    connection::serve(Arc::clone(&socket), Arc::clone(&registry), stream, remote, counted);
                 registry.tasks.spawn(serving);
             }
             Err(error) => {
@@ -221,7 +228,8 @@ pub(super) async fn accept(socket: Arc<Socket>, listener: TcpListener, registry:
 async fn below_limit(socket: &Arc<Socket>, registry: &Weak<Shared>) {
     loop {
         let changed = socket.changed.notified();
-        let settings = registry.upgrade().and_then(|registry| registry.bound(socket)).map(|(_, _, settings)| settings);
+        let settings =
+            registry.upgrade().and_then(|registry| registry.bound(socket)).map(|(_, _, settings)| settings);
         let settings = settings.or_else(|| socket.newest_settings());
         let limit = settings.and_then(|settings| settings.connection_limit).unwrap_or(MAX_CONNECTIONS);
         if socket.connections.load(Ordering::Relaxed) < limit.min(MAX_CONNECTIONS) {
