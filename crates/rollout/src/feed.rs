@@ -59,6 +59,7 @@ pub trait SnapshotFeed: Send + Sync + 'static {
     /// Changes whenever `sources` would answer differently.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// Polls these sources now (all of them for an empty list) and returns when they have answered.
-    fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, ()>;
+    /// Polls these sources now (all of them for an empty list) and returns when they have answered; an
+    /// error is a name that no source has.
+    fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>>;
 }

@@ -214,7 +214,7 @@ impl Rollout {
     /// [`RolloutError::TimedOut`], [`RolloutError::Stopped`].
     pub async fn reconcile(&self, names: &[String], timeout: Duration) -> Result<Arc<Status>, RolloutError> {
         let settled = async {
-            self.feed.0.reconcile(names).await;
+            self.feed.0.reconcile(names).await.map_err(RolloutError::NotFound)?;
             self.ask(Command::Settle).await
         };
         tokio::time::timeout(timeout, settled).await.map_err(|_| RolloutError::TimedOut)?

@@ -4,32 +4,45 @@
 //! the life of a revision (compose, validate, plan, prepare, swap, probation, commit or roll back),
 //! quarantine, holds and the flap breaker, and the state on disk from which the agent always starts.
 
+mod breaker;
 mod compose;
+mod crash;
+mod engine_pipeline;
 mod event;
 mod feed;
 mod handle;
+mod memory;
 mod metrics;
 mod pipeline;
+mod poller_feed;
 mod probation;
 mod reconciler;
 mod record;
+mod recover;
 mod settings;
 mod state;
 mod status;
 mod time;
 
 pub use compose::{Composed, ComposedFile, Composition, ContentDigest, compose};
+pub use engine_pipeline::{EnginePipeline, agent_value};
 pub use event::{Event, EventKind, EventStream};
 pub use feed::{Origin, SnapshotFeed, SourceContent, SourceView};
 pub use handle::{Rollout, RolloutError, RolloutOptions};
 pub use pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
-pub use probation::{Counters, FailedComponent, GroupVitals, MemoryVitals, Vitals};
+pub use poller_feed::PollerFeed;
+pub use probation::{
+    Baseline, Counters, FailedComponent, GroupBaseline, GroupVitals, Judge, JudgeOptions, Judgement,
+    MemoryVitals, RuleSet, Vitals,
+};
 pub use record::{Hold, QuarantineEntry, RevisionRecord, Verdict};
 pub use settings::{
     BootMode, OnInconclusive, ProbationSettings, QuiesceSettings, RollbackMode, RolloutSettings,
     StateSettings,
 };
-pub use state::{OpenError, StateDirectory};
+pub use state::{
+    Control, Head, HeadError, OpenError, PanicNote, StateDirectory, decode_head, decode_journal, encode_head,
+};
 pub use status::{
     AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceErrorState,
     SourceState, Status,

@@ -116,13 +116,13 @@ pub trait Pipeline: Send + Sync + 'static {
     ///
     /// # Errors
     /// The faults of the candidate.
-    fn check(&self, candidate: &Self::Candidate) -> Result<(), Failure>;
+    fn check(&self, candidate: &Arc<Self::Candidate>) -> Result<(), Failure>;
 
     /// What a swap to the candidate would do; no effects.
     ///
     /// # Errors
     /// The faults that evaluation finds.
-    fn plan(&self, candidate: &Self::Candidate) -> Result<PlanSummary, Failure>;
+    fn plan(&self, candidate: &Arc<Self::Candidate>) -> Result<PlanSummary, Failure>;
 
     /// Builds what changed, beside what runs. Dropping the future undoes it.
     fn prepare(
@@ -131,19 +131,25 @@ pub trait Pipeline: Send + Sync + 'static {
         mode: Mode,
     ) -> impl Future<Output = Result<Self::Prepared, Failure>> + Send;
 
-    /// Calls `swapped`, then publishes under `generation`; the committed generation is retained.
+    /// Keeps what was prepared as what a rollback returns to, without running it. Only while nothing runs.
+    fn retain(&self, prepared: Self::Prepared);
+
+    /// Sets the number that the first cut counts on from. Only before the first cut.
+    fn set_last_generation(&self, generation: u64);
+
+    /// Calls `swapped` with the new generation's number, then publishes it; the committed one is retained.
     fn cut(
         &self,
         prepared: Self::Prepared,
-        generation: u64,
         swapped: SwappedHook,
     ) -> impl Future<Output = Result<(), CutFailure>> + Send;
 
-    /// Retires what the verdict made superfluous.
+    /// Keeps what runs as what a rollback returns to, and retires what the verdict made superfluous.
     fn commit(&self) -> impl Future<Output = ()> + Send;
 
-    /// Publishes the retained generation under the number `generation`. Infallible; touches no disk and no network.
-    fn rollback(&self, generation: u64) -> impl Future<Output = ()> + Send;
+    /// Publishes the retained configuration as a new generation and returns its number. Infallible; touches no disk
+    /// and no network.
+    fn rollback(&self) -> u64;
 
     /// What probation judges.
     fn vitals(&self) -> Vitals;

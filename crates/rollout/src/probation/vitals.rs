@@ -52,6 +52,8 @@ pub struct Counters {
     pub retryable: u64,
     /// Refused for good.
     pub permanent: u64,
+    /// Items in finished attempts.
+    pub items_attempted: u64,
     /// Items taken.
     pub items_in: u64,
     /// Items delivered.
@@ -69,4 +71,18 @@ pub struct MemoryVitals {
     pub used: u64,
     /// Limit of the cgroup or of `[limits] memory`.
     pub limit: Option<u64>,
+}
+
+impl Counters {
+    /// Attempts that failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.retryable.saturating_add(self.permanent)
+    }
+
+    /// Attempts that came to an end.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.ok.saturating_add(self.failed())
+    }
 }

@@ -1,0 +1,217 @@
+//! The engine as the reconciler's pipeline: configurations in, diagnostics out as failures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use invar_engine::{
+    Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode, Prepared,
+};
+use invar_syntax::diagnostic::{Diagnostics, Severity};
+use invar_syntax::value::Value;
+
+use crate::compose::Composition;
+use crate::memory;
+use crate::pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
+use crate::probation::{Counters, FailedComponent, GroupVitals, Vitals};
+use crate::status::AgentIdentity;
+
+/// Messages of a failure that are kept; a file full of faults has many.
+const MESSAGES: usize = 20;
+
+/// An engine with the inputs that this agent's configurations are evaluated with.
+#[derive(Clone)]
+pub struct EnginePipeline {
+    engine: Engine,
+    inputs: Inputs,
+}
+
+impl std::fmt::Debug for EnginePipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnginePipeline").field("inputs", &self.inputs).finish_non_exhaustive()
+    }
+}
+
+impl EnginePipeline {
+    /// An engine whose configurations see this agent as `agent`, and their files below `module_path`.
+    #[must_use]
+    pub fn new(engine: Engine, agent: &AgentIdentity, module_path: impl Into<String>) -> Self {
+        let inputs = Inputs {
+            variables: Value::object::<Arc<str>>([]),
+            agent: agent_value(agent),
+            module_path: module_path.into(),
+        };
+        Self { engine, inputs }
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+/// `agent.name`, `agent.environment` and `agent.labels`, as expressions see them.
+#[must_use]
+pub fn agent_value(agent: &AgentIdentity) -> Value {
+    let text = |text: &str| Value::string(text.to_owned());
+    Value::object([
+        ("name", text(&agent.name)),
+        ("environment", text(&agent.environment)),
+        ("labels", Value::object(agent.labels.iter().map(|(name, value)| (name.as_str(), text(value))))),
+    ])
+}
+
+impl Pipeline for EnginePipeline {
+    type Candidate = Configuration;
+    type Prepared = Prepared;
+
+    fn parse(&self, composition: &Composition) -> Result<Parsed<Configuration>, Failure> {
+        let files = composition.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
+        let configuration = Configuration::parse(files, self.inputs.clone(), composition.revision())
+            .map_err(|diagnostics| failure(&diagnostics, FailureClass::Content))?;
+        Ok(Parsed { digest: configuration.digest.clone(), candidate: Arc::new(configuration) })
+    }
+
+    fn check(&self, candidate: &Arc<Configuration>) -> Result<(), Failure> {
+        let diagnostics = self.engine.check(candidate);
+        if diagnostics.has_errors() { Err(failure(&diagnostics, FailureClass::Content)) } else { Ok(()) }
+    }
+
+    fn plan(&self, candidate: &Arc<Configuration>) -> Result<PlanSummary, Failure> {
+        let plan = self
+            .engine
+            .plan(candidate)
+            .map_err(|diagnostics| failure(&diagnostics, FailureClass::Content))?;
+        let mut counts = BTreeMap::new();
+        for change in &plan.changes {
+            *counts.entry(format!("{:?}", change.action).to_lowercase()).or_default() += 1;
+        }
+        let changes = serde_json::to_value(&plan.changes).unwrap_or_default();
+        Ok(PlanSummary { hash: plan.hash, counts, changes })
+    }
+
+    async fn prepare(&self, candidate: Arc<Configuration>, mode: Mode) -> Result<Prepared, Failure> {
+        let mode = match mode {
+            Mode::AllOrNothing => PrepareMode::AllOrNothing,
+            Mode::BestEffort => PrepareMode::BestEffort,
+        };
+        self.engine.prepare(candidate, mode).await.map_err(|error| prepare_failure(&error))
+    }
+
+    fn retain(&self, prepared: Prepared) {
+        if self.engine.retain(prepared).is_err() {
+            tracing::error!("the engine runs already: what was prepared cannot be kept ready");
+        }
+    }
+
+    fn set_last_generation(&self, generation: u64) {
+        self.engine.set_last_generation(generation);
+    }
+
+    async fn cut(&self, prepared: Prepared, swapped: SwappedHook) -> Result<(), CutFailure> {
+        match self.engine.cut(prepared, swapped).await {
+            Ok(_) => Ok(()),
+            Err(CutError::Superseded) => Err(CutFailure::Outdated),
+            Err(CutError::Prepare(error)) => Err(CutFailure::Failed(prepare_failure(&error))),
+            Err(CutError::Record(error)) => Err(CutFailure::Persist(error)),
+        }
+    }
+
+    async fn commit(&self) {
+        self.engine.commit().await;
+    }
+
+    fn rollback(&self) -> u64 {
+        self.engine.rollback().generation
+    }
+
+    fn vitals(&self) -> Vitals {
+        let report = self.engine.vitals();
+        Vitals {
+            groups: report
+                .groups
+                .iter()
+                .map(|group| {
+                    let since = |now: u64, then: u64| now.saturating_sub(then);
+                    let (now, then) = (&group.now, &group.at_cut);
+                    let finished = since(now.attempts, then.attempts);
+                    GroupVitals {
+                        node: group.node.to_string(),
+                        key: group.key.clone(),
+                        changed: group.changed,
+                        downstream_of_change: group.downstream_of_change,
+                        counters: Counters {
+                            attempts: finished.saturating_add(now.in_flight),
+                            ok: since(now.ok, then.ok),
+                            retryable: since(now.retryable, then.retryable),
+                            permanent: since(now.permanent, then.permanent),
+                            items_attempted: since(now.items_attempted, then.items_attempted),
+                            items_in: since(now.items_in, then.items_in),
+                            items_out: since(now.items_out, then.items_out),
+                            dropped: since(now.dropped, then.dropped),
+                            queue_fill: now.queue_fill,
+                        },
+                    }
+                })
+                .collect(),
+            failed: report
+                .failed
+                .iter()
+                .map(|failed| FailedComponent {
+                    node: failed.node.to_string(),
+                    reason: failed.reason.clone(),
+                    changed: failed.changed,
+                    panicked: failed.panicked,
+                })
+                .collect(),
+            restarts: report.restarts.iter().map(|node| (node.node.to_string(), node.since_cut)).collect(),
+            memory: memory::read(),
+        }
+    }
+
+    fn component_counts(&self) -> BTreeMap<String, u64> {
+        let health = serde_json::to_value(self.engine.health()).unwrap_or_default();
+        let counts = health.as_object().into_iter().flatten();
+        counts.filter_map(|(state, count)| Some((state.clone(), count.as_u64()?))).collect()
+    }
+}
+
+fn prepare_failure(error: &PrepareFailure) -> Failure {
+    let class = match error.class {
+        // A panic while preparing is the content's doing, as far as anybody can tell.
+        invar_engine::FailureClass::Content
+        | invar_engine::FailureClass::Surroundings(PrepareErrorKind::Invalid | PrepareErrorKind::Panic) => {
+            FailureClass::Content
+        }
+        invar_engine::FailureClass::Surroundings(_) => FailureClass::Environment,
+    };
+    failure(&error.diagnostics, class)
+}
+
+/// All errors in one message; the first one's place and help.
+fn failure(diagnostics: &Diagnostics, class: FailureClass) -> Failure {
+    let errors: Vec<_> =
+        diagnostics.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).collect();
+    let mut messages: Vec<String> = errors
+        .iter()
+        .take(MESSAGES)
+        .map(|diagnostic| match diagnostic.labels.first() {
+            Some(label) => {
+                let place = label.source.location(label.span.start);
+                format!("{place}: {} [{}]", diagnostic.message, diagnostic.code)
+            }
+            None => format!("{} [{}]", diagnostic.message, diagnostic.code),
+        })
+        .collect();
+    if errors.len() > MESSAGES {
+        messages.push(format!("and {} more", errors.len() - MESSAGES));
+    }
+    let first = errors.first().and_then(|diagnostic| diagnostic.labels.first());
+    Failure {
+        class,
+        message: messages.join("\n"),
+        help: errors.first().and_then(|diagnostic| diagnostic.help.clone()),
+        file: first.map(|label| label.source.name.to_string()),
+        line: first.map(|label| label.source.position(label.span.start).line),
+    }
+}

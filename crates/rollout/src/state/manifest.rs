@@ -1,0 +1,104 @@
+//! Manifests: what a revision consists of, by content. A manifest never changes, so that its name
+//! in the CAS is its digest; the record beside it carries the verdict, which does.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::compose::{ComposedFile, Composition};
+use crate::feed::Origin;
+use crate::hex;
+use crate::record::RevisionRecord;
+
+/// What a revision consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Format of this file.
+    pub(crate) format: u32,
+    /// Digest of the candidate.
+    pub(crate) digest: String,
+    /// Where the files come from.
+    pub(crate) origins: Vec<Origin>,
+    /// The files.
+    pub(crate) files: Vec<ManifestFile>,
+}
+
+/// One file of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ManifestFile {
+    /// Name in diagnostics.
+    pub(crate) name: String,
+    /// Source.
+    pub(crate) source: String,
+    /// Path in the source.
+    pub(crate) path: String,
+    /// Name of its content in the CAS.
+    pub(crate) sha256: String,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+/// `revisions/<sequence>.json`: a record with its manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredRevision {
+    /// The record.
+    pub(crate) record: RevisionRecord,
+    /// Name of the manifest in the CAS.
+    pub(crate) manifest_digest: String,
+    /// The manifest itself, so that either copy suffices.
+    pub(crate) manifest: Manifest,
+}
+
+impl Manifest {
+    /// The manifest of a composition.
+    #[must_use]
+    pub(crate) fn of(composition: &Composition, digest: &str) -> Self {
+        Self {
+            format: super::head::FORMAT,
+            digest: digest.to_owned(),
+            origins: composition.origins.clone(),
+            files: composition
+                .files
+                .iter()
+                .map(|file| ManifestFile {
+                    name: file.name.clone(),
+                    source: file.source.clone(),
+                    path: file.path.clone(),
+                    sha256: sha256(&file.content),
+                    size: file.content.len() as u64,
+                })
+                .collect(),
+        }
+    }
+
+    /// The bytes that are stored, and their name.
+    ///
+    /// # Panics
+    /// Never: the type has no map with keys that are not text.
+    #[must_use]
+    pub(crate) fn encode(&self) -> (String, Vec<u8>) {
+        let bytes = serde_json::to_vec(self).expect("a manifest is plain data");
+        (sha256(&bytes), bytes)
+    }
+
+    /// The composition, with contents from `read`.
+    pub(crate) fn restore<E>(
+        &self,
+        mut read: impl FnMut(&str) -> Result<bytes::Bytes, E>,
+    ) -> Result<Composition, E> {
+        let mut files = Vec::with_capacity(self.files.len());
+        for file in &self.files {
+            files.push(ComposedFile {
+                name: file.name.clone(),
+                source: file.source.clone(),
+                path: file.path.clone(),
+                content: read(&file.sha256)?,
+            });
+        }
+        Ok(Composition { origins: self.origins.clone(), files })
+    }
+}
+
+/// Lowercase SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
