@@ -188,3 +188,31 @@ impl Timestamps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_marker_is_stale() {
+        assert!(is_stale(STALE_NAN) && STALE_NAN.is_nan());
+        assert!(!is_stale(NORMAL_NAN) && !is_stale(f64::NAN) && !is_stale(0.0));
+    }
+
+    #[test]
+    fn samples_are_columns() {
+        let series = |name: &str| Series::new(&[("__name__", name)].into_iter().collect());
+        let list = SeriesList::new([series("a"), series("b")]);
+        let batch = MetricBatch::new(Arc::clone(&list), vec![1.0, 2.0], Timestamps::Each(vec![10, 20]));
+        let samples: Vec<(i64, f64)> = batch.samples().map(|(_, at, value)| (at, value)).collect();
+        assert_eq!(samples, [(10, 1.0), (20, 2.0)]);
+        assert_eq!((batch.sample_count(), batch.is_empty()), (2, false));
+        assert_eq!(MetricBatch::new(list, vec![0.0; 2], Timestamps::One(5)).timestamps.get(1), 5);
+    }
+
+    #[test]
+    #[should_panic(expected = "one value per series")]
+    fn values_without_series_are_refused() {
+        drop(MetricBatch::new(SeriesList::new([]), vec![1.0], Timestamps::One(0)));
+    }
+}

@@ -306,3 +306,79 @@ pub fn is_legacy_metric_name(name: &str) -> bool {
 fn offset(length: usize) -> u32 {
     u32::try_from(length).expect("a label set is smaller than 4 GiB")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_value_is_no_label() {
+        let mut builder = LabelsBuilder::new();
+        builder.set("a", "1");
+        builder.set("b", "");
+        builder.set("a", "");
+        assert_eq!((builder.get("a"), builder.get("b"), builder.len()), (None, None, 0));
+        assert_eq!(builder.labels(), Labels::default());
+    }
+
+    #[test]
+    fn duplicates_are_told() {
+        let mut builder = LabelsBuilder::new();
+        builder.add("a", "1");
+        builder.add("b", "1");
+        assert_eq!(builder.duplicate(), None);
+        builder.add("a", "2");
+        builder.add("b", "2");
+        assert_eq!((builder.duplicate(), builder.get("a")), (Some("a"), Some("2")));
+        builder.clear();
+        assert_eq!(builder.duplicate(), None);
+    }
+
+    #[test]
+    fn names_outside_the_classic_alphabet_are_shown_quoted() {
+        let labels: Labels = [("a.b", "x\"y"), ("c", "d")].into_iter().collect();
+        assert_eq!(labels.to_string(), r#"{"a.b"="x\"y", c="d"}"#);
+    }
+
+    #[test]
+    fn classic_names_are_recognised() {
+        assert!(is_legacy_label_name("_a1") && is_legacy_metric_name(":a"));
+        for name in ["", "1a", "a-b", "é", "a:b"] {
+            assert!(!is_legacy_label_name(name), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_builder_is_a_sorted_map(
+            operations in prop::collection::vec((0_u8..3, "[a-d]{1,2}", "[x-z]{0,2}"), 0..30)
+        ) {
+            let mut builder = LabelsBuilder::new();
+            let mut model = BTreeMap::new();
+            for (operation, name, value) in operations {
+                if operation == 0 {
+                    builder.del(&name);
+                    model.remove(&name);
+                } else {
+                    builder.set(&name, &value);
+                    if value.is_empty() { model.remove(&name); } else { model.insert(name, value); }
+                }
+            }
+            let labels = builder.labels();
+            let expected: Vec<(&str, &str)> =
+                model.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            prop_assert_eq!(labels.iter().collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(builder.iter().collect::<Vec<_>>(), expected.clone());
+            for (name, value) in expected {
+                prop_assert_eq!(labels.get(name), Some(value));
+                prop_assert_eq!(builder.get(name), Some(value));
+            }
+        }
+    }
+}

@@ -13,12 +13,15 @@ pub mod remote_write;
 pub mod series;
 pub mod symbol;
 
+#[cfg(test)]
+mod conformance;
+
 pub use batch::{
     Exemplar, ExemplarSample, HistogramSample, MetricBatch, MetricKind, MetricMetadata, STALE_NAN,
     Timestamps, is_stale,
 };
 pub use histogram::Histogram;
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
-pub use relabel::{RelabelAction, RelabelRule, RelabelRules, Verdict, relabel};
+pub use relabel::{RelabelAction, RelabelError, RelabelRule, RelabelRules, RelabelSpec, Verdict, relabel};
 pub use series::{Series, SeriesList};
 pub use symbol::{Symbol, SymbolReader, symbols};

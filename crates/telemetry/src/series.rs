@@ -161,3 +161,52 @@ impl fmt::Debug for SeriesList {
         formatter.debug_struct("SeriesList").field("id", &self.id).field("series", &&*self.series).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::labels::LabelsBuilder;
+
+    #[test]
+    fn equal_labels_make_equal_series() {
+        let labels: Labels = [("job", "x"), ("__name__", "up")].into_iter().collect();
+        let (one, two) = (Series::new(&labels), Series::new(&labels));
+        assert!(!one.same(&two) && one.same(&one.clone()));
+        assert_eq!(one, two);
+        assert_eq!(one.hash(), labels.stable_hash());
+        let reader = symbols();
+        assert_eq!(one.metric_name(&reader), "up");
+        assert_eq!(one.get("job", &reader), Some("x"));
+        assert_eq!(one.get("nope", &reader), None);
+        drop(reader);
+        assert_eq!(one.to_string(), "{__name__=\"up\", job=\"x\"}");
+    }
+
+    #[test]
+    fn the_hash_is_that_of_prometheus() {
+        // XXH64 of nothing, and of `a 0xff b 0xff`, from the reference implementation.
+        assert_eq!(Labels::default().stable_hash(), 0xef46_db37_51d8_e999);
+        let labels: Labels = [("a", "b")].into_iter().collect();
+        assert_eq!(labels.stable_hash(), xxhash_rust::xxh64::xxh64(b"a\xffb\xff", 0));
+    }
+
+    #[test]
+    fn list_ids_are_unique() {
+        assert_ne!(SeriesList::new([]).id(), SeriesList::new([]).id());
+    }
+
+    proptest! {
+        #[test]
+        fn series_and_labels_agree(labels in prop::collection::btree_map("[a-c]{1,2}", "[x-z]{0,2}", 0..6)) {
+            let set: Labels = labels.iter().collect();
+            let series = Series::new(&set);
+            prop_assert_eq!(&series.to_labels(), &set);
+            prop_assert_eq!(series.len(), labels.values().filter(|value| !value.is_empty()).count());
+            prop_assert_eq!(LabelsBuilder::from_labels(&set).series(), series);
+        }
+    }
+}

@@ -246,3 +246,99 @@ impl Symbol {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Texts of their own, so that tests that run at the same time do not meet.
+    fn labels(prefix: &str, value: usize) -> [(String, String); 2] {
+        [
+            (format!("{prefix}_name"), format!("{prefix}_{value}")),
+            (format!("{prefix}_other"), "same".to_owned()),
+        ]
+    }
+
+    fn make(prefix: &str, value: usize) -> Box<[SymbolPair]> {
+        let labels = labels(prefix, value);
+        acquire(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    #[test]
+    fn equal_texts_have_one_symbol_and_freed_ids_are_reused() {
+        let one = make("reuse", 1);
+        let two = make("reuse", 1);
+        assert_eq!(one, two);
+        release(&one);
+        assert_eq!(symbols().get(two[0].1), "reuse_1");
+        release(&two);
+        // The next creation that needs the table clears what is idle.
+        let three = make("reuse", 2);
+        let reader = symbols();
+        assert_eq!(reader.find("reuse_1"), None);
+        assert_eq!(reader.get(three[0].1), "reuse_2");
+        drop(reader);
+        release(&three);
+    }
+
+    #[test]
+    fn an_idle_symbol_can_be_taken_up_again() {
+        let one = make("again", 1);
+        release(&one);
+        let two = make("again", 1);
+        let other = make("again", 2);
+        assert_eq!(symbols().get(two[0].1), "again_1");
+        release(&two);
+        release(&other);
+    }
+
+    #[test]
+    fn dropping_under_a_reader_does_not_block() {
+        let pairs = make("reader", 1);
+        let reader = symbols();
+        let nested = symbols();
+        release(&pairs);
+        assert_eq!(nested.get(pairs[0].1), "reader_1");
+        drop((reader, nested));
+    }
+
+    #[test]
+    #[should_panic(expected = "while this thread reads")]
+    fn creating_under_a_reader_is_refused() {
+        let _reader = symbols();
+        make("refused", 1);
+    }
+
+    #[test]
+    fn many_threads_agree() {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    for round in 0..2000 {
+                        let value = (round * 7 + thread) % 13;
+                        let pairs = make("threads", value);
+                        let reader = symbols();
+                        assert_eq!(reader.get(pairs[0].1), format!("threads_{value}"));
+                        if round % 2 == 0 {
+                            drop(reader);
+                        }
+                        release(&pairs);
+                    }
+                });
+            }
+        });
+        let kept = make("threads", 99);
+        assert!(symbol_stats().table_bytes >= symbol_stats().text_bytes);
+        release(&kept);
+    }
+
+    #[test]
+    fn a_long_churn_does_not_grow_the_table() {
+        let before = symbol_stats().symbols;
+        for value in 0..50_000 {
+            release(&make("churn", value));
+        }
+        // Other tests add a few of their own.
+        assert!(symbol_stats().symbols < before + 10_000, "{:?}", symbol_stats());
+    }
+}

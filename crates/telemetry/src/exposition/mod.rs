@@ -3,11 +3,23 @@
 //! A parser walks the bytes of a page and calls an [`ExpositionSink`]; it allocates nothing per sample. The sink may say at the start of
 //! a line that it knows the series text that is there ([`ExpositionSink::expect`]): then the line is not even tokenised.
 
+mod cache;
+mod convert;
+mod negotiation;
+mod number;
+mod openmetrics;
+mod protobuf;
+mod series_text;
+mod text;
+
 use thiserror::Error;
 
 use crate::batch::MetricKind;
 use crate::histogram::Histogram;
-use crate::labels::LabelsBuilder;
+use crate::labels::{LabelsBuilder, METRIC_NAME};
+
+pub use cache::{CacheScrape, CacheUpdate, Lookup, ScrapeCache, Vanished};
+pub use negotiation::{ContentTypeError, EscapingScheme, UnknownProtocol, accept_header};
 
 /// A format that a page can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,10 +208,22 @@ impl RawSeries<'_> {
     /// [`LabelsBuilder::duplicate`].
     ///
     /// # Errors
-    /// Where the text is not one that a parser reported.
+    /// Where a name or a value is not valid UTF-8, or the text is not one that a parser reported.
     pub fn labels(&self, labels: &mut LabelsBuilder) -> Result<(), String> {
-        let _ = labels;
-        todo!()
+        match self.form {
+            RawForm::Text => series_text::read_labels(self.text, self.kind, labels),
+            RawForm::Separated => {
+                labels.clear();
+                let mut parts = self.text.split(|&byte| byte == protobuf::SEPARATOR).map(std::str::from_utf8);
+                let mut next =
+                    || parts.next().transpose().map_err(|_| "a label is not valid UTF-8".to_owned());
+                labels.add(METRIC_NAME, next()?.unwrap_or_default());
+                while let Some(name) = next()? {
+                    labels.add(name, next()?.ok_or("a label has no value")?);
+                }
+                Ok(())
+            }
+        }
     }
 }
 
@@ -208,8 +232,7 @@ impl RawSeries<'_> {
 /// # Errors
 /// Where the text is not a series.
 pub fn parse_series_labels(text: &[u8], labels: &mut LabelsBuilder) -> Result<(), String> {
-    let _ = (text, labels);
-    todo!()
+    series_text::read_labels(text, MetricKind::Unknown, labels)
 }
 
 /// Reads a page.
@@ -222,6 +245,30 @@ pub fn parse<S: ExpositionSink>(
     options: &ParseOptions,
     sink: &mut S,
 ) -> Result<(), ExpositionError<S::Error>> {
-    let _ = (format, page, options, sink);
-    todo!()
+    if format == ExpositionFormat::PrometheusProto {
+        return protobuf::parse(page, options, sink);
+    }
+    if options.convert_classic_histograms {
+        let mut converter = convert::Converter::new(sink, options.classic_histograms);
+        parse_text(format, page, options, &mut converter)?;
+        return converter.finish().map_err(ExpositionError::Sink);
+    }
+    parse_text(format, page, options, sink)
 }
+
+fn parse_text<S: ExpositionSink>(
+    format: ExpositionFormat,
+    page: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+) -> Result<(), ExpositionError<S::Error>> {
+    match format {
+        ExpositionFormat::OpenMetrics0_0_1 | ExpositionFormat::OpenMetrics1_0_0 => {
+            openmetrics::parse(page, options, sink)
+        }
+        _ => text::parse(page, options, sink),
+    }
+}
+
+#[cfg(test)]
+mod tests;
