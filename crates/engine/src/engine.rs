@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 
 use invar_syntax::diagnostic::Diagnostics;
 use invar_syntax::schema::Stability;
+use invar_syntax::value::Value;
+use invar_telemetry::MetricBatch;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use crate::call::{Flow, unavailable};
 use crate::configuration::Configuration;
 use crate::context::Host;
-use crate::delivery::PrepareErrorKind;
-use crate::generation::Generation;
+use crate::delivery::{DeliveryError, PrepareErrorKind};
+use crate::generation::{Generation, Output, Unit};
 use crate::graph::Admission;
 use crate::instance::Root;
 use crate::listener::{Dispatcher, ListenerRegistry, LoanId, SocketId};
@@ -449,6 +451,32 @@ impl Engine {
     /// Drains and ends everything: sources stop, what they feed flushes after them, until `deadline` has passed.
     pub async fn shutdown(&self, deadline: Duration) {
         self.shared.shutdown(deadline).await;
+    }
+
+    /// Offers a batch to a node's port, as an upstream component would.
+    pub(crate) async fn offer_metrics(
+        &self,
+        node: &str,
+        port: &'static str,
+        batch: Arc<MetricBatch>,
+    ) -> Result<(), DeliveryError> {
+        let lease = self.shared.root.enter();
+        let Some(slot) = lease.generation().graph.find(node) else {
+            return Err(DeliveryError::retryable(format!("{node} does not run")));
+        };
+        Flow::new(lease, slot).deliver(Output { slot, port }, batch).await
+    }
+
+    /// What a running node exports.
+    pub(crate) fn exports_of(&self, node: &str) -> Option<Value> {
+        let generation = self.shared.root.current();
+        generation.graph.find(node).map(|slot| generation.slot(slot).place.exports.clone())
+    }
+
+    /// What runs at a node.
+    pub(crate) fn unit_of(&self, node: &str) -> Option<Arc<Unit>> {
+        let generation = self.shared.root.current();
+        generation.graph.find(node).and_then(|slot| generation.slot(slot).unit().cloned())
     }
 
     #[cfg(test)]

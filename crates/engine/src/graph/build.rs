@@ -6,6 +6,7 @@ use foldhash::HashMap;
 use invar_syntax::ast::{Block, Statement};
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
 use invar_syntax::evaluate::{Reference, references};
+use invar_syntax::stdlib;
 
 use super::{Admission, BlockRef, Graph, GraphNode, order, resolve};
 use crate::codes;
@@ -20,34 +21,6 @@ const LOGGING: &str = "logging";
 /// Blocks of the language that are recognised, so that the refusal says what it is about.
 const UNSUPPORTED: [&str; 9] =
     ["argument", "declare", "export", "foreach", "http", "livedebugging", "remotecfg", "tracing", "import"];
-
-/// Top-level names of the standard library, deprecated aliases included.
-const STANDARD_NAMES: [&str; 24] = [
-    "array",
-    "base64_decode",
-    "coalesce",
-    "concat",
-    "constants",
-    "convert",
-    "encoding",
-    "env",
-    "file",
-    "format",
-    "join",
-    "json_decode",
-    "json_path",
-    "nonsensitive",
-    "replace",
-    "split",
-    "string",
-    "sys",
-    "to_lower",
-    "to_upper",
-    "trim",
-    "trim_prefix",
-    "trim_space",
-    "trim_suffix",
-];
 
 impl Graph {
     /// Builds the graph of a configuration. None if anything is wrong; the diagnostics may hold warnings besides.
@@ -249,7 +222,7 @@ impl Builder<'_> {
     /// A reference that no node answers: fine for inputs and the standard library.
     fn unresolved(&mut self, place: &BlockRef, reference: &Reference) {
         let Some(first) = reference.path.first() else { return };
-        if INPUT_NAMES.contains(&&**first) || is_standard_name(first) {
+        if INPUT_NAMES.contains(&&**first) || stdlib::lookup(first).is_some() {
             return;
         }
         let path = dotted(&reference.path);
@@ -307,9 +280,4 @@ fn duplicate(name: &str, first: &BlockRef, second: &BlockRef) -> Diagnostic {
 
 fn dotted(path: &[Arc<str>]) -> String {
     path.join(".")
-}
-
-/// Whether a name belongs to the standard library.
-fn is_standard_name(name: &str) -> bool {
-    STANDARD_NAMES.contains(&name)
 }
