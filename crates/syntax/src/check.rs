@@ -1,8 +1,20 @@
-//! A body against a schema, without evaluating: what can be known wrong before anything runs.
+//! A body against a schema, without evaluating: what can be known wrong before anything runs. Literals are checked by
+//! value, references by the type of what they name, everything else not at all.
 
-use crate::arguments::DecodeError;
-use crate::ast::Body;
-use crate::schema::{Schema, Type};
+use std::collections::HashMap;
+
+use crate::arguments::{DecodeError, codes};
+use crate::ast::{Attribute, BinaryOp, Block, Body, Expr, ExprKind, Statement, UnaryOp};
+use crate::byte_size::ByteSize;
+use crate::convert::{ConvertError, FromValue, enum_error, number_from_value, text_from_value};
+use crate::diagnostic::nearest;
+use crate::duration::parse_duration;
+use crate::evaluate::{element_type, field_type, literal_value};
+use crate::expression_text::abbreviated_expression;
+use crate::schema::{Field, FieldKind, Schema, Type};
+use crate::span::Span;
+use crate::stdlib;
+use crate::value::Value;
 
 /// What a name refers to, as far as known without evaluating.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +34,8 @@ pub enum TypeLookup {
 
 /// Resolves names to types.
 pub trait TypeScope {
-    /// The type of the shortest dotted prefix of `path` that names something.
+    /// The type of the shortest dotted prefix of `path` that names something. Names of the standard library need not be
+    /// known here: for those, answer [`TypeLookup::Unknown`] or what the name hides.
     fn type_of(&self, path: &[&str]) -> TypeLookup;
 }
 
@@ -36,8 +49,425 @@ impl TypeScope for UnknownTypes {
     }
 }
 
-/// Everything that can be known wrong with a body.
+/// Everything that can be known wrong with a body. The label of the block itself is for the caller to check; errors
+/// about missing names point at the first statement, or at `Span::default()` in an empty body (see
+/// [`check_body_at`]).
 #[must_use]
 pub fn check_body(body: &Body, schema: &Schema, types: &dyn TypeScope) -> Vec<DecodeError> {
-    todo!("{body:?} {schema:?} {:?}", types.type_of(&[]))
+    let header = body.statements.first().map(Statement::span).unwrap_or_default();
+    check_body_at(body, schema, types, header)
+}
+
+/// As [`check_body`], with the place of the block's header for errors about what is missing.
+#[must_use]
+pub fn check_body_at(body: &Body, schema: &Schema, types: &dyn TypeScope, header: Span) -> Vec<DecodeError> {
+    let mut checker = Checker { types, errors: Vec::new() };
+    checker.body(body, &schema.fields, header);
+    checker.errors
+}
+
+/// As [`check_body`], of a whole block: its label is checked too.
+#[must_use]
+pub fn check_block(block: &Block, schema: &Schema, types: &dyn TypeScope) -> Vec<DecodeError> {
+    let mut checker = Checker { types, errors: Vec::new() };
+    checker.block(block, &schema.fields);
+    checker.errors
+}
+
+/// What is wrong with the names an expression refers to, and with the expression where a value of `wanted` is needed.
+#[must_use]
+pub fn check_expression(expr: &Expr, wanted: &Type, types: &dyn TypeScope) -> Vec<DecodeError> {
+    let mut checker = Checker { types, errors: Vec::new() };
+    checker.expression(expr, wanted, "the value");
+    checker.errors
+}
+
+struct Checker<'a> {
+    types: &'a dyn TypeScope,
+    errors: Vec<DecodeError>,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, span: Span, code: &'static str, message: impl Into<String>, help: Option<String>) {
+        self.errors.push(DecodeError { span, code, message: message.into(), help });
+    }
+
+    fn block(&mut self, block: &Block, fields: &[Field]) {
+        let label = fields.iter().find(|field| field.kind == FieldKind::Label);
+        match (&block.label, label) {
+            (Some(given), None) => {
+                let message = format!("block \"{}\" does not support a label", block.dotted_name());
+                self.error(given.span, codes::LABEL, message, None);
+            }
+            (None, Some(_)) => {
+                let message = format!("block \"{}\" requires a label", block.dotted_name());
+                self.error(block.name_span(), codes::MISSING, message, None);
+            }
+            _ => {}
+        }
+        self.body(&block.body, fields, block.name_span());
+    }
+
+    fn body(&mut self, body: &Body, fields: &[Field], header: Span) {
+        let mut given: HashMap<&str, usize> = HashMap::new();
+        for statement in &body.statements {
+            match statement {
+                Statement::Attribute(attribute) => {
+                    let field = self.attribute(attribute, fields);
+                    self.count(field, attribute.name.span, &mut given);
+                }
+                Statement::Block(block) => {
+                    let field = self.nested_block(block, fields);
+                    self.count(field, block.name_span(), &mut given);
+                }
+            }
+        }
+        for field in fields.iter().filter(|field| field.required && !given.contains_key(field.name)) {
+            let (kind, help) = match field.kind {
+                FieldKind::Attribute => ("attribute", format!("add {} = <{}>", field.name, field.ty)),
+                FieldKind::Block => ("block", format!("add {} {{ … }}", field.name)),
+                FieldKind::EnumBlocks => ("block", format!("add a block {}.… {{ … }}", field.name)),
+                FieldKind::Label => continue,
+            };
+            let message = format!("missing required {kind} \"{}\"", field.name);
+            self.error(header, codes::MISSING, message, Some(help));
+        }
+    }
+
+    fn count<'f>(&mut self, field: Option<&'f Field>, span: Span, given: &mut HashMap<&'f str, usize>) {
+        let Some(field) = field else { return };
+        let times = given.entry(field.name).or_default();
+        *times += 1;
+        if *times > 1 && !field.many {
+            let message = match field.kind {
+                FieldKind::Attribute => format!("attribute \"{}\" may only be provided once", field.name),
+                _ => format!("block \"{}\" may only be specified once", field.name),
+            };
+            self.error(span, codes::DUPLICATE, message, None);
+        }
+    }
+
+    /// The field the attribute belongs to, even if it is used wrongly.
+    fn attribute<'f>(&mut self, attribute: &Attribute, fields: &'f [Field]) -> Option<&'f Field> {
+        let name = &*attribute.name.name;
+        let field = fields.iter().find(|field| field.name == name && field.kind != FieldKind::Label);
+        match field {
+            Some(field) if field.kind == FieldKind::Attribute => {
+                self.expression(&attribute.value, &field.ty, name);
+            }
+            Some(_) => {
+                let message = format!("\"{name}\" must be a block, but is used as an attribute");
+                self.error(attribute.name.span, codes::WRONG_KIND, message, Some(format!("write {name} {{ … }}")));
+                self.expression(&attribute.value, &Type::Any, name);
+            }
+            None => {
+                let help = suggestion(name, fields);
+                let message = format!("unrecognized attribute name \"{name}\"");
+                self.error(attribute.name.span, codes::UNKNOWN_NAME, message, help);
+                self.expression(&attribute.value, &Type::Any, name);
+            }
+        }
+        field
+    }
+
+    fn nested_block<'f>(&mut self, block: &Block, fields: &'f [Field]) -> Option<&'f Field> {
+        let name = block.dotted_name();
+        if let Some(field) = fields.iter().find(|field| field.name == name && field.kind == FieldKind::Block) {
+            self.block(block, &field.nested());
+            return Some(field);
+        }
+        for field in fields.iter().filter(|field| field.kind == FieldKind::EnumBlocks) {
+            let Some(kind) = name.strip_prefix(field.name).and_then(|rest| rest.strip_prefix('.')) else { continue };
+            if let Some(nested) = field.nested().iter().find(|nested| nested.name == kind) {
+                self.block(block, &nested.nested());
+                return Some(field);
+            }
+        }
+        if let Some(field) = fields.iter().find(|field| field.name == name && field.kind == FieldKind::Attribute) {
+            let message = format!("\"{name}\" must be an attribute, but is used as a block");
+            self.error(block.name_span(), codes::WRONG_KIND, message, Some(format!("write {name} = …")));
+            return Some(field);
+        }
+        let help = suggestion(&name, fields);
+        self.error(block.name_span(), codes::UNKNOWN_NAME, format!("unrecognized block name \"{name}\""), help);
+        None
+    }
+
+    /// Checks an expression that has to give a `wanted`; `subject` names where it stands.
+    fn expression(&mut self, expr: &Expr, wanted: &Type, subject: &str) {
+        match &expr.kind {
+            ExprKind::Paren(inner) => self.expression(inner, wanted, subject),
+            ExprKind::Array(items) => {
+                self.container(expr, wanted, subject, "array", matches!(wanted, Type::List(_)));
+                let element = element_type(wanted);
+                let element = if matches!(wanted, Type::List(_)) { element } else { Type::Any };
+                for (index, item) in items.iter().enumerate() {
+                    self.expression(item, &element, &format!("{subject}[{index}]"));
+                }
+            }
+            ExprKind::Object(fields) => {
+                // A capsule may be built from an object, as a target is from its labels.
+                let fits = matches!(wanted, Type::Map(_) | Type::Object(_) | Type::Capsule(_));
+                self.container(expr, wanted, subject, "object", fits);
+                for field in fields {
+                    let name = &*field.name.name;
+                    if let Type::Object(known) = wanted
+                        && !known.is_empty()
+                        && !known.iter().any(|(known, _)| *known == name)
+                    {
+                        let help = nearest(name, known.iter().map(|(known, _)| *known));
+                        let help = help.map(|near| format!("did you mean \"{near}\"?"));
+                        let message = format!("{subject} does not have a field named \"{name}\"");
+                        self.error(field.name.span, codes::UNKNOWN_NAME, message, help);
+                    }
+                    self.expression(&field.value, &field_type(wanted, name), &format!("{subject}.{name}"));
+                }
+            }
+            _ => {
+                if let Some(value) = constant(expr) {
+                    if let Err(error) = fits(&value, wanted) {
+                        self.error(expr.span, codes::WRONG_TYPE, format!("{subject} {}", error.message), None);
+                    }
+                    return;
+                }
+                let got = self.type_of(expr);
+                if let Some(got) = got
+                    && !may_convert(&got, wanted)
+                {
+                    let message = format!("{subject} should be {wanted}, got {got}");
+                    self.error(expr.span, codes::WRONG_TYPE, message, secret_help(&got, wanted));
+                }
+            }
+        }
+    }
+
+    fn container(&mut self, expr: &Expr, wanted: &Type, subject: &str, got: &str, fits: bool) {
+        if !fits && !matches!(wanted, Type::Any) {
+            self.error(expr.span, codes::WRONG_TYPE, format!("{subject} should be {wanted}, got {got}"), None);
+        }
+    }
+
+    /// The type an expression gives as far as it can be said; reports names within that refer to nothing.
+    fn type_of(&mut self, expr: &Expr) -> Option<Type> {
+        match &expr.kind {
+            ExprKind::Identifier(_) | ExprKind::Access { .. } => self.path_type(expr),
+            ExprKind::Paren(inner) => self.type_of(inner),
+            ExprKind::Array(_) | ExprKind::Object(_) => {
+                self.expression(expr, &Type::Any, "the value");
+                None
+            }
+            ExprKind::Literal(_) => None,
+            ExprKind::Index { value, index, .. } => {
+                self.type_of(index);
+                let value = self.type_of(value)?;
+                Some(element_type(&value))
+            }
+            ExprKind::Call { callee, arguments, .. } => {
+                for argument in arguments {
+                    self.expression(argument, &Type::Any, "the argument");
+                }
+                let path = path(callee);
+                match path.as_deref() {
+                    // With a secret among the arguments the result is one, so a text may turn out to be either.
+                    Some([first, ..]) if stdlib::lookup(first).is_some() => match self.types.type_of(path.as_deref()?) {
+                        TypeLookup::Unknown => {
+                            let full: Vec<&str> = path.as_deref()?.to_vec();
+                            self.path_type(callee);
+                            Some(stdlib::result_type(&full.join("."))).filter(|result| !matches!(result, Type::Any | Type::String | Type::List(_)))
+                        }
+                        _ => None,
+                    },
+                    _ => {
+                        self.type_of(callee);
+                        None
+                    }
+                }
+            }
+            ExprKind::Unary { op, operand } => {
+                self.type_of(operand);
+                Some(if *op == UnaryOp::Not { Type::Bool } else { Type::Number })
+            }
+            ExprKind::Binary { op, left, right, .. } => {
+                self.type_of(left);
+                self.type_of(right);
+                match op {
+                    BinaryOp::Add => None,
+                    BinaryOp::Subtract | BinaryOp::Multiply | BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Power => {
+                        Some(Type::Number)
+                    }
+                    _ => Some(Type::Bool),
+                }
+            }
+        }
+    }
+
+    fn path_type(&mut self, expr: &Expr) -> Option<Type> {
+        let Some(names) = path(expr) else {
+            if let ExprKind::Access { value, name } = &expr.kind {
+                let value = self.type_of(value)?;
+                return Some(field_type(&value, &name.name));
+            }
+            return None;
+        };
+        match self.types.type_of(&names) {
+            TypeLookup::Known(mut ty, taken) => {
+                for name in names.iter().skip(taken) {
+                    if let Type::Object(known) = &ty
+                        && !known.is_empty()
+                        && !known.iter().any(|(known, _)| known == name)
+                    {
+                        let help = nearest(name, known.iter().map(|(known, _)| *known));
+                        let help = help.map(|near| format!("did you mean \"{near}\"?"));
+                        let message = format!("field \"{name}\" does not exist");
+                        self.error(expr.span, codes::UNKNOWN_REFERENCE, message, help);
+                        return None;
+                    }
+                    ty = field_type(&ty, name);
+                }
+                Some(ty)
+            }
+            TypeLookup::Missing { message, nearest } => {
+                let help = nearest.map(|near| format!("did you mean \"{near}\"?"));
+                self.error(expr.span, codes::UNKNOWN_REFERENCE, message, help);
+                None
+            }
+            TypeLookup::Unknown => {
+                self.library_name(&names, expr.span);
+                None
+            }
+        }
+    }
+
+    /// A name within a namespace of the standard library must exist.
+    fn library_name(&mut self, names: &[&str], span: Span) {
+        let [space, name, ..] = names else { return };
+        if let Some(Value::Object(object)) = stdlib::lookup(space)
+            && object.get(name).is_none()
+        {
+            let help = nearest(name, object.keys().map(|key| &**key));
+            let help = help.map(|near| format!("did you mean \"{space}.{near}\"?"));
+            self.error(span, codes::UNKNOWN_REFERENCE, format!("\"{space}\" has no \"{name}\""), help);
+        }
+    }
+}
+
+fn suggestion(wrong: &str, fields: &[Field]) -> Option<String> {
+    let mut names: Vec<String> = Vec::new();
+    for field in fields {
+        match field.kind {
+            FieldKind::EnumBlocks => {
+                names.extend(field.nested().iter().map(|kind| format!("{}.{}", field.name, kind.name)));
+            }
+            FieldKind::Label => {}
+            FieldKind::Attribute | FieldKind::Block => names.push(field.name.to_owned()),
+        }
+    }
+    nearest(wrong, names.iter().map(String::as_str)).map(|name| format!("did you mean \"{name}\"?"))
+}
+
+fn secret_help(got: &Type, wanted: &Type) -> Option<String> {
+    let secret = matches!(got, Type::Secret) && !matches!(wanted, Type::Bool | Type::List(_) | Type::Map(_));
+    secret.then(|| "convert.nonsensitive gives the plain text of a secret".to_owned())
+}
+
+/// The names of a chain `a.b.c`.
+fn path(expr: &Expr) -> Option<Vec<&str>> {
+    let mut names = Vec::new();
+    let mut current = expr;
+    loop {
+        match &current.kind {
+            ExprKind::Identifier(name) => {
+                names.push(&**name);
+                names.reverse();
+                return Some(names);
+            }
+            ExprKind::Access { value, name } => {
+                names.push(&*name.name);
+                current = value;
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The value of a literal, also behind a minus.
+fn constant(expr: &Expr) -> Option<Value> {
+    match &expr.kind {
+        ExprKind::Literal(literal) => literal_value(literal, expr.span).ok(),
+        ExprKind::Paren(inner) => constant(inner),
+        ExprKind::Unary { op: UnaryOp::Negate, operand } => match constant(operand)? {
+            Value::Number(number) => Some(Value::Number(number.negate())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a literal converts to the type.
+fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
+    let mismatch = || {
+        let subject = abbreviated_expression(value, 40);
+        Err(ConvertError::new(format!("should be {wanted}, got {} {subject}", value.describe())))
+    };
+    if matches!(value, Value::Null) {
+        return Ok(());
+    }
+    match wanted {
+        Type::Any => Ok(()),
+        Type::Null | Type::Function => mismatch(),
+        Type::Bool => bool::from_value(value).map(drop),
+        Type::Number | Type::Float => number_from_value(value).map(drop),
+        Type::Integer { minimum, maximum, .. } => {
+            let number = number_from_value(value)?;
+            match number.truncated() {
+                Some(wide) if (*minimum..=*maximum).contains(&wide) => Ok(()),
+                _ => Err(ConvertError::new(format!("should be between {minimum} and {maximum}, got {number}"))),
+            }
+        }
+        Type::String | Type::Secret | Type::OptionalSecret => text_from_value(value).map(drop),
+        Type::Duration => {
+            let text = text_from_value(value)?;
+            parse_duration(&text).map(drop).map_err(|error| {
+                ConvertError::new(format!("should be a duration such as \"1m30s\", got \"{text}\": {error}"))
+            })
+        }
+        Type::ByteSize => ByteSize::from_value(value).map(drop),
+        Type::Enum(names) => {
+            let text = text_from_value(value)?;
+            if names.contains(&&*text) { Ok(()) } else { Err(ConvertError::new(enum_error(&text, names))) }
+        }
+        // Some capsules have a text form; that is for their own conversion to say.
+        Type::Capsule(_) if matches!(value, Value::String(_)) => Ok(()),
+        Type::List(_) | Type::Map(_) | Type::Object(_) | Type::Capsule(_) => mismatch(),
+    }
+}
+
+/// Whether a value of the type `got` can convert to `wanted` at all.
+#[must_use]
+pub fn may_convert(got: &Type, wanted: &Type) -> bool {
+    let textual = |ty: &Type| {
+        matches!(
+            ty,
+            Type::String | Type::Number | Type::Integer { .. } | Type::Float | Type::Duration | Type::ByteSize | Type::Enum(_)
+        )
+    };
+    match (got, wanted) {
+        (Type::Any | Type::Null, _) | (_, Type::Any) => true,
+        (Type::List(got), Type::List(wanted)) | (Type::Map(got), Type::Map(wanted)) => may_convert(got, wanted),
+        (Type::Object(fields), Type::Map(wanted)) => fields.iter().all(|(_, got)| may_convert(got, wanted)),
+        (Type::Map(_) | Type::Object(_), Type::Object(_)) => true,
+        // Capsules convert to and from objects where their type says so, and some to one another.
+        (Type::Capsule(got), Type::Capsule(wanted)) => got == wanted,
+        (Type::Capsule(_), Type::Map(_) | Type::Object(_)) | (Type::Map(_) | Type::Object(_), Type::Capsule(_)) => true,
+        (Type::String, Type::Capsule(_)) => true,
+        (Type::Secret, Type::Secret | Type::OptionalSecret) => true,
+        (Type::OptionalSecret, wanted) => {
+            textual(wanted) || matches!(wanted, Type::Secret | Type::OptionalSecret)
+        }
+        (got, Type::Secret | Type::OptionalSecret) => textual(got),
+        // Bytes are a list of numbers until text is wanted.
+        (Type::List(element), wanted) if matches!(**element, Type::Integer { .. }) => textual(wanted),
+        (Type::Bool, Type::Bool) | (Type::Function, Type::Function) => true,
+        (got, wanted) => textual(got) && textual(wanted),
+    }
 }

@@ -162,7 +162,7 @@ impl Number {
     /// [`NumberError::Overflow`]; [`NumberError::ZeroToNegative`].
     pub fn power(self, exponent: Self) -> Result<Self, NumberError> {
         let (Some(base), Some(wide_exponent)) = (self.as_wide(), exponent.as_wide()) else {
-            return Ok(Self::Float(self.as_f64().powf(exponent.as_f64())));
+            return Ok(Self::Float(float_power(self.as_f64(), exponent.as_f64())));
         };
         if wide_exponent < 0 {
             if base == 0 {
@@ -189,6 +189,26 @@ impl Number {
             Some(wide) => Self::from_wide(-wide).unwrap_or(Self::Float(-self.as_f64())),
             None => Self::Float(-self.as_f64()),
         }
+    }
+}
+
+/// The integer part of the exponent by multiplication, the rest by logarithm: the results that configurations written
+/// for Alloy were tested with.
+fn float_power(base: f64, exponent: f64) -> f64 {
+    let magnitude = exponent.abs();
+    if base <= 0.0 || !base.is_finite() || !(magnitude < 1024.0) || magnitude.fract() == 0.0 {
+        return base.powf(exponent);
+    }
+    let (mut whole, mut fraction) = (magnitude.trunc(), magnitude.fract());
+    if fraction > 0.5 {
+        fraction -= 1.0;
+        whole += 1.0;
+    }
+    let power = (fraction * base.ln()).exp() * base.powf(whole);
+    match (power.is_normal(), exponent < 0.0) {
+        (false, _) => base.powf(exponent),
+        (true, false) => power,
+        (true, true) => 1.0 / power,
     }
 }
 

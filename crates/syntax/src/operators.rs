@@ -120,6 +120,10 @@ fn number(op: BinaryOp, operand: Operand, value: &Value) -> Result<Number, Opera
 fn order(op: BinaryOp, left: &Value, right: &Value) -> Result<Value, OperatorError> {
     let ordering = match (left, right) {
         (Value::Number(left), Value::Number(right)) => left.compare(*right),
+        // Two optional secrets have no order: one of them has to be known as text.
+        (Value::OptionalSecret(_), Value::OptionalSecret(_)) => {
+            return Err(wrong(op, Operand::Right, "string", right));
+        }
         _ => match (plain_text(left), plain_text(right)) {
             (Some(left), Some(right)) => Some(left.as_bytes().cmp(right.as_bytes())),
             (Some(_), None) => return Err(wrong(op, Operand::Right, "string", right)),

@@ -38,21 +38,46 @@ struct Builder {
     anchors: HashMap<usize, (Value, usize)>,
     document: Option<Value>,
     values: usize,
+    /// How many of the open collections are written in brackets.
+    flow: Vec<bool>,
 }
 
 fn parse(text: &str) -> Result<Value, String> {
     let mut builder = Builder::default();
+    let lines: Vec<&str> = text.split('\n').collect();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| format!("is not YAML: {error}"))?;
         if matches!(event, Event::DocumentEnd | Event::StreamEnd) {
             break;
         }
+        let line = lines.get(span.start.line().saturating_sub(1)).copied().unwrap_or_default();
+        let indentation: String = line.chars().take(span.start.col()).collect();
+        let flow = line.chars().nth(span.start.col()).is_some_and(|first| matches!(first, '[' | '{'));
+        builder.indented(&event, &indentation, flow).map_err(|error| format!("is not YAML: {error}"))?;
         builder.event(event).map_err(|error| format!("is not usable YAML: line {}: {error}", span.start.line()))?;
     }
     Ok(builder.document.unwrap_or(Value::Null))
 }
 
 impl Builder {
+    /// Refuses tabs as indentation, which only brackets allow.
+    fn indented(&mut self, event: &Event<'_>, indentation: &str, bracket: bool) -> Result<(), String> {
+        let inside_brackets = self.flow.last().copied().unwrap_or(false);
+        match event {
+            Event::SequenceStart(..) | Event::MappingStart(..) => self.flow.push(inside_brackets || bracket),
+            Event::SequenceEnd | Event::MappingEnd => {
+                self.flow.pop();
+                return Ok(());
+            }
+            Event::Scalar(..) | Event::Alias(_) => {}
+            _ => return Ok(()),
+        }
+        if !inside_brackets && indentation.contains('\t') && indentation.trim().is_empty() {
+            return Err("a tab cannot indent".to_owned());
+        }
+        Ok(())
+    }
+
     fn event(&mut self, event: Event<'_>) -> Result<(), String> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
