@@ -135,12 +135,10 @@ impl Diagnostics {
 
     /// Orders by file name, then position; findings without a place come first, equals keep their order.
     pub fn sort(&mut self) {
-        self.0.sort_by(|a, b| {
-            let key = |diagnostic: &Diagnostic| {
-                diagnostic.primary().map(|label| (Arc::clone(&label.source.name), label.span))
-            };
-            key(a).cmp(&key(b))
-        });
+        fn place(diagnostic: &Diagnostic) -> Option<(&str, Span)> {
+            diagnostic.primary().map(|label| (&*label.source.name, label.span))
+        }
+        self.0.sort_by(|a, b| place(a).cmp(&place(b)));
     }
 }
 
@@ -205,4 +203,44 @@ pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option
         .filter(|&(distance, _)| distance <= allowed)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arc, Diagnostic, Diagnostics, Source, Span, nearest};
+
+    #[test]
+    fn findings_are_ordered_by_file_and_place() {
+        let a = Arc::new(Source::new("a.alloy", "one\ntwo"));
+        let b = Arc::new(Source::new("b.alloy", "one"));
+        let mut diagnostics = Diagnostics::new();
+        diagnostics.push(Diagnostic::error("E3", "fourth").with_label(&b, Span::new(0, 1), ""));
+        diagnostics.push(Diagnostic::error("E2", "third").with_label(&a, Span::new(5, 6), ""));
+        diagnostics.push(Diagnostic::warning("E1", "second").with_label(&a, Span::new(0, 1), ""));
+        assert!(diagnostics.has_errors());
+        diagnostics.push(Diagnostic::error("E0", "first"));
+        diagnostics.sort();
+        let text = "first\na.alloy:1:1: second\na.alloy:2:2: third\nb.alloy:1:1: fourth";
+        assert_eq!(diagnostics.to_string(), text);
+    }
+
+    #[test]
+    fn warnings_are_no_errors() {
+        let warnings = Diagnostics::from(Diagnostic::warning("E1", "careful"));
+        assert!(!warnings.has_errors());
+        assert!(!warnings.is_empty());
+    }
+
+    #[test]
+    fn only_near_names_are_suggested() {
+        let names = ["targets", "scrape_interval", "scrape_timeout", "url"];
+        let suggest = |wanted: &str| nearest(wanted, names.into_iter());
+        assert_eq!(suggest("target"), Some("targets"));
+        assert_eq!(suggest("tragets"), Some("targets"));
+        assert_eq!(suggest("scrape_intervall"), Some("scrape_interval"));
+        assert_eq!(suggest("ulr"), Some("url"));
+        assert_eq!(suggest("password"), None);
+        assert_eq!(suggest("x"), None);
+        assert_eq!(nearest("ab", ["aa", "bb"].into_iter()), Some("aa"));
+    }
 }

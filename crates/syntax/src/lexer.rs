@@ -46,6 +46,7 @@ pub fn lex(text: &str) -> Lexed {
         offset: 0,
         pending: false,
         new_line: true,
+        error_line_end: 0,
         out: Lexed::default(),
     };
     // A guess from ordinary configurations, to spare most reallocations.
@@ -123,6 +124,8 @@ struct Lexer<'a> {
     pending: bool,
     /// Whether a line break stands before the next token.
     new_line: bool,
+    /// Where the line of the latest error ends.
+    error_line_end: usize,
     out: Lexed,
 }
 
@@ -188,13 +191,13 @@ impl Lexer<'_> {
 
     fn error(&mut self, start: usize, end: usize, code: &'static str, message: impl Into<Cow<'static, str>>) {
         // One a line is enough, and bounds the list by the number of lines.
-        let same_line = self.out.errors.last().is_some_and(|last| {
-            let from = (last.span.start as usize).min(start);
-            !self.bytes[from..start].contains(&b'\n')
-        });
+        let same_line = start < self.error_line_end;
         if !same_line {
             let span = self.span(start, end);
             self.out.errors.push(LexError { span, code, message: message.into() });
+            let rest = &self.bytes[start.min(self.bytes.len())..];
+            let line_end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
+            self.error_line_end = start + line_end + 1;
         }
     }
 
@@ -365,7 +368,7 @@ impl Lexer<'_> {
     }
 
     /// Moves past the closing quote, or to the end of the line without one. Says whether there was one.
-    fn to_closing_quote(&mut self, quote: u8) -> bool {
+    fn skip_quoted(&mut self, quote: u8) -> bool {
         self.offset += 1;
         while let Some(byte) = self.peek() {
             match byte {
@@ -382,7 +385,7 @@ impl Lexer<'_> {
 
     fn quoted_string(&mut self) -> TokenKind {
         let start = self.offset;
-        let closed = self.to_closing_quote(b'"');
+        let closed = self.skip_quoted(b'"');
         // A backslash may have stepped into the middle of a character.
         while !self.text.is_char_boundary(self.offset) {
             self.offset += 1;
@@ -415,7 +418,7 @@ impl Lexer<'_> {
 
     fn single_quoted_string(&mut self) -> TokenKind {
         let start = self.offset;
-        self.to_closing_quote(b'\'');
+        self.skip_quoted(b'\'');
         while !self.text.is_char_boundary(self.offset) {
             self.offset += 1;
         }
@@ -429,23 +432,26 @@ impl Lexer<'_> {
     /// NUL and byte order marks are allowed nowhere, not even in strings and comments.
     fn report_forbidden_characters(&mut self) {
         let first = BYTE_ORDER_MARK.len_utf8() * usize::from(self.text.starts_with(BYTE_ORDER_MARK));
-        let others = std::mem::take(&mut self.out.errors);
-        let nuls = self.bytes.iter().enumerate().filter(|&(_, &byte)| byte == 0);
-        for (offset, _) in nuls {
+        let mut found = self.take_errors();
+        for (offset, _) in self.bytes.iter().enumerate().filter(|&(_, &byte)| byte == 0) {
             self.error(offset, offset + 1, codes::ILLEGAL_CHARACTER, "illegal character NUL");
         }
-        let nuls = std::mem::take(&mut self.out.errors);
+        found.append(&mut self.take_errors());
         for (offset, mark) in self.text[first..].match_indices(BYTE_ORDER_MARK) {
             let start = first + offset;
             self.error(start, start + mark.len(), codes::ILLEGAL_CHARACTER, "illegal byte order mark");
         }
-        let marks = std::mem::take(&mut self.out.errors);
-        let mut all: Vec<LexError> = others.into_iter().chain(nuls).chain(marks).collect();
-        all.sort_by_key(|error| error.span.start);
-        for error in all {
+        found.append(&mut self.take_errors());
+        found.sort_by_key(|error| error.span.start);
+        for error in found {
             let (start, end) = (error.span.start as usize, error.span.end as usize);
             self.error(start, end, error.code, error.message);
         }
+    }
+
+    fn take_errors(&mut self) -> Vec<LexError> {
+        self.error_line_end = 0;
+        std::mem::take(&mut self.out.errors)
     }
 }
 

@@ -99,3 +99,53 @@ impl fmt::Debug for Source {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Position, Source};
+    use crate::span::Span;
+
+    #[test]
+    fn offsets_have_lines_and_byte_columns() {
+        let source = Source::new("f", "aé\n\nb\r\n");
+        let cases = [
+            (0, 1, 1),
+            (1, 1, 2),
+            (3, 1, 4),
+            (4, 2, 1),
+            (5, 3, 1),
+            (6, 3, 2),
+            (7, 3, 3),
+            (8, 4, 1),
+            (99, 4, 1),
+        ];
+        for (offset, line, column) in cases {
+            assert_eq!(source.position(offset), Position { line, column }, "offset {offset}");
+        }
+        assert_eq!(source.location(5), "f:3:1");
+    }
+
+    #[test]
+    fn lines_have_spans() {
+        let source = Source::new("f", "ab\n\nc");
+        let lines: Vec<_> =
+            (0..=4).map(|line| source.line_span(line).map(|span| source.slice(span))).collect();
+        assert_eq!(lines, [None, Some("ab"), Some(""), Some("c"), None]);
+        assert_eq!(source.line_count(), 3);
+        assert_eq!(Source::new("f", "").line_span(1), Some(Span::new(0, 0)));
+    }
+
+    #[test]
+    fn slices_never_panic() {
+        let source = Source::new("f", "é");
+        assert_eq!(source.slice(Span::new(0, 2)), "é");
+        for (start, end) in [(0, 1), (1, 2), (0, 9), (2, 1)] {
+            assert_eq!(source.slice(Span::new(start, end)), "");
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_the_text() {
+        assert!(!format!("{:?}", Source::new("f", "hunter2")).contains("hunter2"));
+    }
+}
