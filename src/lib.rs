@@ -1,1 +1,13 @@
-//! The agent.
+//! The agent: its command line, its settings, its HTTP API, and the wiring of the rooms below into one process.
+//!
+//! [`cli::main`] is the way in. `agent` wires the rooms; nothing below this crate knows more than its own room.
+
+mod agent;
+pub mod cli;
+mod exit;
+mod log;
+mod planning;
+mod registry;
+mod server;
+mod settings;
+mod tls;

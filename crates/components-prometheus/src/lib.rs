@@ -1,1 +1,16 @@
-//! The prometheus.* components.
+//! The `prometheus.*` components.
+//!
+//! Samples enter through `prometheus.scrape` and `prometheus.receive_http`, pass `prometheus.relabel`, and leave
+//! through the log and the endpoints of `prometheus.remote_write`.
+
+mod services;
+
+pub use services::{InProcessAddress, LogLimit};
+
+use invar_engine::Registry;
+
+/// Adds the components of this crate.
+#[must_use]
+pub fn register(registry: Registry) -> Registry {
+    registry
+}

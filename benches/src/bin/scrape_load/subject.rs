@@ -1,0 +1,185 @@
+//! What is measured: an agent's process, pinned to one processor, with the operating system's own account of it.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::Arguments;
+
+/// A running subject.
+pub(crate) struct Subject {
+    child: Child,
+}
+
+/// What the operating system says of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Processor time, user and system, in seconds.
+    pub(crate) processor: f64,
+    /// Resident memory in bytes.
+    pub(crate) resident: u64,
+}
+
+impl Subject {
+    pub(crate) fn invar(
+        arguments: &Arguments,
+        directory: &Path,
+        pages: &str,
+        sink: &str,
+    ) -> std::io::Result<Self> {
+        let mut text = String::from("prometheus.scrape \"load\" {\n\ttargets = [\n");
+        for target in 0..arguments.targets {
+            let _ = writeln!(
+                text,
+                "\t\t{{__address__ = \"{pages}\", __metrics_path__ = \"/{target}/metrics\", instance = \"host-{target}\", zone = \"z{}\", cluster = \"bench\"}},",
+                target % 3
+            );
+        }
+        let receiver = if arguments.rules > 0 {
+            "prometheus.relabel.rules.receiver"
+        } else {
+            "prometheus.remote_write.sink.receiver"
+        };
+        let _ = writeln!(
+            text,
+            "\t]\n\tjob_name = \"load\"\n\tscrape_interval = \"{interval}s\"\n\tscrape_timeout = \"{interval}s\"\n\tforward_to = [{receiver}]\n}}",
+            interval = arguments.interval
+        );
+        if arguments.rules > 0 {
+            text.push_str(
+                "prometheus.relabel \"rules\" {\n\tforward_to = [prometheus.remote_write.sink.receiver]\n",
+            );
+            for rule in 0..arguments.rules {
+                let _ = writeln!(
+                    text,
+                    "\trule {{\n\t\tsource_labels = [\"handler\"]\n\t\tregex = \"handler_(\\\\d*){rule}\"\n\t\ttarget_label = \"rule_{rule}\"\n\t}}"
+                );
+            }
+            text.push_str("}\n");
+        }
+        let message =
+            if arguments.v2 { "\n\t\tprotobuf_message = \"io.prometheus.write.v2.Request\"" } else { "" };
+        let _ = writeln!(
+            text,
+            "prometheus.remote_write \"sink\" {{\n\tendpoint {{\n\t\turl = \"{sink}\"{message}\n\t}}\n}}"
+        );
+        let pipeline = directory.join("load.alloy");
+        std::fs::write(&pipeline, text)?;
+        let mut command = pinned(&arguments.invar);
+        command
+            .arg("run")
+            .arg(&pipeline)
+            .arg(format!("--storage.path={}", directory.join("invar").display()))
+            .arg("--server.http.listen-addr=127.0.0.1:0");
+        Self::start(command, &directory.join("invar.log"))
+    }
+
+    pub(crate) fn prometheus(
+        arguments: &Arguments,
+        binary: &Path,
+        directory: &Path,
+        pages: &str,
+        sink: &str,
+    ) -> std::io::Result<Self> {
+        let mut text = format!(
+            "global:\n  scrape_interval: {interval}s\n  scrape_timeout: {interval}s\nscrape_configs:\n- job_name: load\n  static_configs:\n",
+            interval = arguments.interval
+        );
+        for target in 0..arguments.targets {
+            let _ = writeln!(
+                text,
+                "  - targets: ['{pages}']\n    labels: {{__metrics_path__: '/{target}/metrics', instance: 'host-{target}', zone: 'z{}', cluster: bench}}",
+                target % 3
+            );
+        }
+        if arguments.rules > 0 {
+            text.push_str("  metric_relabel_configs:\n");
+            for rule in 0..arguments.rules {
+                let _ = writeln!(
+                    text,
+                    "  - source_labels: [handler]\n    regex: 'handler_(\\d*){rule}'\n    target_label: rule_{rule}"
+                );
+            }
+        }
+        let _ = writeln!(text, "remote_write:\n- url: {sink}");
+        if arguments.v2 && supports_v2(binary) {
+            text.push_str("  protobuf_message: io.prometheus.write.v2.Request\n");
+        }
+        let configuration = directory.join("prometheus.yml");
+        std::fs::write(&configuration, text)?;
+        let mut command = pinned(binary);
+        command.arg(format!("--config.file={}", configuration.display()));
+        command.arg(format!("--storage.agent.path={}", directory.join("prometheus").display()));
+        command.arg("--web.listen-address=127.0.0.1:0");
+        command.arg(if major(binary) >= 3 { "--agent" } else { "--enable-feature=agent" });
+        command.env("GOMAXPROCS", "1");
+        Self::start(command, &directory.join("prometheus.log"))
+    }
+
+    fn start(mut command: Command, log: &Path) -> std::io::Result<Self> {
+        let log = File::create(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self { child: command.spawn()? })
+    }
+
+    /// What the process has used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        let process = self.child.id();
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
+        let stat = read("stat");
+        // Fields 14 and 15; the name before them may contain spaces and ends with the last parenthesis.
+        let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+        let ticks: f64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        let status = read("status");
+        let kilobytes: u64 = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0);
+        // The kernel counts in hundredths of a second on every platform this runs on.
+        Usage { processor: ticks / 100.0, resident: kilobytes * 1024 }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The command, on processor 0 alone.
+fn pinned(binary: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(binary).env("TOKIO_WORKER_THREADS", "1");
+    command
+}
+
+fn version(binary: &Path) -> String {
+    let output = Command::new(binary).arg("--version").output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| {
+            let text = [output.stdout, output.stderr].concat();
+            String::from_utf8_lossy(&text).into_owned()
+        },
+    )
+}
+
+fn major(binary: &Path) -> u32 {
+    let text = version(binary);
+    let after = text.split("version ").nth(1).unwrap_or_default();
+    // A build from the module proxy calls itself by the module's version, 0.3xx for 3.xx, or by nothing.
+    let number = after.split(['.', ',', ' ']).next().unwrap_or_default();
+    match number.parse() {
+        Ok(number) if number > 0 => number,
+        _ => 3,
+    }
+}
+
+fn supports_v2(binary: &Path) -> bool {
+    major(binary) >= 3
+}

@@ -1,0 +1,217 @@
+//! What every test here is played on: a repository behind a real Git server over HTTP, an agent that follows it with
+//! short intervals, a receiver and pages to scrape. Everything is on loopback, in a folder of its own, and ends with
+//! the test.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use invar_integration::{Agent, AgentOptions, GitServer, Receiver, Repository, Target};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The poll interval of the agents under test.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+/// Long enough for anything that happens within an interval or two on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Long enough for a probation, its extension and a rollback.
+pub(crate) const VERDICT: Duration = Duration::from_secs(90);
+
+/// The path of the binary under test.
+pub(crate) fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_invar"))
+}
+
+/// How a fleet is set up.
+pub(crate) struct Plan {
+    /// Probation window in seconds.
+    pub(crate) probation: u64,
+    /// More settings, as TOML.
+    pub(crate) settings: String,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { probation: 6, settings: String::new() }
+    }
+}
+
+/// A fleet of one.
+pub(crate) struct Fleet {
+    pub(crate) agent: Agent,
+    pub(crate) repository: Repository,
+    pub(crate) git: GitServer,
+    pub(crate) receiver: Receiver,
+    pub(crate) target: Target,
+    _directory: TempDir,
+}
+
+impl Fleet {
+    /// Starts everything on a first commit with this pipeline, and waits until it runs.
+    pub(crate) fn start(pipeline: impl FnOnce(&Receiver, &Target) -> String) -> Self {
+        Self::planned(Plan::default(), pipeline)
+    }
+
+    /// As [`Self::start`], with settings of the test's own.
+    pub(crate) fn planned(plan: Plan, pipeline: impl FnOnce(&Receiver, &Target) -> String) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let receiver = Receiver::start().unwrap();
+        let target = Target::start("steady 1\n").unwrap();
+        target.number("numbered_total");
+        let repository = Repository::create(directory.path()).unwrap();
+        let git = GitServer::start(directory.path()).unwrap();
+        let head = repository.push_file("main.alloy", pipeline(&receiver, &target), "begin").unwrap();
+        let mut settings = format!(
+            "[[source]]\nname = \"fleet\"\ngit = {{ url = \"{}\", branch = \"main\" }}\ninterval = \"1s\"\n\n",
+            git.url("fleet.git")
+        );
+        let _ = writeln!(
+            settings,
+            "[rollout]\nprobation = {{ window = \"{}s\" }}\nmin_gap = \"100ms\"\n\n{}",
+            plan.probation, plan.settings
+        );
+        let agent = Agent::start(AgentOptions {
+            binary: binary(),
+            directory: directory.path().to_path_buf(),
+            settings,
+            environment: Vec::new(),
+        })
+        .unwrap();
+        let fleet = Self { agent, repository, git, receiver, target, _directory: directory };
+        fleet.agent.wait("the first commit runs", SOON, |status| runs(status, &head)).unwrap();
+        fleet
+    }
+
+    /// Pushes this pipeline; gives the commit's id.
+    pub(crate) fn push(&self, pipeline: impl AsRef<[u8]>, subject: &str) -> String {
+        self.repository.push_file("main.alloy", pipeline, subject).unwrap()
+    }
+
+    /// Pushes this pipeline and waits until it runs.
+    pub(crate) fn push_and_run(&self, pipeline: impl AsRef<[u8]>, subject: &str) -> String {
+        let head = self.push(pipeline, subject);
+        self.agent.wait(subject, SOON, |status| runs(status, &head)).unwrap();
+        head
+    }
+
+    /// Waits until this commit is the last known good.
+    pub(crate) fn committed(&self, commit: &str) -> Value {
+        self.agent.wait("it is committed", VERDICT, |status| committed(status, commit)).unwrap()
+    }
+
+    /// Waits until the agent says that this commit is not applied, and why.
+    pub(crate) fn refused(&self, commit: &str) -> Value {
+        let refused = |status: &Value| desires(status, commit) && !status["reason"].is_null();
+        self.agent.wait("it is refused", SOON, refused).unwrap()
+    }
+
+    /// Waits until what runs is not this commit any more.
+    pub(crate) fn undone(&self, commit: &str) -> Value {
+        let undone = |status: &Value| {
+            !status["running"].is_null() && !runs(status, commit) && quarantined(status, commit)
+        };
+        self.agent.wait("it is undone and quarantined", VERDICT, undone).unwrap()
+    }
+
+    /// The numbers of the target's numbered samples that arrived at an endpoint.
+    pub(crate) fn numbers(&self, endpoint: &str) -> Vec<u64> {
+        let samples = self.receiver.samples(endpoint, &[("__name__", "numbered_total")]);
+        let mut numbers: Vec<u64> =
+            samples.into_values().filter(|value| value.is_finite()).map(|value| value as u64).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Waits until every number from the first that arrived up to the newest scrape of now has arrived.
+    pub(crate) fn nothing_missing(&self, endpoint: &str) {
+        let upto = self.target.scrapes();
+        let whole = || {
+            let numbers = self.numbers(endpoint);
+            let last = *numbers.last()?;
+            (last >= upto && missing(&numbers).is_empty()).then_some(())
+        };
+        invar_integration::wait_for("every sample up to now to arrive", SOON, whole)
+            .map_err(|problem| {
+                let numbers = self.numbers(endpoint);
+                format!(
+                    "{problem}; upto {upto}, arrived {}, last {:?}, missing {:?}\n{}",
+                    numbers.len(),
+                    numbers.last(),
+                    missing(&numbers),
+                    self.agent.log()
+                )
+            })
+            .unwrap();
+    }
+}
+
+/// The numbers between the first and the last that are not there.
+pub(crate) fn missing(numbers: &[u64]) -> Vec<u64> {
+    numbers.windows(2).flat_map(|pair| pair[0] + 1..pair[1]).collect()
+}
+
+fn names(part: &Value, commit: &str) -> bool {
+    part["revision"].as_str().is_some_and(|revision| revision.contains(commit))
+}
+
+/// Whether this commit runs.
+pub(crate) fn runs(status: &Value, commit: &str) -> bool {
+    names(&status["running"], commit)
+}
+
+/// Whether the sources say this commit.
+pub(crate) fn desires(status: &Value, commit: &str) -> bool {
+    names(&status["desired"], commit)
+}
+
+/// Whether this commit is the last known good.
+pub(crate) fn committed(status: &Value, commit: &str) -> bool {
+    names(&status["last_known_good"], commit)
+}
+
+/// Whether this commit's content is quarantined.
+pub(crate) fn quarantined(status: &Value, commit: &str) -> bool {
+    status["quarantined"].as_array().is_some_and(|entries| {
+        entries.iter().any(|entry| entry["revisions"].to_string().contains(commit))
+    })
+}
+
+/// A scrape of the target that feeds one endpoint of a remote write: the pipeline most tests begin with.
+pub(crate) fn scrape_to(receiver: &Receiver, target: &Target, endpoint: &str) -> String {
+    format!("{}\n{}", scrape(target, "500ms"), write_to(receiver, endpoint))
+}
+
+/// The scraping half.
+pub(crate) fn scrape(target: &Target, interval: &str) -> String {
+    format!(
+        r#"
+prometheus.scrape "page" {{
+	targets         = [{{__address__ = "{}"}}]
+	scrape_interval = "{interval}"
+	scrape_timeout  = "{interval}"
+	forward_to      = [prometheus.remote_write.out.receiver]
+}}
+"#,
+        target.address()
+    )
+}
+
+/// The writing half.
+pub(crate) fn write_to(receiver: &Receiver, endpoint: &str) -> String {
+    format!(
+        r#"
+prometheus.remote_write "out" {{
+	endpoint {{
+		url = "{}"
+
+		queue_config {{
+			batch_send_deadline = "200ms"
+			min_backoff         = "50ms"
+			max_backoff         = "500ms"
+		}}
+	}}
+}}
+"#,
+        receiver.url(endpoint)
+    )
+}

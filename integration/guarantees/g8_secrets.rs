@@ -1,0 +1,107 @@
+//! G8: a secret given in an address, in the settings or in a pipeline appears in no output: not in the log, the API,
+//! the metrics, the state on disk beside what Git itself holds, nor in what commands print.
+
+use std::path::Path;
+
+use invar_integration::{Agent, AgentOptions, GitServer, Receiver, Repository, Target};
+
+use crate::fleet::{SOON, binary, runs, scrape_to};
+
+const TOKEN: &str = "marker-token-5b1f0c";
+const PASSWORD: &str = "marker-password-77aa10";
+
+#[test]
+fn secrets_in_addresses_and_settings_appear_nowhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start().unwrap();
+    let target = Target::start("steady 1\n").unwrap();
+    let repository = Repository::create(directory.path()).unwrap();
+    let git = GitServer::start(directory.path()).unwrap();
+    git.require_basic("x-access-token", TOKEN);
+    let pipeline = scrape_to(&receiver, &target, "a");
+    let head = repository.push_file("main.alloy", &pipeline, "begin").unwrap();
+    let settings = format!(
+        "[[source]]\nname = \"fleet\"\ngit = {{ url = \"{}\", branch = \"main\" }}\ninterval = \"1s\"\nauth = {{ token = \"{TOKEN}\" }}\n",
+        git.url("fleet.git")
+    );
+    let agent = Agent::start(AgentOptions {
+        binary: binary(),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: vec![("INVAR_TEST_PASSWORD".to_owned(), PASSWORD.to_owned())],
+    })
+    .unwrap();
+    agent.wait("it runs", SOON, |status| runs(status, &head)).unwrap();
+    // A password in the pipeline, by way of the environment: Git never sees it, and nobody else shall.
+    let secret = pipeline.replace(
+        "\t\tqueue_config {",
+        "\t\tbasic_auth {\n\t\t\tusername = \"u\"\n\t\t\tpassword = sys.env(\"INVAR_TEST_PASSWORD\")\n\t\t}\n\n\t\tqueue_config {",
+    );
+    let head = repository.push_file("main.alloy", &secret, "authorize").unwrap();
+    agent.wait("it runs", SOON, |status| runs(status, &head)).unwrap();
+    let sent = || receiver.authorization("a").iter().any(|header| header.starts_with("Basic ")).then_some(());
+    invar_integration::wait_for("the password is used", SOON, sent).unwrap();
+    // The receiver refuses, so that error paths speak, too.
+    receiver.answer("a", Some(401));
+    git.answer_with(403);
+    let failing = |status: &serde_json::Value| !status["sources"][0]["error"].is_null();
+    agent.wait("the source's error is shown", SOON, failing).unwrap();
+
+    let mut seen = vec![("the log".to_owned(), agent.log())];
+    for path in [
+        "/api/v1/status",
+        "/api/v1/sources",
+        "/api/v1/revisions",
+        "/api/v1/plan",
+        "/api/v1/graph",
+        "/api/v1/components",
+        "/api/v1/components/prometheus.remote_write.out",
+        "/api/v1/quarantine",
+        "/metrics",
+        "/-/healthy",
+    ] {
+        seen.push((path.to_owned(), agent.text(path).unwrap().1));
+    }
+    for arguments in [&["status"][..], &["history"], &["plan"], &["status", "-o", "json"]] {
+        let output = agent.command(arguments).unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        seen.push((arguments.join(" "), String::from_utf8_lossy(&text).into_owned()));
+    }
+    for (place, text) in &seen {
+        for marker in [TOKEN, PASSWORD] {
+            assert!(!text.contains(marker), "{place} shows a secret:\n{text}");
+        }
+    }
+    search(&agent.state_directory());
+}
+
+/// No file below a folder holds one of the markers.
+fn search(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            search(&path);
+        } else if let Ok(content) = std::fs::read(&path) {
+            for marker in [TOKEN, PASSWORD] {
+                let found = content.windows(marker.len()).any(|window| window == marker.as_bytes());
+                assert!(!found, "{} holds a secret", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_in_an_address_on_the_command_line_is_moved_out_and_not_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nothing listens there: the error must not repeat the address as it was given.
+    let address = format!("git+http://x:{TOKEN}@127.0.0.1:9/fleet.git?branch=main");
+    let output = std::process::Command::new(binary())
+        .args(["validate", &address])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!output.status.success());
+    assert!(!text.contains(TOKEN), "{text}");
+    assert!(text.contains("127.0.0.1"), "the error says where: {text}");
+}

@@ -1,0 +1,248 @@
+//! Wires the rooms into one process and sees it through its life: bind the API, open the state, start the engine, the
+//! sources and the reconciler, follow signals, and take it all down in the reverse order.
+//!
+//! Configuration never ends the process. What does: an API address that cannot be bound, settings that make no sense,
+//! and a state directory that another agent holds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use invar_engine::{Engine, EngineOptions, Services};
+use invar_rollout::{
+    AgentIdentity, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
+};
+use invar_secrets::SecretStores;
+use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnvironment};
+use invar_syntax::Stability;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Exit;
+use crate::server::Server;
+use crate::settings::Settings;
+
+/// How long components may take to shut down, unless a flag says otherwise.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(
+        "cannot listen on {address}: {reason}; another address goes with `[server] listen` or --server.http.listen-addr"
+    )]
+    Listen { address: String, reason: std::io::Error },
+    #[error("{0}")]
+    Settings(String),
+    #[error(transparent)]
+    State(#[from] OpenError),
+    #[error("{0}")]
+    Signals(std::io::Error),
+    #[error("{0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Runs the agent until it is told to stop.
+pub(crate) fn main(settings: Settings, shutdown_deadline: Option<Duration>) -> Exit {
+    crate::tls::install_provider();
+    let log = crate::log::start();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("invar").build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot be started");
+            return Exit::Failed;
+        }
+    };
+    let services = Services::new();
+    services.insert(log);
+    let deadline = shutdown_deadline.unwrap_or(SHUTDOWN_DEADLINE);
+    let exit = match runtime.block_on(run(settings, services, deadline)) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            tracing::error!("{error}");
+            match error {
+                StartError::Settings(_) => Exit::Usage,
+                _ => Exit::Failed,
+            }
+        }
+    };
+    // Whatever blocking call is still under way (a fetch) must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    exit
+}
+
+async fn run(settings: Settings, services: Services, deadline: Duration) -> Result<(), StartError> {
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    let server = Server::bind(&settings.server.listen)
+        .await
+        .map_err(|reason| StartError::Listen { address: settings.server.listen.clone(), reason })?;
+    tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "invar is starting");
+    let face = server.face();
+    let stop_server = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(stop_server.clone()));
+
+    let agent = Agent::start(&settings, services)?;
+    face.open(agent.pipeline.clone(), agent.rollout.clone());
+    // Not started by systemd: nothing to tell.
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+
+    agent.follow(&mut signals).await;
+
+    tracing::info!("invar is stopping");
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    face.stop();
+    agent.stop(deadline).await;
+    stop_server.cancel();
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the HTTP server did not end in order");
+    }
+    tracing::info!("invar has stopped");
+    Ok(())
+}
+
+/// The signals the agent follows.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The rooms, running.
+struct Agent {
+    pipeline: EnginePipeline,
+    rollout: Rollout,
+    poller: Poller,
+}
+
+impl Agent {
+    fn start(settings: &Settings, services: Services) -> Result<Self, StartError> {
+        let name = settings.agent_name();
+        let state = StateDirectory::open(&settings.state.dir)?;
+        state.panic_note().install();
+        let identity = AgentIdentity {
+            name,
+            environment: settings.agent.environment.clone(),
+            labels: settings.agent.labels.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let engine = Engine::new(engine_options(settings, services)?);
+        let pipeline = EnginePipeline::new(engine, &identity, module_path(settings));
+        let poller = poller(settings, &identity)?;
+        let options = RolloutOptions {
+            settings: settings.rollout.clone(),
+            boot: settings.state.boot,
+            history: settings.state.history,
+            agent: identity,
+            memory_limit: settings.limits.memory,
+            metrics: prometheus::Registry::clone(&pipeline.engine().metrics()),
+            ..RolloutOptions::new(state)
+        };
+        let rollout = Rollout::start(options, Arc::new(pipeline.clone()), PollerFeed::new(poller.clone()))?;
+        Ok(Self { pipeline, rollout, poller })
+    }
+
+    /// Reconciles at SIGHUP, keeps systemd's watchdog quiet, and returns when told to stop.
+    async fn follow(&self, signals: &mut Signals) {
+        let mut watchdog = watchdog();
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                _ = signals.hangup.recv() => {
+                    tracing::info!("SIGHUP: looking at the sources now");
+                    let rollout = self.rollout.clone();
+                    // Not waited for: a second signal, or the end, must be heard meanwhile. It ends with its deadline.
+                    tokio::spawn(async move { rollout.reconcile(&[], Duration::from_secs(300)).await });
+                }
+                _ = watchdog.tick() => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+            }
+        }
+    }
+
+    async fn stop(self, deadline: Duration) {
+        // The rollout first: it marks a probation as cleanly interrupted before anything drains.
+        self.rollout.shutdown().await;
+        self.poller.shutdown().await;
+        self.pipeline.engine().shutdown(deadline).await;
+    }
+}
+
+/// Ticks at half of systemd's watchdog interval; once a day where there is none.
+fn watchdog() -> tokio::time::Interval {
+    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(86_400), |interval| interval / 2);
+    tokio::time::interval(every.max(Duration::from_millis(100)))
+}
+
+fn engine_options(settings: &Settings, services: Services) -> Result<EngineOptions, StartError> {
+    services.insert(Arc::new(invar_components_prometheus::LogLimit(settings.limits.log)));
+    services.insert(Arc::new(invar_components_prometheus::InProcessAddress(
+        settings.server.memory_address.clone(),
+    )));
+    Ok(EngineOptions {
+        minimum_stability: stability(&settings.features.stability)?,
+        community: settings.features.community_components,
+        services,
+        ..EngineOptions::new(crate::registry::components(), settings.state.dir.join("components"))
+    })
+}
+
+/// Where relative paths of a pipeline begin: its own folder if it is a local one, else the working directory.
+fn module_path(settings: &Settings) -> String {
+    let local = settings.source.iter().find_map(|source| source.file.as_ref());
+    let folder = local.map(|file| match file.path.is_dir() {
+        true => file.path.clone(),
+        false => file.path.parent().map(Path::to_path_buf).unwrap_or_default(),
+    });
+    folder.unwrap_or_default().display().to_string()
+}
+
+fn stability(text: &str) -> Result<Stability, StartError> {
+    match text {
+        "experimental" => Ok(Stability::Experimental),
+        "public-preview" => Ok(Stability::PublicPreview),
+        "generally-available" => Ok(Stability::GenerallyAvailable),
+        other => Err(StartError::Settings(format!(
+            "`[features] stability` is `{other}`; it can be experimental, public-preview or generally-available"
+        ))),
+    }
+}
+
+fn poller(settings: &Settings, agent: &AgentIdentity) -> Result<Poller, StartError> {
+    let mut sources = settings.source.clone();
+    if sources.is_empty() {
+        return Err(StartError::Settings("no `[[source]]` says where configuration comes from".to_owned()));
+    }
+    let several = |errors: Vec<invar_sources::SettingsError>| {
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        StartError::Settings(texts.join("\n"))
+    };
+    invar_sources::normalize(&mut sources).map_err(several)?;
+    let attributes = AgentAttributes {
+        name: agent.name.clone(),
+        environment: Some(agent.environment.clone()).filter(|environment| !environment.is_empty()),
+        labels: agent.labels.clone(),
+    };
+    let environment =
+        SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() };
+    let mut opened: Vec<Arc<dyn Source>> = Vec::new();
+    for source in &mut sources {
+        source.substitute(&attributes).map_err(|error| several(vec![error]))?;
+        let source = invar_sources::open(source, &environment)
+            .map_err(|error| StartError::Settings(error.to_string()))?;
+        opened.push(source);
+    }
+    let mut options = PollerOptions::new(opened);
+    options.agent_name.clone_from(&agent.name);
+    Ok(Poller::start(options))
+}

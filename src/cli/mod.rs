@@ -1,0 +1,135 @@
+//! The command line: one file a command. Commands that speak to a running agent go through [`client`] and the
+//! same HTTP API as everything else; those that do not (`validate`, `components`) call the rooms below directly.
+
+mod client;
+mod components;
+mod control;
+mod history;
+mod local;
+mod output;
+mod plan;
+mod quarantine;
+mod run;
+mod status;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Exit;
+
+pub use output::Styling;
+
+/// A GitOps-native telemetry agent that speaks Grafana Alloy's configuration language.
+#[derive(Debug, Parser)]
+#[command(
+    name = "invar",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// When to colour output; NO_COLOR is honoured.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// When to colour output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Form of what is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people; free to improve.
+    #[default]
+    Text,
+    /// For programs; changes are additive.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent on a pipeline, an address (git+https://…), or a settings file (invar.toml)
+    Run(Box<run::RunArguments>),
+    /// Check a configuration without running it
+    Validate(validate::ValidateArguments),
+    /// Show what would change if a configuration were applied to the running agent
+    Plan(plan::PlanArguments),
+    /// Show what runs, whether it is what is desired, and whether it is healthy
+    Status(status::StatusArguments),
+    /// List revisions and what became of them
+    History(history::HistoryArguments),
+    /// Go back to a committed generation (by default the one before) and hold it
+    Rollback(control::RollbackArguments),
+    /// Keep what runs; new revisions are still fetched and planned, not applied
+    Hold(control::HoldArguments),
+    /// Lift a hold
+    Unhold(control::UnholdArguments),
+    /// Revisions that ran, were bad and are not tried again
+    Quarantine(quarantine::QuarantineArguments),
+    /// Look at the sources now, and wait for what comes of it
+    Reconcile(control::ReconcileArguments),
+    /// List the components that pipelines can use, or print the reference of one
+    Components(components::ComponentsArguments),
+}
+
+/// How to reach the agent, and how to print what it says.
+#[derive(Args, Clone, Debug)]
+pub struct Remote {
+    /// Address of the agent's HTTP API
+    #[arg(long, env = "INVAR_SERVER", default_value = "http://127.0.0.1:12345", value_name = "URL")]
+    server: String,
+    /// How long to wait for an answer
+    #[arg(long, default_value = "10s", value_parser = output::parse_duration, value_name = "DURATION")]
+    timeout: std::time::Duration,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// The output flag that every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Output {
+    /// Form of the output
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    format: Format,
+}
+
+/// Parses the command line, runs the command, and gives the process its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            // Nothing is left to say it with if the terminal is gone.
+            drop(error.print());
+            return if usage { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let styling = Styling::detect(cli.color);
+    let exit = match cli.command {
+        Command::Run(arguments) => run::main(*arguments, styling),
+        Command::Validate(arguments) => validate::main(&arguments, styling),
+        Command::Components(arguments) => components::main(&arguments, styling),
+        Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
+        Command::Status(arguments) => client::block_on(status::main(arguments, styling)),
+        Command::History(arguments) => client::block_on(history::main(arguments, styling)),
+        Command::Rollback(arguments) => client::block_on(control::rollback(arguments, styling)),
+        Command::Hold(arguments) => client::block_on(control::hold(arguments, styling)),
+        Command::Unhold(arguments) => client::block_on(control::unhold(arguments, styling)),
+        Command::Quarantine(arguments) => client::block_on(quarantine::main(arguments, styling)),
+        Command::Reconcile(arguments) => client::block_on(control::reconcile(arguments, styling)),
+    };
+    exit.into()
+}

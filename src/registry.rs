@@ -1,0 +1,14 @@
+//! The components this binary has.
+
+use invar_engine::Registry;
+
+/// Every component, by explicit registration.
+pub(crate) fn components() -> Registry {
+    let registry = Registry::new();
+    let registry = invar_components_prometheus::register(registry);
+    let registry = invar_components_discovery::register(registry);
+    let registry = invar_components_remote::register(registry);
+    #[cfg(feature = "testing")]
+    let registry = invar_engine::testing_components::register(registry);
+    registry
+}

@@ -1,0 +1,111 @@
+//! The agent's HTTP face: Alloy's endpoints (`/-/ready`, `/-/healthy`, `/-/reload`, `/metrics`, component
+//! handlers) and Invar's own API under `/api/v1`. It is bound before anything else happens and answers from the
+//! first second of the process, whatever the configuration does.
+
+mod alloy;
+mod api;
+mod events;
+mod refusal;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use invar_engine::Engine;
+use invar_rollout::{EnginePipeline, Rollout};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use refusal::Refusal;
+
+/// Longest body that a request to the API may have, in bytes: a plan carries whole configurations.
+const BODY_LIMIT: usize = 64 << 20;
+
+/// What the handlers reach: filled as the agent comes up.
+#[derive(Clone, Default)]
+pub(crate) struct Face {
+    rooms: Arc<OnceLock<Rooms>>,
+    stopping: CancellationToken,
+}
+
+/// The rooms behind the API.
+pub(crate) struct Rooms {
+    pub(crate) pipeline: EnginePipeline,
+    pub(crate) rollout: Rollout,
+}
+
+impl Rooms {
+    pub(crate) fn engine(&self) -> &Engine {
+        self.pipeline.engine()
+    }
+}
+
+impl Face {
+    /// Opens the rooms to the handlers. A second call changes nothing.
+    pub(crate) fn open(&self, pipeline: EnginePipeline, rollout: Rollout) {
+        drop(self.rooms.set(Rooms { pipeline, rollout }));
+    }
+
+    /// The rooms, or the refusal of an agent that is still coming up.
+    fn rooms(&self) -> Result<&Rooms, Refusal> {
+        self.rooms.get().ok_or_else(Refusal::starting)
+    }
+
+    /// Ends streams, so that a graceful end does not wait for those who listen.
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+    }
+}
+
+/// The bound server.
+pub(crate) struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    face: Face,
+}
+
+impl Server {
+    /// Binds the address.
+    pub(crate) async fn bind(address: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, face: Face::default() })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn face(&self) -> Face {
+        self.face.clone()
+    }
+
+    /// Serves until `stop` is cancelled, then lets requests in flight finish for at most five seconds.
+    pub(crate) async fn serve(self, stop: CancellationToken) {
+        let router = router(self.face.clone());
+        let graceful = stop.clone();
+        let served = axum::serve(self.listener, router).with_graceful_shutdown(graceful.cancelled_owned());
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        };
+        tokio::select! {
+            ended = served => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the HTTP server ended");
+                }
+            }
+            () = late => tracing::warn!("requests were still under way when the HTTP server ended"),
+        }
+    }
+}
+
+fn router(face: Face) -> Router {
+    Router::new()
+        .merge(alloy::routes())
+        .nest("/api/v1", api::routes())
+        .fallback(refusal::not_found)
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(face)
+}

@@ -1,0 +1,236 @@
+//! `invar.toml`: what the operator of the host decides. Strict: an unknown key is an error that names the nearest
+//! one. Addresses and pipelines on the command line become the same [`Settings`] with everything else at its default.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use invar_rollout::{RolloutSettings, StateSettings};
+use invar_sources::SourceSettings;
+use serde::Deserialize;
+
+/// Everything that is settled before the agent starts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Who this agent is.
+    pub agent: AgentSettings,
+    /// The HTTP API.
+    pub server: ServerSettings,
+    /// Where state is kept.
+    pub state: StateSettings,
+    /// Where configuration comes from, in order.
+    pub source: Vec<SourceSettings>,
+    /// When and how a candidate is applied.
+    pub rollout: RolloutSettings,
+    /// Ceilings.
+    pub limits: LimitSettings,
+    /// What pipelines may use.
+    pub features: FeatureSettings,
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentSettings {
+    /// Name of the agent; the host name by default.
+    pub name: Option<String>,
+    /// Environment, such as `production`.
+    pub environment: String,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Address the HTTP API listens on.
+    pub listen: String,
+    /// Address under which components reach each other in process, never on the network.
+    pub memory_address: String,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:12345".to_owned(), memory_address: "alloy.internal:12345".to_owned() }
+    }
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Size of the write-ahead log of one component, in bytes.
+    #[serde(deserialize_with = "size_text")]
+    pub log: u64,
+    /// Memory of the process, in bytes, for the memory rule of probation where no cgroup says it.
+    #[serde(deserialize_with = "optional_size_text")]
+    pub memory: Option<u64>,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { log: 2 << 30, memory: None }
+    }
+}
+
+/// `[features]`: Alloy's flags of the same meaning, as settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FeatureSettings {
+    /// Least stability a component may have: `experimental`, `public-preview` or `generally-available`.
+    pub stability: String,
+    /// Whether community components may be used.
+    pub community_components: bool,
+}
+
+impl Default for FeatureSettings {
+    fn default() -> Self {
+        Self { stability: "generally-available".to_owned(), community_components: false }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong.
+        message: String,
+        /// The text of the file; secrets in it are not printed beyond the line at fault.
+        #[source_code]
+        text: miette::NamedSource<String>,
+        /// Where.
+        #[label("here")]
+        at: Option<miette::SourceSpan>,
+        /// What next.
+        #[help]
+        help: Option<String>,
+    },
+}
+
+impl Settings {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, has an unknown key or a value that does not fit.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_path_buf(), source })?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads settings from text; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| {
+            let message = error.message().to_owned();
+            // The whole line may hold a credential: only the key at fault is shown, so what is quoted is cut there.
+            SettingsError::Invalid {
+                help: nearest_key(&message),
+                at: error.span().map(|span| (span.start, key_length(text, &span)).into()),
+                text: miette::NamedSource::new(name, without_values(text)).with_language("TOML"),
+                message,
+            }
+        })
+    }
+
+    /// The agent's name: as set, else the host's.
+    #[must_use]
+    pub fn agent_name(&self) -> String {
+        self.agent.name.clone().unwrap_or_else(|| {
+            rustix::system::uname().nodename().to_str().map_or_else(|_| "localhost".to_owned(), str::to_owned)
+        })
+    }
+}
+
+/// `did you mean …` out of serde's list of what it expected.
+fn nearest_key(message: &str) -> Option<String> {
+    let unknown = message.strip_prefix("unknown field `")?;
+    let (name, rest) = unknown.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let nearest = invar_syntax::nearest(name, known.iter().copied());
+    Some(match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`? accepted: {}", known.join(", ")),
+        None => format!("accepted: {}", known.join(", ")),
+    })
+}
+
+fn key_length(text: &str, span: &std::ops::Range<usize>) -> usize {
+    let line_end = text[span.start..].find(['\n', '=']).map_or(text.len(), |offset| span.start + offset);
+    span.end.min(line_end).saturating_sub(span.start)
+}
+
+/// The same text, of the same length, with everything between quotes blanked: keys stay, values (which may be
+/// credentials) do not reach the terminal.
+fn without_values(text: &str) -> String {
+    let mut quote = None;
+    text.chars()
+        .flat_map(|character| {
+            let hidden = match (quote, character) {
+                (None, '"' | '\'') => {
+                    quote = Some(character);
+                    false
+                }
+                (_, '\n') => {
+                    quote = None;
+                    false
+                }
+                (Some(open), _) if character == open => {
+                    quote = None;
+                    false
+                }
+                (quote, _) => quote.is_some(),
+            };
+            // Offsets are in bytes: what hides a character takes as many.
+            let (shown, times) = if hidden { ('*', character.len_utf8()) } else { (character, 1) };
+            std::iter::repeat_n(shown, times)
+        })
+        .collect()
+}
+
+/// Reads a size such as `512MiB`, in bytes.
+///
+/// # Errors
+/// A sentence that shows the accepted form.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" | "KB" => 1 << 10,
+        "MiB" | "MB" => 1 << 20,
+        "GiB" | "GB" => 1 << 30,
+        "TiB" | "TB" => 1 << 40,
+        _ => {
+            return Err(format!(
+                "`{text}` is not a size; write a number and a unit, as in `512MiB` or `2GiB`"
+            ));
+        }
+    };
+    let number: u64 =
+        number.parse().map_err(|_| format!("`{text}` is not a size; write it as `512MiB` or `2GiB`"))?;
+    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is larger than any memory"))
+}
+
+fn size_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    parse_size(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn optional_size_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    size_text(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests;

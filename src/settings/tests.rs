@@ -1,0 +1,86 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn message(text: &str) -> String {
+    let error = Settings::parse("invar.toml", text).unwrap_err();
+    let help = miette::Diagnostic::help(&error).map(|help| help.to_string()).unwrap_or_default();
+    format!("{error} / {help}")
+}
+
+fn rendered(text: &str) -> String {
+    format!("{:?}", miette::Report::new(Settings::parse("invar.toml", text).unwrap_err()))
+}
+
+#[test]
+fn the_documented_settings_are_accepted() {
+    let settings = Settings::parse(
+        "invar.toml",
+        r#"
+        [agent]
+        name        = "web-17"
+        environment = "production"
+        labels      = { region = "eu-1", ring = "canary" }
+
+        [server]
+        listen = "127.0.0.1:12346"
+
+        [state]
+        dir     = "/var/lib/invar"
+        history = 20
+        boot    = "cache-first"
+
+        [[source]]
+        name     = "platform"
+        git      = { url = "https://git.example/obs/fleet.git", branch = "main" }
+        path     = ["base", "environments/${agent.environment}", "hosts/${agent.name}"]
+        interval = "60s"
+        auth     = { token = { file = "/run/secrets/token" } }
+
+        [[source]]
+        name = "break-glass"
+        file = { path = "/etc/invar/conf.d" }
+        optional = true
+
+        [rollout]
+        quiesce   = { min = "200ms", max = "10s" }
+        probation = { window = "2m", on_inconclusive = "commit" }
+
+        [limits]
+        log    = "2GiB"
+        memory = "512MiB"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(settings.source.len(), 2);
+    assert_eq!(settings.limits.memory, Some(512 << 20));
+    assert_eq!(settings.agent_name(), "web-17");
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_the_nearest_name() {
+    assert!(
+        message("[agent]\nnmae = \"x\"").contains("did you mean `name`?"),
+        "{}",
+        message("[agent]\nnmae = \"x\"")
+    );
+    assert!(message("[rollout]\nmin_gaps = \"1s\"").contains("did you mean `min_gap`?"));
+}
+
+#[test]
+fn values_are_not_printed_because_they_may_be_credentials() {
+    let text =
+        "[[source]]\nname = \"a\"\nautth = { token = \"hunter2-é\" }\ngit = { url = \"https://x/y\" }\n";
+    let rendered = rendered(text);
+    assert!(rendered.contains("autth"), "{rendered}");
+    assert!(!rendered.contains("hunter2"), "{rendered}");
+}
+
+#[test]
+fn sizes_take_units() {
+    assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+    assert_eq!(parse_size("10"), Ok(10));
+    for wrong in ["", "x", "1.5GiB", "1 parsec", "99999999999TiB"] {
+        assert!(parse_size(wrong).is_err(), "{wrong}");
+    }
+}
