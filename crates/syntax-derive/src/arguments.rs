@@ -188,10 +188,18 @@ fn expand_attribute(
         parts.decode.push(quote!(decoder.label(#name, &mut self.#ident);));
     } else {
         let required = options.required;
+        let accepts = quote! {
+            field.accepts = ::core::option::Option::Some(
+                |value| <#ty as ::invar_syntax::FromValue>::from_value(value).map(::core::mem::drop)
+            );
+        };
         let default = if required {
-            TokenStream::new()
+            accepts
         } else {
-            quote!(field.default = ::invar_syntax::arguments::shown_default(&defaults.#ident);)
+            quote! {
+                field.default = ::invar_syntax::arguments::shown_default(&defaults.#ident);
+                #accepts
+            }
         };
         parts.schema.push(describe(quote!(::invar_syntax::FieldKind::Attribute), value_type, default));
         parts.decode.push(quote!(decoder.attribute(#name, #required, &mut self.#ident);));

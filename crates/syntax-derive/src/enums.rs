@@ -16,6 +16,7 @@ fn variants(input: &DeriveInput) -> syn::Result<Vec<&Variant>> {
 pub(crate) fn expand_argument_enum(input: &DeriveInput) -> syn::Result<TokenStream> {
     let enum_name = &input.ident;
     let mut texts = Vec::new();
+    let mut accepted = Vec::new();
     let mut to_text = Vec::new();
     let mut from_text = Vec::new();
     for variant in variants(input)? {
@@ -28,6 +29,8 @@ pub(crate) fn expand_argument_enum(input: &DeriveInput) -> syn::Result<TokenStre
         let aliases = &options.aliases;
         to_text.push(quote!(Self::#ident => #text));
         from_text.push(quote!(#text #(| #aliases)* => ::core::option::Option::Some(Self::#ident)));
+        accepted.push(text.clone());
+        accepted.extend(aliases.iter().cloned());
         texts.push(text);
     }
     Ok(quote! {
@@ -70,7 +73,7 @@ pub(crate) fn expand_argument_enum(input: &DeriveInput) -> syn::Result<TokenStre
         #[automatically_derived]
         impl ::invar_syntax::FromValue for #enum_name {
             fn value_type() -> ::invar_syntax::Type {
-                ::invar_syntax::Type::Enum(Self::NAMES)
+                ::invar_syntax::Type::Enum(&[#(#accepted),*])
             }
 
             fn from_value(

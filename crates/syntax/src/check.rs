@@ -2,6 +2,7 @@
 //! value, references by the type of what they name, everything else not at all.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::arguments::{DecodeError, codes};
 use crate::ast::{Attribute, BinaryOp, Block, Body, Expr, ExprKind, Statement, UnaryOp};
@@ -153,11 +154,26 @@ impl Checker<'_> {
         let field = fields.iter().find(|field| field.name == name && field.kind != FieldKind::Label);
         match field {
             Some(field) if field.kind == FieldKind::Attribute => {
+                let before = self.errors.len();
                 self.expression(&attribute.value, &field.ty, name);
+                // The type may hold a parser of its own that knows better.
+                if self.errors.len() == before
+                    && let Some(accepts) = field.accepts
+                    && let Some(value) = constant(&attribute.value)
+                    && let Err(error) = accepts(&value)
+                {
+                    let message = format!("{name}{} {}", error.path, error.message);
+                    self.error(attribute.value.span, codes::WRONG_TYPE, message, None);
+                }
             }
             Some(_) => {
                 let message = format!("\"{name}\" must be a block, but is used as an attribute");
-                self.error(attribute.name.span, codes::WRONG_KIND, message, Some(format!("write {name} {{ … }}")));
+                self.error(
+                    attribute.name.span,
+                    codes::WRONG_KIND,
+                    message,
+                    Some(format!("write {name} {{ … }}")),
+                );
                 self.expression(&attribute.value, &Type::Any, name);
             }
             None => {
@@ -172,24 +188,34 @@ impl Checker<'_> {
 
     fn nested_block<'f>(&mut self, block: &Block, fields: &'f [Field]) -> Option<&'f Field> {
         let name = block.dotted_name();
-        if let Some(field) = fields.iter().find(|field| field.name == name && field.kind == FieldKind::Block) {
+        if let Some(field) = fields.iter().find(|field| field.name == name && field.kind == FieldKind::Block)
+        {
             self.block(block, &field.nested());
             return Some(field);
         }
         for field in fields.iter().filter(|field| field.kind == FieldKind::EnumBlocks) {
-            let Some(kind) = name.strip_prefix(field.name).and_then(|rest| rest.strip_prefix('.')) else { continue };
+            let Some(kind) = name.strip_prefix(field.name).and_then(|rest| rest.strip_prefix('.')) else {
+                continue;
+            };
             if let Some(nested) = field.nested().iter().find(|nested| nested.name == kind) {
                 self.block(block, &nested.nested());
                 return Some(field);
             }
         }
-        if let Some(field) = fields.iter().find(|field| field.name == name && field.kind == FieldKind::Attribute) {
+        if let Some(field) =
+            fields.iter().find(|field| field.name == name && field.kind == FieldKind::Attribute)
+        {
             let message = format!("\"{name}\" must be an attribute, but is used as a block");
             self.error(block.name_span(), codes::WRONG_KIND, message, Some(format!("write {name} = …")));
             return Some(field);
         }
         let help = suggestion(&name, fields);
-        self.error(block.name_span(), codes::UNKNOWN_NAME, format!("unrecognized block name \"{name}\""), help);
+        self.error(
+            block.name_span(),
+            codes::UNKNOWN_NAME,
+            format!("unrecognized block name \"{name}\""),
+            help,
+        );
         None
     }
 
@@ -226,7 +252,12 @@ impl Checker<'_> {
             _ => {
                 if let Some(value) = constant(expr) {
                     if let Err(error) = fits(&value, wanted) {
-                        self.error(expr.span, codes::WRONG_TYPE, format!("{subject} {}", error.message), None);
+                        self.error(
+                            expr.span,
+                            codes::WRONG_TYPE,
+                            format!("{subject} {}", error.message),
+                            None,
+                        );
                     }
                     return;
                 }
@@ -243,7 +274,12 @@ impl Checker<'_> {
 
     fn container(&mut self, expr: &Expr, wanted: &Type, subject: &str, got: &str, fits: bool) {
         if !fits && !matches!(wanted, Type::Any) {
-            self.error(expr.span, codes::WRONG_TYPE, format!("{subject} should be {wanted}, got {got}"), None);
+            self.error(
+                expr.span,
+                codes::WRONG_TYPE,
+                format!("{subject} should be {wanted}, got {got}"),
+                None,
+            );
         }
     }
 
@@ -269,14 +305,18 @@ impl Checker<'_> {
                 let path = path(callee);
                 match path.as_deref() {
                     // With a secret among the arguments the result is one, so a text may turn out to be either.
-                    Some([first, ..]) if stdlib::lookup(first).is_some() => match self.types.type_of(path.as_deref()?) {
-                        TypeLookup::Unknown => {
-                            let full: Vec<&str> = path.as_deref()?.to_vec();
-                            self.path_type(callee);
-                            Some(stdlib::result_type(&full.join("."))).filter(|result| !matches!(result, Type::Any | Type::String | Type::List(_)))
+                    Some([first, ..]) if stdlib::lookup(first).is_some() => {
+                        match self.types.type_of(path.as_deref()?) {
+                            TypeLookup::Unknown => {
+                                let full: Vec<&str> = path.as_deref()?.to_vec();
+                                self.path_type(callee);
+                                Some(stdlib::result_type(&full.join("."))).filter(|result| {
+                                    !matches!(result, Type::Any | Type::String | Type::List(_))
+                                })
+                            }
+                            _ => None,
                         }
-                        _ => None,
-                    },
+                    }
                     _ => {
                         self.type_of(callee);
                         None
@@ -292,9 +332,11 @@ impl Checker<'_> {
                 self.type_of(right);
                 match op {
                     BinaryOp::Add => None,
-                    BinaryOp::Subtract | BinaryOp::Multiply | BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Power => {
-                        Some(Type::Number)
-                    }
+                    BinaryOp::Subtract
+                    | BinaryOp::Multiply
+                    | BinaryOp::Divide
+                    | BinaryOp::Modulo
+                    | BinaryOp::Power => Some(Type::Number),
                     _ => Some(Type::Bool),
                 }
             }
@@ -390,7 +432,7 @@ fn path(expr: &Expr) -> Option<Vec<&str>> {
     }
 }
 
-/// The value of a literal, also behind a minus.
+/// The value of an expression made of nothing but literals.
 fn constant(expr: &Expr) -> Option<Value> {
     match &expr.kind {
         ExprKind::Literal(literal) => literal_value(literal, expr.span).ok(),
@@ -399,6 +441,14 @@ fn constant(expr: &Expr) -> Option<Value> {
             Value::Number(number) => Some(Value::Number(number.negate())),
             _ => None,
         },
+        ExprKind::Array(items) => {
+            items.iter().map(constant).collect::<Option<Vec<Value>>>().map(Value::array)
+        }
+        ExprKind::Object(fields) => fields
+            .iter()
+            .map(|field| constant(&field.value).map(|value| (Arc::clone(&field.name.name), value)))
+            .collect::<Option<Vec<_>>>()
+            .map(Value::object),
         _ => None,
     }
 }
@@ -421,7 +471,9 @@ fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
             let number = number_from_value(value)?;
             match number.truncated() {
                 Some(wide) if (*minimum..=*maximum).contains(&wide) => Ok(()),
-                _ => Err(ConvertError::new(format!("should be between {minimum} and {maximum}, got {number}"))),
+                _ => {
+                    Err(ConvertError::new(format!("should be between {minimum} and {maximum}, got {number}")))
+                }
             }
         }
         Type::String | Type::Secret | Type::OptionalSecret => text_from_value(value).map(drop),
@@ -448,17 +500,26 @@ pub fn may_convert(got: &Type, wanted: &Type) -> bool {
     let textual = |ty: &Type| {
         matches!(
             ty,
-            Type::String | Type::Number | Type::Integer { .. } | Type::Float | Type::Duration | Type::ByteSize | Type::Enum(_)
+            Type::String
+                | Type::Number
+                | Type::Integer { .. }
+                | Type::Float
+                | Type::Duration
+                | Type::ByteSize
+                | Type::Enum(_)
         )
     };
     match (got, wanted) {
         (Type::Any | Type::Null, _) | (_, Type::Any) => true,
-        (Type::List(got), Type::List(wanted)) | (Type::Map(got), Type::Map(wanted)) => may_convert(got, wanted),
+        (Type::List(got), Type::List(wanted)) | (Type::Map(got), Type::Map(wanted)) => {
+            may_convert(got, wanted)
+        }
         (Type::Object(fields), Type::Map(wanted)) => fields.iter().all(|(_, got)| may_convert(got, wanted)),
         (Type::Map(_) | Type::Object(_), Type::Object(_)) => true,
         // Capsules convert to and from objects where their type says so, and some to one another.
         (Type::Capsule(got), Type::Capsule(wanted)) => got == wanted,
-        (Type::Capsule(_), Type::Map(_) | Type::Object(_)) | (Type::Map(_) | Type::Object(_), Type::Capsule(_)) => true,
+        (Type::Capsule(_), Type::Map(_) | Type::Object(_))
+        | (Type::Map(_) | Type::Object(_), Type::Capsule(_)) => true,
         (Type::String, Type::Capsule(_)) => true,
         (Type::Secret, Type::Secret | Type::OptionalSecret) => true,
         (Type::OptionalSecret, wanted) => {

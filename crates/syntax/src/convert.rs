@@ -260,7 +260,8 @@ conversions!(
         Value::Secret(secret) | Value::OptionalSecret(OptionalSecret::Secret(secret)) => Ok(secret.clone()),
         Value::String(_)
         | Value::Null
-        | Value::Bytes(_) | Value::Number(_)
+        | Value::Bytes(_)
+        | Value::Number(_)
         | Value::OptionalSecret(OptionalSecret::Plain(_)) => {
             text_from_value(value).map(|text| Self::new(&*text))
         }

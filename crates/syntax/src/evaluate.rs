@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::ast::{BinaryOp, BlockLabel, Body, Expr, ExprKind, Ident, Literal, ObjectField, Statement, UnaryOp};
+use crate::ast::{
+    BinaryOp, BlockLabel, Body, Expr, ExprKind, Ident, Literal, ObjectField, Statement, UnaryOp,
+};
 use crate::diagnostic::nearest;
 use crate::expression_text::abbreviated_expression;
 use crate::number::Number;
@@ -139,7 +141,9 @@ pub(crate) fn literal_value(literal: &Literal, span: Span) -> Result<Value, Eval
         Literal::String { value, .. } => Value::String(Arc::clone(value)),
         Literal::Number { text } => {
             let integer = text.parse::<u64>().ok().map(Number::from);
-            match integer.or_else(|| text.parse::<f64>().ok().filter(|value| value.is_finite()).map(Number::Float)) {
+            match integer
+                .or_else(|| text.parse::<f64>().ok().filter(|value| value.is_finite()).map(Number::Float))
+            {
                 Some(number) => Value::Number(number),
                 None => return Err(error(span, format!("{} is out of range", shortened(text)))),
             }
@@ -227,7 +231,8 @@ fn access(value: Value, span: Span, name: &str, name_span: Span) -> Result<Value
         return Err(error(span.to(name_span), message));
     };
     object.get(name).cloned().ok_or_else(|| {
-        let help = nearest(name, object.keys().map(|key| &**key)).map(|near| format!("did you mean \"{near}\"?"));
+        let help =
+            nearest(name, object.keys().map(|key| &**key)).map(|near| format!("did you mean \"{near}\"?"));
         EvalError { span: name_span, message: format!("field \"{name}\" does not exist"), help }
     })
 }
@@ -307,7 +312,12 @@ fn evaluate_index(value_expr: &Expr, index_expr: &Expr, scope: &dyn Scope) -> Re
 }
 
 #[inline(never)]
-fn evaluate_call(expr: &Expr, callee: &Expr, arguments: &[Expr], scope: &dyn Scope) -> Result<Value, EvalError> {
+fn evaluate_call(
+    expr: &Expr,
+    callee: &Expr,
+    arguments: &[Expr],
+    scope: &dyn Scope,
+) -> Result<Value, EvalError> {
     let function = evaluate(callee, scope)?;
     let mut values = Vec::with_capacity(arguments.len());
     for argument in arguments {
@@ -317,14 +327,18 @@ fn evaluate_call(expr: &Expr, callee: &Expr, arguments: &[Expr], scope: &dyn Sco
         Value::Function(function) => function,
         Value::Unknown(_) => return Ok(Value::Unknown(Type::Any)),
         other => {
-            return Err(error(callee.span, format!("{} should be function, got {}", subject(&other), other.describe())));
+            return Err(error(
+                callee.span,
+                format!("{} should be function, got {}", subject(&other), other.describe()),
+            ));
         }
     };
     if values.iter().any(Value::has_unknown) {
         return Ok(Value::Unknown(stdlib::result_type(function.name())));
     }
     function.call(&values).map_err(|failure| {
-        let blamed = failure.argument.and_then(|index| Some((index, arguments.get(index)?, values.get(index)?)));
+        let blamed =
+            failure.argument.and_then(|index| Some((index, arguments.get(index)?, values.get(index)?)));
         match blamed {
             Some((_, argument, value)) if failure.path.is_empty() => {
                 error(argument.span, format!("{} {}", subject(value), failure.message))

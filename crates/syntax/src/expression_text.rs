@@ -1,8 +1,6 @@
 //! Values written as expressions of the language, for defaults in documentation and for the subject of a diagnostic.
 //! Secrets print as `(secret)`, capsules as their own text.
 
-use std::fmt::Write as _;
-
 use crate::value::{Value, capsule_text};
 
 /// The value as an expression on one line.
@@ -63,8 +61,7 @@ pub fn is_identifier(text: &str) -> bool {
 }
 
 fn push_formatted(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _: std::fmt::Result = text.write_fmt(arguments);
+    text.push_str(&arguments.to_string());
 }
 
 fn write_value(text: &mut String, value: &Value) {

@@ -14,7 +14,9 @@ pub fn value_to_json(value: &Value) -> Json {
         Value::Number(number) => json!(number.as_f64()),
         Value::String(text) => json!(&**text),
         Value::Array(items) => items.iter().map(value_to_json).collect(),
-        Value::Bytes(bytes) => bytes.iter().map(|byte| json!({"type": "number", "value": f64::from(*byte)})).collect(),
+        Value::Bytes(bytes) => {
+            bytes.iter().map(|byte| json!({"type": "number", "value": f64::from(*byte)})).collect()
+        }
         Value::Object(object) => {
             object.iter().map(|(key, item)| json!({"key": &**key, "value": value_to_json(item)})).collect()
         }

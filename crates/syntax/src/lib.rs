@@ -1,6 +1,5 @@
 //! Grafana Alloy's configuration language: lexer, parser, tree, diagnostics, values, evaluator, standard library.
 
-
 pub mod ast;
 pub mod codes;
 pub mod diagnostic;
@@ -38,7 +37,9 @@ pub mod value;
 
 pub use arguments::{ArgumentEnum, Arguments, BlockEnum, DecodeError, Exports};
 pub use byte_size::ByteSize;
-pub use check::{TypeLookup, TypeScope, check_block, check_body, check_body_at, check_expression, may_convert};
+pub use check::{
+    TypeLookup, TypeScope, check_block, check_body, check_body_at, check_expression, may_convert,
+};
 pub use convert::{ConvertError, FromValue, ToValue};
 pub use evaluate::{
     EvalError, EvaluatedAttribute, EvaluatedBlock, EvaluatedBody, Reference, evaluate, evaluate_body,

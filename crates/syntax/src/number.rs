@@ -110,7 +110,7 @@ impl Number {
     ///
     /// # Errors
     /// [`NumberError::Overflow`].
-    pub fn add(self, other: Self) -> Result<Self, NumberError> {
+    pub fn checked_add(self, other: Self) -> Result<Self, NumberError> {
         self.arithmetic(other, i128::checked_add, |left, right| left + right)
     }
 
@@ -118,7 +118,7 @@ impl Number {
     ///
     /// # Errors
     /// [`NumberError::Overflow`].
-    pub fn subtract(self, other: Self) -> Result<Self, NumberError> {
+    pub fn checked_subtract(self, other: Self) -> Result<Self, NumberError> {
         self.arithmetic(other, i128::checked_sub, |left, right| left - right)
     }
 
@@ -126,7 +126,7 @@ impl Number {
     ///
     /// # Errors
     /// [`NumberError::Overflow`].
-    pub fn multiply(self, other: Self) -> Result<Self, NumberError> {
+    pub fn checked_multiply(self, other: Self) -> Result<Self, NumberError> {
         self.arithmetic(other, i128::checked_mul, |left, right| left * right)
     }
 
@@ -134,7 +134,7 @@ impl Number {
     ///
     /// # Errors
     /// [`NumberError::DivideByZero`], of floats too.
-    pub fn divide(self, other: Self) -> Result<Self, NumberError> {
+    pub fn checked_divide(self, other: Self) -> Result<Self, NumberError> {
         if other.is_zero() {
             return Err(NumberError::DivideByZero);
         }
@@ -149,7 +149,7 @@ impl Number {
     ///
     /// # Errors
     /// [`NumberError::DivideByZero`], of floats too.
-    pub fn remainder(self, other: Self) -> Result<Self, NumberError> {
+    pub fn checked_remainder(self, other: Self) -> Result<Self, NumberError> {
         if other.is_zero() {
             return Err(NumberError::DivideByZero);
         }
@@ -160,7 +160,7 @@ impl Number {
     ///
     /// # Errors
     /// [`NumberError::Overflow`]; [`NumberError::ZeroToNegative`].
-    pub fn power(self, exponent: Self) -> Result<Self, NumberError> {
+    pub fn checked_power(self, exponent: Self) -> Result<Self, NumberError> {
         let (Some(base), Some(wide_exponent)) = (self.as_wide(), exponent.as_wide()) else {
             return Ok(Self::Float(float_power(self.as_f64(), exponent.as_f64())));
         };
@@ -196,7 +196,12 @@ impl Number {
 /// for Alloy were tested with.
 fn float_power(base: f64, exponent: f64) -> f64 {
     let magnitude = exponent.abs();
-    if base <= 0.0 || !base.is_finite() || !(magnitude < 1024.0) || magnitude.fract() == 0.0 {
+    if base <= 0.0
+        || !base.is_finite()
+        || !magnitude.is_finite()
+        || magnitude >= 1024.0
+        || magnitude.fract() == 0.0
+    {
         return base.powf(exponent);
     }
     let (mut whole, mut fraction) = (magnitude.trunc(), magnitude.fract());

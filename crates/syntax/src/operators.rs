@@ -41,10 +41,14 @@ pub fn unary(op: UnaryOp, operand: &Value) -> Result<Value, OperatorError> {
     match (op, operand) {
         (UnaryOp::Not, Value::Bool(flag)) => Ok(Value::Bool(!flag)),
         (UnaryOp::Not, Value::Unknown(_)) => Ok(Value::Unknown(Type::Bool)),
-        (UnaryOp::Not, other) => Err(fault(Operand::Left, format!("should be bool, got {}", other.describe()))),
+        (UnaryOp::Not, other) => {
+            Err(fault(Operand::Left, format!("should be bool, got {}", other.describe())))
+        }
         (UnaryOp::Negate, Value::Number(number)) => Ok(Value::Number(number.negate())),
         (UnaryOp::Negate, Value::Unknown(_)) => Ok(Value::Unknown(Type::Number)),
-        (UnaryOp::Negate, other) => Err(fault(Operand::Left, format!("should be number, got {}", other.describe()))),
+        (UnaryOp::Negate, other) => {
+            Err(fault(Operand::Left, format!("should be number, got {}", other.describe())))
+        }
     }
 }
 
@@ -84,7 +88,9 @@ pub fn binary(op: BinaryOp, left: &Value, right: &Value) -> Result<Value, Operat
 fn unknown_result(op: BinaryOp) -> Type {
     match op {
         BinaryOp::Add => Type::Any,
-        BinaryOp::Subtract | BinaryOp::Multiply | BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Power => Type::Number,
+        BinaryOp::Subtract | BinaryOp::Multiply | BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Power => {
+            Type::Number
+        }
         _ => Type::Bool,
     }
 }
@@ -127,7 +133,9 @@ fn order(op: BinaryOp, left: &Value, right: &Value) -> Result<Value, OperatorErr
         _ => match (plain_text(left), plain_text(right)) {
             (Some(left), Some(right)) => Some(left.as_bytes().cmp(right.as_bytes())),
             (Some(_), None) => return Err(wrong(op, Operand::Right, "string", right)),
-            (None, _) if matches!(left, Value::Number(_)) => return Err(wrong(op, Operand::Right, "number", right)),
+            (None, _) if matches!(left, Value::Number(_)) => {
+                return Err(wrong(op, Operand::Right, "number", right));
+            }
             (None, _) => return Err(wrong(op, Operand::Left, "number or string", left)),
         },
     };
@@ -158,8 +166,11 @@ fn add(left: &Value, right: &Value) -> Result<Value, OperatorError> {
     }
     let joined = |left: &str, right: &str| format!("{left}{right}");
     Ok(match (left, right) {
-        (Value::Secret(_), _) | (_, Value::Secret(_)) => Value::Secret(Secret::new(joined(exposed(left), exposed(right)))),
-        (Value::OptionalSecret(OptionalSecret::Secret(_)), _) | (_, Value::OptionalSecret(OptionalSecret::Secret(_))) => {
+        (Value::Secret(_), _) | (_, Value::Secret(_)) => {
+            Value::Secret(Secret::new(joined(exposed(left), exposed(right))))
+        }
+        (Value::OptionalSecret(OptionalSecret::Secret(_)), _)
+        | (_, Value::OptionalSecret(OptionalSecret::Secret(_))) => {
             let secret = Secret::new(joined(exposed(left), exposed(right)));
             Value::OptionalSecret(OptionalSecret::Secret(secret))
         }
@@ -185,12 +196,12 @@ fn exposed(value: &Value) -> &str {
 
 fn arithmetic(op: BinaryOp, left: Number, right: Number) -> Result<Value, OperatorError> {
     let result = match op {
-        BinaryOp::Add => left.add(right),
-        BinaryOp::Subtract => left.subtract(right),
-        BinaryOp::Multiply => left.multiply(right),
-        BinaryOp::Divide => left.divide(right),
-        BinaryOp::Modulo => left.remainder(right),
-        _ => left.power(right),
+        BinaryOp::Add => left.checked_add(right),
+        BinaryOp::Subtract => left.checked_subtract(right),
+        BinaryOp::Multiply => left.checked_multiply(right),
+        BinaryOp::Divide => left.checked_divide(right),
+        BinaryOp::Modulo => left.checked_remainder(right),
+        _ => left.checked_power(right),
     };
     result.map(Value::Number).map_err(|error| match error {
         NumberError::DivideByZero => fault(Operand::Right, format!("is zero: {error}")),

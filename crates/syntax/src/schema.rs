@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde_json::{Map, json};
 
+use crate::convert::ConvertError;
 use crate::expression_text::value_to_expression;
 use crate::value::Value;
 
@@ -181,6 +182,9 @@ pub enum FieldKind {
     Label,
 }
 
+/// Tells whether a value converts to the type of a field.
+pub type Accepts = fn(&Value) -> Result<(), ConvertError>;
+
 /// One argument or export.
 #[derive(Clone, Debug)]
 pub struct Field {
@@ -206,6 +210,9 @@ pub struct Field {
     pub recursive: Option<fn() -> Vec<Self>>,
     /// Set where the field is less mature than its component.
     pub stability: Option<Stability>,
+    /// Whether a value known without evaluation converts to the field's type: what a text parser refuses, the static
+    /// check reports.
+    pub accepts: Option<Accepts>,
 }
 
 impl Field {
@@ -224,6 +231,7 @@ impl Field {
             fields: Vec::new(),
             recursive: None,
             stability: None,
+            accepts: None,
         }
     }
 

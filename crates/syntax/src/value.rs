@@ -12,9 +12,10 @@ use crate::schema::Type;
 use crate::secret::{OptionalSecret, REDACTED, Secret};
 
 /// A value. Cloning is cheap: everything large is shared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Value {
     /// No value.
+    #[default]
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -171,7 +172,9 @@ impl PartialEq for Value {
             (Self::Capsule(left), Self::Capsule(right)) => left == right,
             (Self::Unknown(left), Self::Unknown(right)) => left == right,
             (Self::Bytes(left), Self::Bytes(right)) => left == right,
-            (Self::Bytes(_), Self::Array(_)) | (Self::Array(_), Self::Bytes(_)) => self.to_items() == other.to_items(),
+            (Self::Bytes(_), Self::Array(_)) | (Self::Array(_), Self::Bytes(_)) => {
+                self.to_items() == other.to_items()
+            }
             _ => false,
         }
     }

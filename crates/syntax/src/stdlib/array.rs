@@ -36,7 +36,9 @@ fn flag(arguments: &[Value], index: usize) -> Result<bool, FunctionError> {
     match arguments.get(index) {
         None => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(other) => Err(FunctionError::argument(index, format!("should be bool, got {}", other.describe()))),
+        Some(other) => {
+            Err(FunctionError::argument(index, format!("should be bool, got {}", other.describe())))
+        }
     }
 }
 
@@ -70,7 +72,8 @@ pub(super) fn combine_maps(arguments: &[Value]) -> Outcome {
                 _ => false,
             });
             if equal {
-                let mut merged: Object = one.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+                let mut merged: Object =
+                    one.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
                 for (key, value) in other.iter() {
                     merged.insert(key.clone(), value.clone());
                 }

@@ -67,9 +67,12 @@ pub(super) fn url_decode(arguments: &[Value]) -> Outcome {
         match byte {
             b'+' => decoded.push(b' '),
             b'%' => {
-                let digits = text.get(position..position + 2).filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+                let digits = text
+                    .get(position..position + 2)
+                    .filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
                 let Some(value) = digits.and_then(|two| u8::from_str_radix(two, 16).ok()) else {
-                    let shown: String = text.get(position - 1..).unwrap_or_default().chars().take(3).collect();
+                    let shown: String =
+                        text.get(position - 1..).unwrap_or_default().chars().take(3).collect();
                     return Err(FunctionError::argument(0, format!("has an invalid URL escape \"{shown}\"")));
                 };
                 decoded.push(value);

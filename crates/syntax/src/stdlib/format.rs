@@ -1,8 +1,6 @@
 //! `string.format`: the verbs of Go's `Sprintf`. It never fails on a mismatch; the mismatch shows in the text, as in
 //! `%!d(string=x)`.
 
-use std::fmt::Write as _;
-
 use super::{Outcome, go_float, text_argument};
 use crate::function::FunctionError;
 use crate::number::Number;
@@ -33,7 +31,9 @@ fn check_printable(value: &Value) -> Result<(), String> {
             Some(object) => object.values().try_for_each(check_printable),
             None => Err(format!("is or holds a {}, which has no text", value.describe())),
         },
-        Value::Function(_) | Value::Unknown(_) | Value::Secret(_) => Err(format!("is a {}", value.describe())),
+        Value::Function(_) | Value::Unknown(_) | Value::Secret(_) => {
+            Err(format!("is a {}", value.describe()))
+        }
         _ => Ok(()),
     }
 }
@@ -196,8 +196,7 @@ impl Printer<'_> {
     }
 
     fn note(&mut self, arguments: std::fmt::Arguments<'_>) {
-        // Writing to a string cannot fail.
-        let _: std::fmt::Result = self.out.write_fmt(arguments);
+        self.out.push_str(&arguments.to_string());
     }
 
     fn value(&mut self, value: &Value, verb: char, flags: Flags, depth: usize) {
@@ -207,7 +206,9 @@ impl Printer<'_> {
         match value {
             Value::Null if verb == 'v' => self.padded("<nil>", flags),
             Value::Null => self.note(format_args!("%!{verb}(<nil>)")),
-            Value::Bool(flag) if matches!(verb, 't' | 'v') => self.padded(if *flag { "true" } else { "false" }, flags),
+            Value::Bool(flag) if matches!(verb, 't' | 'v') => {
+                self.padded(if *flag { "true" } else { "false" }, flags)
+            }
             Value::Number(Number::Float(number)) => self.float(value, *number, verb, flags),
             Value::Number(number) => self.integer(value, number.as_wide().unwrap_or(0), verb, flags),
             Value::String(text) => self.text(value, text, verb, flags),
@@ -224,7 +225,8 @@ impl Printer<'_> {
             }
             Value::Bytes(bytes) => self.bytes(bytes, verb, flags, depth),
             Value::Object(object) => {
-                let mut fields: Vec<(&str, &Value)> = object.iter().map(|(key, item)| (&**key, item)).collect();
+                let mut fields: Vec<(&str, &Value)> =
+                    object.iter().map(|(key, item)| (&**key, item)).collect();
                 fields.sort_unstable_by_key(|(key, _)| *key);
                 self.out.push_str("map[");
                 for (index, (key, item)) in fields.into_iter().enumerate() {
@@ -300,7 +302,10 @@ impl Printer<'_> {
         match verb {
             'v' if flags.sharp => self.padded(&quoted(&shortened, false), flags),
             'v' | 's' => self.padded(&shortened, flags),
-            'q' if flags.sharp && !shortened.contains(['`', '\u{feff}']) && !shortened.chars().any(|c| c.is_control() && c != '\t') => {
+            'q' if flags.sharp
+                && !shortened.contains(['`', '\u{feff}'])
+                && !shortened.chars().any(|c| c.is_control() && c != '\t') =>
+            {
                 self.padded(&format!("`{shortened}`"), flags);
             }
             'q' => self.padded(&quoted(&shortened, flags.plus), flags),
@@ -360,7 +365,8 @@ impl Printer<'_> {
     }
 
     fn character(&mut self, wide: i128, verb: char, flags: Flags) {
-        let character = u32::try_from(wide).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+        let character =
+            u32::try_from(wide).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
         match verb {
             'c' => self.padded(&character.to_string(), flags),
             'q' => {
@@ -431,7 +437,10 @@ fn go_type(value: &Value) -> &'static str {
 fn in_radix(mut magnitude: u128, radix: u128, upper: bool) -> String {
     let mut digits = Vec::new();
     loop {
-        let digit = u32::try_from(magnitude % radix).ok().and_then(|digit| char::from_digit(digit, 16)).unwrap_or('0');
+        let digit = u32::try_from(magnitude % radix)
+            .ok()
+            .and_then(|digit| char::from_digit(digit, 16))
+            .unwrap_or('0');
         digits.push(if upper { digit.to_ascii_uppercase() } else { digit });
         magnitude /= radix;
         if magnitude == 0 {
@@ -473,7 +482,9 @@ fn quoted(text: &str, ascii: bool) -> String {
             '\u{0b}' => quoted.push_str("\\v"),
             _ if code < 0x20 || code == 0x7f => quoted.push_str(&format!("\\x{code:02x}")),
             _ if code >= 0x10000 && ascii => quoted.push_str(&format!("\\U{code:08x}")),
-            _ if code >= 0x80 && (ascii || character.is_control()) => quoted.push_str(&format!("\\u{code:04x}")),
+            _ if code >= 0x80 && (ascii || character.is_control()) => {
+                quoted.push_str(&format!("\\u{code:04x}"))
+            }
             _ => quoted.push(character),
         }
     }

@@ -46,16 +46,16 @@ enum Step {
     /// `..`: the value and everything below.
     Descend,
     /// `[1, 'a']`.
-    Union(Vec<Step>),
+    Union(Vec<Self>),
     /// `[?(…)]`.
     Filter(Condition),
 }
 
 #[derive(Debug)]
 enum Condition {
-    Either(Box<Condition>, Box<Condition>),
-    Both(Box<Condition>, Box<Condition>),
-    Not(Box<Condition>),
+    Either(Box<Self>, Box<Self>),
+    Both(Box<Self>, Box<Self>),
+    Not(Box<Self>),
     Compare(Operand, Comparison, Operand),
     Exists(Operand),
 }
@@ -243,7 +243,11 @@ impl<'a> Reader<'a> {
 
     fn expect(&mut self, wanted: &str) -> Result<(), String> {
         self.blanks();
-        if self.take(wanted) { Ok(()) } else { Err(format!("expected \"{wanted}\" at byte {}", self.place + 1)) }
+        if self.take(wanted) {
+            Ok(())
+        } else {
+            Err(format!("expected \"{wanted}\" at byte {}", self.place + 1))
+        }
     }
 
     fn whole_path(&mut self) -> Result<Vec<Step>, String> {
@@ -285,8 +289,24 @@ impl<'a> Reader<'a> {
         }
         let rest = self.rest();
         let ends = |character: char| {
-            matches!(character, '.' | '[' | ']' | '(' | ')' | '=' | '!' | '<' | '>' | '&' | '|' | '~' | ',' | '*' | '\'' | '"')
-                || character.is_whitespace()
+            matches!(
+                character,
+                '.' | '['
+                    | ']'
+                    | '('
+                    | ')'
+                    | '='
+                    | '!'
+                    | '<'
+                    | '>'
+                    | '&'
+                    | '|'
+                    | '~'
+                    | ','
+                    | '*'
+                    | '\''
+                    | '"'
+            ) || character.is_whitespace()
         };
         let length = rest.find(ends).unwrap_or(rest.len());
         if length == 0 {
@@ -348,7 +368,9 @@ impl<'a> Reader<'a> {
     fn index_or_slice(&mut self) -> Result<Step, String> {
         let start = self.integer()?;
         if !self.take(":") {
-            return start.map(Step::Index).ok_or_else(|| format!("an index is missing at byte {}", self.place + 1));
+            return start
+                .map(Step::Index)
+                .ok_or_else(|| format!("an index is missing at byte {}", self.place + 1));
         }
         let end = self.integer()?;
         let step = if self.take(":") { self.integer()?.unwrap_or(1) } else { 1 };
@@ -457,16 +479,18 @@ impl<'a> Reader<'a> {
             _ => {
                 let rest = self.rest();
                 let length = rest
-                    .find(|character: char| !(character.is_alphanumeric() || matches!(character, '-' | '+' | '.' | '_')))
+                    .find(|character: char| {
+                        !(character.is_alphanumeric() || matches!(character, '-' | '+' | '.' | '_'))
+                    })
                     .unwrap_or(rest.len());
                 self.place += length;
                 Ok(Operand::Literal(match &rest[..length] {
                     "true" => Value::Bool(true),
                     "false" => Value::Bool(false),
                     "null" | "nil" => Value::Null,
-                    text => {
-                        Value::from(text.parse::<f64>().map_err(|_| format!("\"{text}\" is no value for a filter"))?)
-                    }
+                    text => Value::from(
+                        text.parse::<f64>().map_err(|_| format!("\"{text}\" is no value for a filter"))?,
+                    ),
                 }))
             }
         }

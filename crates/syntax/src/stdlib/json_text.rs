@@ -1,7 +1,5 @@
 //! `encoding.from_json` and `encoding.to_json`.
 
-use std::fmt::Write as _;
-
 use serde_json::Value as Json;
 
 use super::{Outcome, text_argument};
@@ -30,7 +28,8 @@ fn from_json(json: &Json) -> Value {
         Json::String(text) => Value::string(text.as_str()),
         Json::Array(items) => Value::array(items.iter().map(from_json)),
         Json::Object(fields) => {
-            let mut object: Object = fields.iter().map(|(key, item)| (key.as_str(), from_json(item))).collect();
+            let mut object: Object =
+                fields.iter().map(|(key, item)| (key.as_str(), from_json(item))).collect();
             object.sort();
             Value::from(object)
         }
@@ -52,7 +51,7 @@ const MAX_DEPTH: usize = 256;
 
 fn write_object(text: &mut String, object: &Object, depth: usize) -> Result<(), FunctionError> {
     let mut fields: Vec<_> = object.iter().collect();
-    fields.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+    fields.sort_unstable_by_key(|(key, _)| *key);
     text.push('{');
     for (index, (key, item)) in fields.into_iter().enumerate() {
         if index > 0 {
@@ -119,8 +118,7 @@ fn write_string(text: &mut String, content: &str) {
             '\u{08}' => text.push_str("\\b"),
             '\u{0c}' => text.push_str("\\f"),
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                // Writing to a string cannot fail.
-                let _: std::fmt::Result = write!(text, "\\u{:04x}", u32::from(character));
+                text.push_str(&format!("\\u{:04x}", u32::from(character)));
             }
             other => text.push(other),
         }

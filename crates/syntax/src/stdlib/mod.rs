@@ -222,7 +222,9 @@ fn check_arity(arity: Arity, got: usize) -> Result<(), FunctionError> {
     let plural = |count: usize| if count == 1 { "argument" } else { "arguments" };
     let message = match arity {
         Arity::Exactly(count) if got != count => format!("expected {count} {}, got {got}", plural(count)),
-        Arity::AtLeast(count) if got < count => format!("expected at least {count} {}, got {got}", plural(count)),
+        Arity::AtLeast(count) if got < count => {
+            format!("expected at least {count} {}, got {got}", plural(count))
+        }
         Arity::Between(least, most) if got < least || got > most => {
             format!("expected {least} to {most} arguments, got {got}")
         }
@@ -250,7 +252,9 @@ fn reveal(value: &Value) -> Value {
 /// nothing could be taken out of a decoded document.
 fn taint(value: &Value) -> Outcome {
     Ok(match value {
-        Value::Null | Value::Function(_) | Value::Secret(_) | Value::Capsule(_) | Value::Unknown(_) => value.clone(),
+        Value::Null | Value::Function(_) | Value::Secret(_) | Value::Capsule(_) | Value::Unknown(_) => {
+            value.clone()
+        }
         Value::Bool(flag) => Value::Secret(Secret::new(flag.to_string())),
         Value::Array(items) => {
             Value::Array(items.iter().map(taint).collect::<Result<Vec<Value>, FunctionError>>()?.into())
@@ -264,8 +268,9 @@ fn taint(value: &Value) -> Outcome {
         }
         Value::OptionalSecret(optional) => Value::Secret(Secret::new(optional.expose())),
         Value::String(_) | Value::Number(_) | Value::Bytes(_) => {
-            let text = text_from_value(value)
-                .map_err(|_| FunctionError::argument(0, "holds bytes that are not UTF-8, which a secret cannot be"))?;
+            let text = text_from_value(value).map_err(|_| {
+                FunctionError::argument(0, "holds bytes that are not UTF-8, which a secret cannot be")
+            })?;
             Value::Secret(Secret::new(&*text))
         }
     })
@@ -273,7 +278,8 @@ fn taint(value: &Value) -> Outcome {
 
 /// The argument as text.
 fn text_argument(arguments: &[Value], index: usize) -> Result<std::sync::Arc<str>, FunctionError> {
-    text_from_value(arguments.get(index).unwrap_or(&Value::Null)).map_err(|error| argument_error(index, error))
+    text_from_value(arguments.get(index).unwrap_or(&Value::Null))
+        .map_err(|error| argument_error(index, error))
 }
 
 fn argument_error(index: usize, error: ConvertError) -> FunctionError {

@@ -46,7 +46,9 @@ pub(super) fn environment(arguments: &[Value]) -> Outcome {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Ok(Value::string(""));
     }
-    Ok(Value::string(std::env::var_os(&*name).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()))
+    Ok(Value::string(
+        std::env::var_os(&*name).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default(),
+    ))
 }
 
 /// `constants.*`, with the names of systems and architectures that Alloy uses.

@@ -18,7 +18,8 @@ pub(super) fn join(arguments: &[Value]) -> Outcome {
 }
 
 pub(super) fn replace(arguments: &[Value]) -> Outcome {
-    let (text, old, new) = (text_argument(arguments, 0)?, text_argument(arguments, 1)?, text_argument(arguments, 2)?);
+    let (text, old, new) =
+        (text_argument(arguments, 0)?, text_argument(arguments, 1)?, text_argument(arguments, 2)?);
     Ok(Value::string(text.replace(&*old, &new)))
 }
 

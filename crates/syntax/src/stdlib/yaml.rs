@@ -54,7 +54,9 @@ fn parse(text: &str) -> Result<Value, String> {
         let indentation: String = line.chars().take(span.start.col()).collect();
         let flow = line.chars().nth(span.start.col()).is_some_and(|first| matches!(first, '[' | '{'));
         builder.indented(&event, &indentation, flow).map_err(|error| format!("is not YAML: {error}"))?;
-        builder.event(event).map_err(|error| format!("is not usable YAML: line {}: {error}", span.start.line()))?;
+        builder
+            .event(event)
+            .map_err(|error| format!("is not usable YAML: line {}: {error}", span.start.line()))?;
     }
     Ok(builder.document.unwrap_or(Value::Null))
 }
@@ -101,12 +103,19 @@ impl Builder {
                 None => Ok(()),
             },
             Event::Alias(anchor) => {
-                let (value, size) =
-                    self.anchors.get(&anchor).cloned().ok_or("an alias stands inside of what it refers to")?;
+                let (value, size) = self
+                    .anchors
+                    .get(&anchor)
+                    .cloned()
+                    .ok_or("an alias stands inside of what it refers to")?;
                 self.count(size)?;
                 self.complete(value, 0)
             }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => Ok(()),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => Ok(()),
         }
     }
 
@@ -175,7 +184,9 @@ impl Builder {
 fn size_of(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().fold(1, |size: usize, item| size.saturating_add(size_of(item))),
-        Value::Object(object) => object.values().fold(1, |size: usize, item| size.saturating_add(size_of(item))),
+        Value::Object(object) => {
+            object.values().fold(1, |size: usize, item| size.saturating_add(size_of(item)))
+        }
         _ => 1,
     }
 }
@@ -205,11 +216,19 @@ fn finish_mapping(mut object: Object, merged: &[Value]) -> Result<Value, String>
 
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
     let Some(tag) = tag else {
-        return Ok(if style == ScalarStyle::Plain { yaml_scalar::resolve(text) } else { Value::string(text) });
+        return Ok(if style == ScalarStyle::Plain {
+            yaml_scalar::resolve(text)
+        } else {
+            Value::string(text)
+        });
     };
     let wrong = || format!("\"{text}\" is no {}", tag.suffix);
     if tag.handle != "tag:yaml.org,2002:" {
-        return Ok(if style == ScalarStyle::Plain && tag.suffix.is_empty() { yaml_scalar::resolve(text) } else { Value::string(text) });
+        return Ok(if style == ScalarStyle::Plain && tag.suffix.is_empty() {
+            yaml_scalar::resolve(text)
+        } else {
+            Value::string(text)
+        });
     }
     match tag.suffix.as_str() {
         "int" => yaml_scalar::integer(text).map(Value::Number).ok_or_else(wrong),

@@ -94,7 +94,8 @@ pub(super) fn timestamp(text: &str) -> Option<String> {
     } else {
         let sign = time.rfind(['+', '-'])?;
         let (hours, minutes) = time[sign + 1..].split_once(':')?;
-        let valid = hours.len() == 2 && minutes.len() == 2 && numeral(hours, 2)? < 24 && numeral(minutes, 2)? < 60;
+        let valid =
+            hours.len() == 2 && minutes.len() == 2 && numeral(hours, 2)? < 24 && numeral(minutes, 2)? < 60;
         if !valid {
             return None;
         }
@@ -103,8 +104,14 @@ pub(super) fn timestamp(text: &str) -> Option<String> {
     }
     let (clock, fraction) = time.split_once('.').map_or((time, ""), |(clock, fraction)| (clock, fraction));
     let mut parts = clock.split(':');
-    let (hour, minute, second) = (numeral(parts.next()?, 2)?, numeral(parts.next()?, 2)?, numeral(parts.next()?, 2)?);
-    if parts.next().is_some() || hour > 23 || minute > 59 || second > 59 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+    let (hour, minute, second) =
+        (numeral(parts.next()?, 2)?, numeral(parts.next()?, 2)?, numeral(parts.next()?, 2)?);
+    if parts.next().is_some()
+        || hour > 23
+        || minute > 59
+        || second > 59
+        || !fraction.bytes().all(|b| b.is_ascii_digit())
+    {
         return None;
     }
     let fraction = fraction[..fraction.len().min(9)].trim_end_matches('0');

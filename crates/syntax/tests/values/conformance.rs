@@ -116,7 +116,9 @@ fn agrees_with_the_recorded_expressions() {
                 }
             }
             (Err(_), "error") => {}
-            (Ok(got), _) => wrong.push(format!("{expression}: wanted an error ({value}), got {}", value_to_json(&got))),
+            (Ok(got), _) => {
+                wrong.push(format!("{expression}: wanted an error ({value}), got {}", value_to_json(&got)))
+            }
             (Err(error), _) => wrong.push(format!("{expression}: wanted {value}, got the error {error}")),
         }
     }
@@ -139,12 +141,18 @@ fn deviates_where_decided() {
             }
             ("a secret", Ok(Value::Secret(_))) => true,
             // The text of `s` is not base64, so there is nothing to keep secret; the error does not quote it.
-            ("a secret", Err(message)) => expression == "encoding.from_base64(s)" && !message.contains("hunter2"),
-            ("a secret", Ok(Value::Array(items))) => items.iter().all(|item| matches!(item, Value::Secret(_))),
+            ("a secret", Err(message)) => {
+                expression == "encoding.from_base64(s)" && !message.contains("hunter2")
+            }
+            ("a secret", Ok(Value::Array(items))) => {
+                items.iter().all(|item| matches!(item, Value::Secret(_)))
+            }
             ("true" | "false", Ok(Value::Bool(flag))) => flag.to_string() == *ours,
             (text, Ok(Value::String(got))) if text.starts_with("plain text") => &**got == "plain",
             (text, Err(_)) if text.starts_with("plain text") => expression.contains("cap"),
-            (number, Ok(Value::Number(got))) => number.parse::<f64>().is_ok_and(|number| number == got.as_f64()),
+            (number, Ok(Value::Number(got))) => {
+                number.parse::<f64>().is_ok_and(|number| number == got.as_f64())
+            }
             _ => false,
         };
         if !holds {

@@ -1,4 +1,10 @@
 //! Values, evaluation, decoding and checking, seen from outside the crate.
 #![allow(clippy::unwrap_used)]
 
+mod check;
 mod conformance;
+mod decode;
+mod language;
+mod schema;
+mod secrets;
+mod shapes;
