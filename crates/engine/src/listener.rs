@@ -148,11 +148,10 @@ impl ListenerRegistry {
         }
         let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
         let mut sockets = shared.sockets.lock();
-        let lent = sockets
-            .lent
-            .iter()
-            .find(|(candidate, _)| *candidate == key)
-            .map(|(_, socket)| Arc::clone(socket));
+        // A free port that one node got is a fixed one for whoever names it.
+        let same = |candidate: &Key, socket: &Socket| *candidate == key || socket.address() == address;
+        let lent = sockets.lent.iter().find(|(candidate, socket)| same(candidate, socket));
+        let lent = lent.map(|(_, socket)| Arc::clone(socket));
         let socket = match lent {
             Some(socket) => socket,
             None => {
