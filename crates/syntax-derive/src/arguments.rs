@@ -188,6 +188,7 @@ fn expand_attribute(
         parts.decode.push(quote!(decoder.label(#name, &mut self.#ident);));
     } else {
         let required = options.required;
+        let declared = options.default.is_some() || options.default_fn.is_some();
         let accepts = quote! {
             field.accepts = ::core::option::Option::Some(
                 |value| <#ty as ::invar_syntax::FromValue>::from_value(value).map(::core::mem::drop)
@@ -197,7 +198,7 @@ fn expand_attribute(
             accepts
         } else {
             quote! {
-                field.default = ::invar_syntax::arguments::shown_default(&defaults.#ident);
+                field.default = ::invar_syntax::arguments::shown_default(&defaults.#ident, #declared);
                 #accepts
             }
         };

@@ -524,14 +524,15 @@ pub fn default_of<T: FromValue>(place: &str, value: &Value) -> T {
     }
 }
 
-/// For derived code: a default as schemas show it, none where it says nothing.
+/// For derived code: a default as schemas show it, none where it says nothing. An empty list or map is shown only where
+/// it was declared.
 #[doc(hidden)]
 #[must_use]
-pub fn shown_default<T: ToValue>(value: &T) -> Option<Value> {
+pub fn shown_default<T: ToValue>(value: &T, declared: bool) -> Option<Value> {
     match value.to_value() {
         Value::Null | Value::Capsule(_) => None,
-        Value::Array(items) if items.is_empty() => None,
-        Value::Object(object) if object.is_empty() => None,
+        Value::Array(items) if items.is_empty() && !declared => None,
+        Value::Object(object) if object.is_empty() && !declared => None,
         shown => Some(shown),
     }
 }

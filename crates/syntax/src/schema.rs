@@ -275,7 +275,9 @@ fn fields_to_json(fields: &[Field]) -> serde_json::Value {
 
 fn field_to_json(field: &Field) -> serde_json::Value {
     let mut object = Map::new();
-    object.insert("name".to_owned(), json!(field.name));
+    // A label has no name in the text; the recorded components show it so.
+    let is_label = field.kind == FieldKind::Label;
+    object.insert("name".to_owned(), json!(if is_label { "" } else { field.name }));
     let kind = match field.kind {
         FieldKind::Attribute => "attr",
         FieldKind::Block => "block",
@@ -283,13 +285,13 @@ fn field_to_json(field: &Field) -> serde_json::Value {
         FieldKind::Label => "label",
     };
     object.insert("kind".to_owned(), json!(kind));
-    if field.required {
+    if field.required && !is_label {
         object.insert("required".to_owned(), json!(true));
     }
     if field.many {
         object.insert("many".to_owned(), json!(true));
     }
-    if field.kind == FieldKind::Attribute {
+    if is_label || field.kind == FieldKind::Attribute {
         object.insert("type".to_owned(), json!(field.type_text()));
     }
     if let Some(default) = &field.default {

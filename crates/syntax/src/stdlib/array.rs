@@ -67,10 +67,7 @@ pub(super) fn combine_maps(arguments: &[Value]) -> Outcome {
     let mut joined = Vec::new();
     for one in &left {
         for other in &right {
-            let equal = names.iter().all(|name| match (one.get(name), other.get(name)) {
-                (Some(one), Some(other)) => one.type_name() == other.type_name() && one == other,
-                _ => false,
-            });
+            let equal = matches(&names, one, other)?;
             if equal {
                 let mut merged: Object =
                     one.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -88,6 +85,23 @@ pub(super) fn combine_maps(arguments: &[Value]) -> Outcome {
         }
     }
     Ok(Value::Array(joined.into()))
+}
+
+/// Whether both objects have equal values under every name.
+fn matches(names: &[&Arc<str>], one: &Object, other: &Object) -> Result<bool, FunctionError> {
+    for name in names {
+        let (Some(left), Some(right)) = (one.get(name), other.get(name)) else { return Ok(false) };
+        for value in [left, right] {
+            if matches!(value, Value::Array(_) | Value::Bytes(_) | Value::Object(_) | Value::Function(_)) {
+                let message = format!("joins by \"{name}\", whose value is {}", value.describe());
+                return Err(FunctionError::argument(2, message));
+            }
+        }
+        if left.type_name() != right.type_name() || left != right {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Groups objects by the text of one field, in the order in which the groups appear.

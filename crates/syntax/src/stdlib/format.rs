@@ -213,6 +213,7 @@ impl Printer<'_> {
             Value::Number(number) => self.integer(value, number.as_wide().unwrap_or(0), verb, flags),
             Value::String(text) => self.text(value, text, verb, flags),
             Value::OptionalSecret(OptionalSecret::Plain(text)) => self.text(value, text, verb, flags),
+            Value::Array(_) | Value::Object(_) if verb == 'v' && flags.sharp => self.source(value),
             Value::Array(items) => {
                 self.out.push('[');
                 for (index, item) in items.iter().enumerate() {
@@ -246,6 +247,34 @@ impl Printer<'_> {
             }
             other => self.bad_verb(other, verb),
         }
+    }
+
+    /// A list or object as Go source text, for `%#v`.
+    fn source(&mut self, value: &Value) {
+        self.out.push_str(go_type(value));
+        self.out.push('{');
+        let items = value.to_items().unwrap_or_default();
+        let object = value.to_object().unwrap_or_default();
+        let mut fields: Vec<(&str, &Value)> = object.iter().map(|(key, item)| (&**key, item)).collect();
+        fields.sort_unstable_by_key(|(key, _)| *key);
+        let entries = items
+            .iter()
+            .map(|item| (None, item))
+            .chain(fields.into_iter().map(|(key, item)| (Some(key), item)));
+        for (index, (key, item)) in entries.enumerate() {
+            if index > 0 {
+                self.out.push_str(", ");
+            }
+            if let Some(key) = key {
+                self.out.push_str(&quoted(key, false));
+                self.out.push(':');
+            }
+            match item {
+                Value::Null => self.out.push_str("interface {}(nil)"),
+                item => self.value(item, 'v', Flags { sharp: true, ..Flags::default() }, 1),
+            }
+        }
+        self.out.push('}');
     }
 
     fn bytes(&mut self, bytes: &[u8], verb: char, flags: Flags, depth: usize) {
@@ -390,6 +419,14 @@ impl Printer<'_> {
     }
 
     fn float(&mut self, value: &Value, number: f64, verb: char, flags: Flags) {
+        if matches!(verb, 'x' | 'X' | 'b') && number.is_finite() {
+            let digits = match verb {
+                'b' => go_float::binary(number.abs()),
+                _ => go_float::hexadecimal(number.abs(), verb == 'X'),
+            };
+            let sign = if number.is_sign_negative() { "-" } else { "" };
+            return self.signed(sign, &digits, flags);
+        }
         let (form, precision) = match verb {
             'v' => ('g', flags.precision),
             'e' | 'E' | 'f' | 'F' => (verb, Some(flags.precision.unwrap_or(6))),
@@ -397,7 +434,7 @@ impl Printer<'_> {
             _ => return self.bad_verb(value, verb),
         };
         let precision = precision.map(|precision| precision.min(1_000));
-        let digits = go_float::verb(number.abs(), form, precision, flags.sharp);
+        let digits = go_float::verb(number.abs(), form, precision, flags.sharp && verb != 'v');
         let sign = if number.is_sign_negative() && !number.is_nan() {
             "-"
         } else if flags.plus || number.is_infinite() && verb == 'v' {

@@ -96,3 +96,35 @@ pub(super) fn json(number: f64) -> Option<String> {
     };
     Some(if number.is_sign_negative() { format!("-{text}") } else { text })
 }
+
+/// A finite magnitude with a hexadecimal mantissa and a binary exponent: `0x1.8p+00`.
+pub(super) fn hexadecimal(magnitude: f64, upper: bool) -> String {
+    let (mantissa, exponent) = parts(magnitude);
+    let text = if mantissa == 0 {
+        "0x0p+00".to_owned()
+    } else {
+        // Shifted so that the leading one stands before the point.
+        let shift = mantissa.leading_zeros() - 11;
+        let fraction = format!("{:013x}", (mantissa << shift) & ((1 << 52) - 1));
+        let fraction = fraction.trim_end_matches('0');
+        let point = if fraction.is_empty() { "" } else { "." };
+        let exponent = exponent + 52 - i32::try_from(shift).unwrap_or(0);
+        let sign = if exponent < 0 { '-' } else { '+' };
+        format!("0x1{point}{fraction}p{sign}{:02}", exponent.abs())
+    };
+    if upper { text.to_uppercase() } else { text }
+}
+
+/// A finite magnitude as an integer and a power of two: `6755399441055744p-52`.
+pub(super) fn binary(magnitude: f64) -> String {
+    let (mantissa, exponent) = parts(magnitude);
+    format!("{mantissa}p{exponent:+}")
+}
+
+/// Integer mantissa and the exponent of two it is scaled by.
+fn parts(magnitude: f64) -> (u64, i32) {
+    let bits = magnitude.to_bits();
+    let fraction = bits & ((1 << 52) - 1);
+    let exponent = i32::try_from((bits >> 52) & 0x7ff).unwrap_or(0);
+    if exponent == 0 { (fraction, -1074) } else { (fraction | (1 << 52), exponent - 1075) }
+}

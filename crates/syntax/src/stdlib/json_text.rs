@@ -16,7 +16,51 @@ pub(super) fn decode(arguments: &[Value]) -> Outcome {
 
 /// A JSON document as a value; every number is a float.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map(|json| from_json(&json)).map_err(|error| format!("is not JSON: {error}"))
+    let parsed = serde_json::from_str(text).or_else(|error| match without_lone_surrogates(text) {
+        Some(repaired) => serde_json::from_str(&repaired),
+        None => Err(error),
+    });
+    parsed.map(|json| from_json(&json)).map_err(|error| format!("is not JSON: {error}"))
+}
+
+/// The text with escapes of half a surrogate pair replaced by the replacement character; none if it has no such escape.
+fn without_lone_surrogates(text: &str) -> Option<String> {
+    let mut repaired = String::with_capacity(text.len());
+    let mut changed = false;
+    let mut rest = text;
+    while let Some(start) = rest.find('\\') {
+        let (before, escape) = rest.split_at(start);
+        repaired.push_str(before);
+        let taken = match escaped_unit(escape) {
+            Some(0xd800..=0xdbff)
+                if matches!(escape.get(6..).and_then(escaped_unit), Some(0xdc00..=0xdfff)) =>
+            {
+                12
+            }
+            Some(0xd800..=0xdfff) => {
+                repaired.push_str("\\ufffd");
+                changed = true;
+                rest = &escape[6..];
+                continue;
+            }
+            Some(_) => 6,
+            None => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        repaired.push_str(&escape[..taken]);
+        rest = &escape[taken..];
+    }
+    repaired.push_str(rest);
+    changed.then_some(repaired)
+}
+
+/// The code unit of an escape `\uXXXX` at the start of the text.
+fn escaped_unit(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        u32::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    }
 }
 
 // The JSON parser bounds the depth of documents, and thereby this recursion.

@@ -32,10 +32,11 @@ pub(super) fn nonsensitive(arguments: &[Value]) -> Outcome {
         Some(Value::OptionalSecret(OptionalSecret::Secret(secret))) => Ok(Value::string(secret.expose())),
         Some(Value::OptionalSecret(OptionalSecret::Plain(text))) => Ok(Value::string(text.as_str())),
         Some(text @ Value::String(_)) => Ok(text.clone()),
+        Some(Value::Null) => Ok(Value::string("")),
         Some(other) => {
             Err(FunctionError::argument(0, format!("should be a secret or string, got {}", other.describe())))
         }
-        None => Ok(Value::Null),
+        None => Ok(Value::string("")),
     }
 }
 

@@ -7,7 +7,11 @@ use crate::convert::text_from_value;
 use crate::value::Value;
 
 pub(super) fn join(arguments: &[Value]) -> Outcome {
-    let items = list_argument(arguments, 0)?;
+    // As for every typed parameter, null is the empty value.
+    let items = match arguments.first() {
+        Some(Value::Null) => Arc::default(),
+        _ => list_argument(arguments, 0)?,
+    };
     let separator = text_argument(arguments, 1)?;
     let texts: Vec<Arc<str>> = items
         .iter()

@@ -46,6 +46,11 @@ fn formats_like_go() {
         ("\"%\"", "%!(NOVERB)"),
         ("\"%[5]d\", 1", "%!d(BADINDEX)"),
         ("\"%.3s|%5.1s|\", \"abcdef\", \"xyz\"", "abc|    x|"),
+        ("\"%x %X %b\", 1.5, -0.1, 1.5", "0x1.8p+00 -0X1.999999999999AP-04 6755399441055744p-52"),
+        (
+            "\"%#v %#v\", [1, \"a\", null], {k = [1.5]}",
+            "[]interface {}{1, \"a\", interface {}(nil)} map[string]interface {}{\"k\":[]interface {}{1.5}}",
+        ),
         ("\"%+d % d %+.1f\", 1, 2, 3.0", "+1  2 +3.0"),
     ] {
         assert_eq!(text(&format!("string.format({pattern})")), expected, "{pattern}");
@@ -127,6 +132,27 @@ fn follows_json_paths() {
         let call = format!("json_path(doc, \"{path}\")");
         assert!(evaluate(&expression(&call), &scope).is_err(), "{path}");
     }
+}
+
+#[test]
+fn reads_json_with_broken_surrogates() {
+    let read = |json: &str| {
+        let call = format!("encoding.from_json({})", invar_syntax::expression_text::quote(json));
+        evaluate(&expression(&call), &EmptyScope)
+    };
+    assert_eq!(read(r#""\ud800x""#), Ok(Value::string("\u{fffd}x")));
+    assert_eq!(read(r#""\ud83d\ude00\udc00""#), Ok(Value::string("😀\u{fffd}")));
+    assert!(read(r#""\\ud800" 1"#).is_err());
+}
+
+#[test]
+fn joins_only_by_simple_values() {
+    assert!(run("array.combine_maps([{a = [1]}], [{a = [1]}], [\"a\"])").is_err());
+    assert_eq!(
+        run("array.combine_maps([{a = 1, b = 2}], [{a = 2}], [\"a\"], true)"),
+        run("[{a = 1, b = 2}]")
+    );
+    assert_eq!(run("string.join(null, \"\")"), Ok(Value::string("")));
 }
 
 #[test]

@@ -44,7 +44,10 @@ fn describes_fields() {
     assert_eq!((&stage["kind"], &stage["many"]), (&json!("enum"), &json!(true)));
     let inner = field(&field(&stage["fields"], "match")["fields"], "stage");
     assert_eq!(inner["recursive"], true);
-    assert_eq!(field(&field(&fields, "named")["fields"], "name")["kind"], "label");
+    assert_eq!(
+        field(&field(&fields, "named")["fields"], ""),
+        &json!({"name": "", "kind": "label", "type": "string"})
+    );
     assert_eq!(Scrape::schema().field("targets").unwrap().documentation, "What to scrape.");
 }
 
