@@ -1,6 +1,8 @@
 //! Repositories on this host (`file://` and plain paths): read and copied whole by the library's own
 //! transport, which runs no program. All of it blocks.
 
+use std::path::Path;
+
 use git2::{AutotagOption, Direction, FetchOptions, Remote, Repository};
 
 use super::protocol::RemoteReference;
@@ -58,14 +60,16 @@ impl LocalWire {
     }
 
     fn failure(&self, error: &git2::Error) -> Failure {
+        let path = self.url.strip_prefix("file://").unwrap_or(&self.url);
         match error.code() {
-            git2::ErrorCode::NotFound => {
-                Failure::new(ErrorClass::NotFound, format!("there is no Git repository at {}", self.url))
-            }
             git2::ErrorCode::Owner => Failure::new(
                 ErrorClass::Forbidden,
                 format!("the repository at {} belongs to another user than the agent", self.url),
             ),
+            // The library has no code of its own for a path that is not there.
+            code if code == git2::ErrorCode::NotFound || !Path::new(path).exists() => {
+                Failure::new(ErrorClass::NotFound, format!("there is no Git repository at {}", self.url))
+            }
             _ => Failure::transient(format!("{}: {}", self.url, error.message())),
         }
     }

@@ -73,7 +73,7 @@ impl PacketReader {
 }
 
 /// Appends a frame with `content` and a line break.
-pub fn write_line(to: &mut Vec<u8>, content: &str) {
+pub(super) fn write_line(to: &mut Vec<u8>, content: &str) {
     debug_assert!(content.len() + 5 <= LENGTH_LIMIT, "lines that this crate writes are short");
     to.extend_from_slice(format!("{:04x}", content.len() + 5).as_bytes());
     to.extend_from_slice(content.as_bytes());
@@ -81,17 +81,17 @@ pub fn write_line(to: &mut Vec<u8>, content: &str) {
 }
 
 /// Appends `0000`.
-pub fn write_flush(to: &mut Vec<u8>) {
+pub(super) fn write_flush(to: &mut Vec<u8>) {
     to.extend_from_slice(b"0000");
 }
 
 /// Appends `0001`.
-pub fn write_delimiter(to: &mut Vec<u8>) {
+pub(super) fn write_delimiter(to: &mut Vec<u8>) {
     to.extend_from_slice(b"0001");
 }
 
 /// The content without the line break that may end it.
-pub fn trim_line(content: &[u8]) -> &[u8] {
+pub(super) fn trim_line(content: &[u8]) -> &[u8] {
     content.strip_suffix(b"\n").unwrap_or(content)
 }
 

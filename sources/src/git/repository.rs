@@ -65,10 +65,6 @@ impl CloneDirectory {
         Self { path: self.path.with_extension("history") }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Opens the repository, or makes an empty one.
     pub(super) fn open(&self) -> Result<Repository, ReadError> {
         if self.path.join("HEAD").exists() {

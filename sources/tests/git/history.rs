@@ -1,0 +1,86 @@
+//! How a branch moved: force pushes, rewinds and long jumps.
+
+use invar_sources::{HistoryPolicy, NoticeKind};
+
+use super::*;
+
+fn policy(world: &World, history: HistoryPolicy) -> GitSource {
+    world.open(&SourceSettings { history, ..world.settings() })
+}
+
+fn kinds(snapshot: &Snapshot) -> Vec<NoticeKind> {
+    snapshot.notices.iter().map(|notice| notice.kind).collect()
+}
+
+#[tokio::test]
+async fn a_force_push_is_noticed_and_refused_where_that_is_asked_for() {
+    let Some(world) = world() else { return };
+    world.repository.commit("Root", &[("a.alloy", "root")]);
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let source = policy(&world, HistoryPolicy::Warn);
+    let first = changed(&source, None).await;
+    world.repository.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    let two = world.repository.commit("Two", &[("a.alloy", "two")]);
+
+    let strict = policy(&world, HistoryPolicy::FastForward);
+    let error = failed(&strict, Some(&first)).await;
+    assert_eq!(error.class, ErrorClass::Rejected(Rejection::History), "{error}");
+    assert!(error.message.contains("no longer contains"), "{error}");
+    strict.accept_history(&two);
+    assert_eq!(kinds(&changed(&strict, Some(&first)).await), [NoticeKind::HistoryRewritten]);
+
+    let second = changed(&source, Some(&first)).await;
+    assert_eq!(second.files["a.alloy"], "two");
+    assert_eq!(kinds(&second), [NoticeKind::HistoryRewritten]);
+    let careless = policy(&world, HistoryPolicy::Any);
+    assert_eq!(kinds(&changed(&careless, Some(&first)).await), []);
+}
+
+#[tokio::test]
+async fn a_rewind_is_told_from_a_rewrite() {
+    let Some(world) = world() else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    world.repository.commit("Two", &[("a.alloy", "two")]);
+    let source = policy(&world, HistoryPolicy::Warn);
+    let first = changed(&source, None).await;
+    world.repository.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    world.repository.git(&["push", "-q", "-f", "origin", "HEAD"]);
+    let second = changed(&source, Some(&first)).await;
+    assert_eq!(second.files["a.alloy"], "one");
+    assert_eq!(kinds(&second), [NoticeKind::Rewind]);
+}
+
+#[tokio::test]
+async fn many_commits_at_once_are_still_forward() {
+    let Some(world) = world() else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let source = policy(&world, HistoryPolicy::FastForward);
+    let first = changed(&source, None).await;
+    for number in 0..60 {
+        world.repository.git(&["commit", "-q", "--allow-empty", "-m", &number.to_string()]);
+    }
+    world.repository.commit("Two", &[("a.alloy", "two")]);
+    world.server.take_log();
+    let second = changed(&source, Some(&first)).await;
+    assert_eq!(second.files["a.alloy"], "two");
+    assert_eq!(kinds(&second), []);
+    let log = world.server.take_log();
+    assert!(log.iter().any(|request| request.says("deepen 200") && request.says("filter tree:0")));
+    assert!(!log.iter().any(|request| request.says("deepen 1000")));
+    assert_eq!(world.clones().len(), 1, "what was fetched to look back is gone");
+}
+
+#[tokio::test]
+async fn unrelated_history_in_a_local_repository() {
+    let Some(world) = world() else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let path = world.repository.path().to_str().unwrap().to_owned();
+    let source = world.with_git(|git| git.url = path);
+    let first = changed(&source, None).await;
+    world.repository.git(&["checkout", "-q", "--orphan", "fresh"]);
+    world.repository.git(&["branch", "-D", "-q", "main"]);
+    world.repository.git(&["branch", "-m", "main"]);
+    world.repository.commit("Two", &[("a.alloy", "two")]);
+    let second = changed(&source, Some(&first)).await;
+    assert_eq!(kinds(&second), [NoticeKind::HistoryRewritten]);
+}
