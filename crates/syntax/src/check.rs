@@ -6,12 +6,9 @@ use std::sync::Arc;
 
 use crate::arguments::{DecodeError, codes};
 use crate::ast::{Attribute, BinaryOp, Block, Body, Expr, ExprKind, Statement, UnaryOp};
-use crate::byte_size::ByteSize;
-use crate::convert::{ConvertError, FromValue, enum_error, number_from_value, text_from_value};
+use crate::compatibility::{fits, may_convert};
 use crate::diagnostic::nearest;
-use crate::duration::parse_duration;
-use crate::evaluate::{element_type, field_type, literal_value};
-use crate::expression_text::abbreviated_expression;
+use crate::evaluate::{element_type, field_type, literal_value, path_of};
 use crate::schema::{Field, FieldKind, Schema, Type};
 use crate::span::Span;
 use crate::stdlib;
@@ -302,26 +299,7 @@ impl Checker<'_> {
                 for argument in arguments {
                     self.expression(argument, &Type::Any, "the argument");
                 }
-                let path = path(callee);
-                match path.as_deref() {
-                    // With a secret among the arguments the result is one, so a text may turn out to be either.
-                    Some([first, ..]) if stdlib::lookup(first).is_some() => {
-                        match self.types.type_of(path.as_deref()?) {
-                            TypeLookup::Unknown => {
-                                let full: Vec<&str> = path.as_deref()?.to_vec();
-                                self.path_type(callee);
-                                Some(stdlib::result_type(&full.join("."))).filter(|result| {
-                                    !matches!(result, Type::Any | Type::String | Type::List(_))
-                                })
-                            }
-                            _ => None,
-                        }
-                    }
-                    _ => {
-                        self.type_of(callee);
-                        None
-                    }
-                }
+                self.call_type(callee)
             }
             ExprKind::Unary { op, operand } => {
                 self.type_of(operand);
@@ -341,6 +319,18 @@ impl Checker<'_> {
                 }
             }
         }
+    }
+
+    /// The type a call gives. Text and lists stay open: with a secret among the arguments they are secret.
+    fn call_type(&mut self, callee: &Expr) -> Option<Type> {
+        let names = path(callee);
+        let hidden = names.as_deref().is_none_or(|names| self.types.type_of(names) != TypeLookup::Unknown);
+        self.type_of(callee);
+        if hidden {
+            return None;
+        }
+        let result = stdlib::result_type(&names?.join("."));
+        (!matches!(result, Type::Any | Type::String | Type::List(_))).then_some(result)
     }
 
     fn path_type(&mut self, expr: &Expr) -> Option<Type> {
@@ -414,22 +404,7 @@ fn secret_help(got: &Type, wanted: &Type) -> Option<String> {
 
 /// The names of a chain `a.b.c`.
 fn path(expr: &Expr) -> Option<Vec<&str>> {
-    let mut names = Vec::new();
-    let mut current = expr;
-    loop {
-        match &current.kind {
-            ExprKind::Identifier(name) => {
-                names.push(&**name);
-                names.reverse();
-                return Some(names);
-            }
-            ExprKind::Access { value, name } => {
-                names.push(&*name.name);
-                current = value;
-            }
-            _ => return None,
-        }
-    }
+    path_of(expr).map(|names| names.into_iter().map(|(name, _)| name).collect())
 }
 
 /// The value of an expression made of nothing but literals.
@@ -450,85 +425,5 @@ fn constant(expr: &Expr) -> Option<Value> {
             .collect::<Option<Vec<_>>>()
             .map(Value::object),
         _ => None,
-    }
-}
-
-/// Whether a literal converts to the type.
-fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
-    let mismatch = || {
-        let subject = abbreviated_expression(value, 40);
-        Err(ConvertError::new(format!("should be {wanted}, got {} {subject}", value.describe())))
-    };
-    if matches!(value, Value::Null) {
-        return Ok(());
-    }
-    match wanted {
-        Type::Any => Ok(()),
-        Type::Null | Type::Function => mismatch(),
-        Type::Bool => bool::from_value(value).map(drop),
-        Type::Number | Type::Float => number_from_value(value).map(drop),
-        Type::Integer { minimum, maximum, .. } => {
-            let number = number_from_value(value)?;
-            match number.truncated() {
-                Some(wide) if (*minimum..=*maximum).contains(&wide) => Ok(()),
-                _ => {
-                    Err(ConvertError::new(format!("should be between {minimum} and {maximum}, got {number}")))
-                }
-            }
-        }
-        Type::String | Type::Secret | Type::OptionalSecret => text_from_value(value).map(drop),
-        Type::Duration => {
-            let text = text_from_value(value)?;
-            parse_duration(&text).map(drop).map_err(|error| {
-                ConvertError::new(format!("should be a duration such as \"1m30s\", got \"{text}\": {error}"))
-            })
-        }
-        Type::ByteSize => ByteSize::from_value(value).map(drop),
-        Type::Enum(names) => {
-            let text = text_from_value(value)?;
-            if names.contains(&&*text) { Ok(()) } else { Err(ConvertError::new(enum_error(&text, names))) }
-        }
-        // Some capsules have a text form; that is for their own conversion to say.
-        Type::Capsule(_) if matches!(value, Value::String(_)) => Ok(()),
-        Type::List(_) | Type::Map(_) | Type::Object(_) | Type::Capsule(_) => mismatch(),
-    }
-}
-
-/// Whether a value of the type `got` can convert to `wanted` at all.
-#[must_use]
-pub fn may_convert(got: &Type, wanted: &Type) -> bool {
-    let textual = |ty: &Type| {
-        matches!(
-            ty,
-            Type::String
-                | Type::Number
-                | Type::Integer { .. }
-                | Type::Float
-                | Type::Duration
-                | Type::ByteSize
-                | Type::Enum(_)
-        )
-    };
-    match (got, wanted) {
-        (Type::Any | Type::Null, _) | (_, Type::Any) => true,
-        (Type::List(got), Type::List(wanted)) | (Type::Map(got), Type::Map(wanted)) => {
-            may_convert(got, wanted)
-        }
-        (Type::Object(fields), Type::Map(wanted)) => fields.iter().all(|(_, got)| may_convert(got, wanted)),
-        (Type::Map(_) | Type::Object(_), Type::Object(_)) => true,
-        // Capsules convert to and from objects where their type says so, and some to one another.
-        (Type::Capsule(got), Type::Capsule(wanted)) => got == wanted,
-        (Type::Capsule(_), Type::Map(_) | Type::Object(_))
-        | (Type::Map(_) | Type::Object(_), Type::Capsule(_)) => true,
-        (Type::String, Type::Capsule(_)) => true,
-        (Type::Secret, Type::Secret | Type::OptionalSecret) => true,
-        (Type::OptionalSecret, wanted) => {
-            textual(wanted) || matches!(wanted, Type::Secret | Type::OptionalSecret)
-        }
-        (got, Type::Secret | Type::OptionalSecret) => textual(got),
-        // Bytes are a list of numbers until text is wanted.
-        (Type::List(element), wanted) if matches!(**element, Type::Integer { .. }) => textual(wanted),
-        (Type::Bool, Type::Bool) | (Type::Function, Type::Function) => true,
-        (got, wanted) => textual(got) && textual(wanted),
     }
 }

@@ -160,7 +160,7 @@ fn shortened(text: &str) -> &str {
 }
 
 /// The names of a chain `a.b.c`, outermost last; none if it does not begin with a name.
-fn path_of(expr: &Expr) -> Option<Vec<(&str, Span)>> {
+pub(crate) fn path_of(expr: &Expr) -> Option<Vec<(&str, Span)>> {
     let mut names = Vec::new();
     let mut current = expr;
     loop {

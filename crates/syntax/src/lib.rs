@@ -2,6 +2,7 @@
 
 pub mod ast;
 pub mod codes;
+pub mod compatibility;
 pub mod diagnostic;
 pub mod lexer;
 pub mod limits;
@@ -22,6 +23,7 @@ pub mod arguments;
 pub mod byte_size;
 pub mod check;
 pub mod convert;
+pub mod decoder;
 pub mod duration;
 pub mod evaluate;
 pub mod expression_text;
@@ -37,9 +39,8 @@ pub mod value;
 
 pub use arguments::{ArgumentEnum, Arguments, BlockEnum, DecodeError, Exports};
 pub use byte_size::ByteSize;
-pub use check::{
-    TypeLookup, TypeScope, check_block, check_body, check_body_at, check_expression, may_convert,
-};
+pub use check::{TypeLookup, TypeScope, check_block, check_body, check_body_at, check_expression};
+pub use compatibility::may_convert;
 pub use convert::{ConvertError, FromValue, ToValue};
 pub use evaluate::{
     EvalError, EvaluatedAttribute, EvaluatedBlock, EvaluatedBody, Reference, evaluate, evaluate_body,
