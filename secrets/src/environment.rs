@@ -6,9 +6,11 @@ use crate::error::SecretError;
 use crate::handle::SecretSnapshot;
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// Reads environment variables; the path is the variable's name.
 pub struct EnvironmentStore {
-    lookup: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    lookup: Box<Lookup>,
 }
 
 impl EnvironmentStore {

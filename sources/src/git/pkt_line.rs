@@ -40,7 +40,7 @@ impl PacketReader {
     ///
     /// # Errors
     /// [`FramingError`]; the stream is of no use after that.
-    pub fn next(&mut self) -> Result<Option<Packet>, FramingError> {
+    pub fn next_packet(&mut self) -> Result<Option<Packet>, FramingError> {
         let Some(digits) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let mut length = 0_usize;
         for digit in digits {
@@ -107,7 +107,7 @@ mod tests {
         let mut packets = Vec::new();
         for chunk in bytes.chunks(step.max(1)) {
             reader.push(chunk);
-            while let Some(packet) = reader.next()? {
+            while let Some(packet) = reader.next_packet()? {
                 packets.push(packet);
             }
         }

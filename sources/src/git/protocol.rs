@@ -82,7 +82,7 @@ fn packets(bytes: &[u8]) -> Result<Vec<Packet>, ProtocolError> {
     let mut reader = PacketReader::default();
     reader.push(bytes);
     let mut packets = Vec::new();
-    while let Some(packet) = reader.next()? {
+    while let Some(packet) = reader.next_packet()? {
         if let Packet::Data(content) = &packet {
             refusal(content)?;
         }
@@ -367,7 +367,7 @@ impl FetchReader {
     pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Bytes>, ProtocolError> {
         self.packets.push(chunk);
         let mut pack = Vec::new();
-        while let Some(packet) = self.packets.next()? {
+        while let Some(packet) = self.packets.next_packet()? {
             match packet {
                 Packet::Data(content) if self.finished => {
                     let _ = content;

@@ -137,22 +137,42 @@ fn a_refusal_is_passed_on() {
     assert_eq!(reader.push(b"0009\x03oops"), Err(ProtocolError::Refused("oops".to_owned())));
 }
 
+/// Object ids in an advertisement that was accepted are such.
+fn check_references(references: &[RemoteReference]) -> Result<(), TestCaseError> {
+    for reference in references {
+        prop_assert!(reference.object.is_empty() || is_object_id(&reference.object));
+        prop_assert!(reference.peeled.as_deref().is_none_or(is_object_id));
+    }
+    Ok(())
+}
+
+fn check_answers(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(advertisement) = parse_advertisement(bytes) {
+        check_references(&advertisement.references)?;
+    }
+    if let Ok(references) = parse_ls_refs(bytes) {
+        check_references(&references)?;
+    }
+    for version in [1, 2] {
+        let whole = FetchReader::new(version).push(bytes);
+        let mut reader = FetchReader::new(version);
+        let parts: Result<Vec<Vec<Bytes>>, ProtocolError> =
+            bytes.chunks(3).map(|chunk| reader.push(chunk)).collect();
+        prop_assert_eq!(whole.map(|pack| pack.concat()), parts.map(|parts| parts.concat().concat()));
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = parse_advertisement(&bytes);
-        let _ = parse_ls_refs(&bytes);
-        for version in [1, 2] {
-            let _ = FetchReader::new(version).push(&bytes);
-        }
+        check_answers(&bytes)?;
     }
 
     #[test]
-    fn any_lines_are_read_or_refused(lines in prop::collection::vec("[0-9a-f]{40} [ -~\0]{0,30}|[ -~]{0,60}", 0..8)) {
+    fn any_lines_are_read_or_refused(lines in prop::collection::vec("[0-9a-f]{40} [ -~\0]{0,30}|[ -~]{0,60}|packfile|\x01[a-z]{0,9}", 0..8)) {
         let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         lines.push("0000");
-        let bytes = message(&lines);
-        let _ = parse_advertisement(&bytes);
-        let _ = parse_ls_refs(&bytes);
+        check_answers(&message(&lines))?;
     }
 }
