@@ -226,6 +226,11 @@ impl Rollout {
         self.commands.closed().await;
     }
 
+    /// Completes when the reconciler has ended: after [`Self::shutdown`], or because it panicked.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RolloutError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| RolloutError::Stopped)?;

@@ -19,6 +19,8 @@ mod probation;
 mod reconciler;
 mod record;
 mod recover;
+#[cfg(test)]
+mod scripted;
 mod settings;
 mod state;
 mod status;

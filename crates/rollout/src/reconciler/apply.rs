@@ -27,17 +27,21 @@ impl<P: Pipeline> Reconciler<P> {
     pub(super) async fn try_apply(&mut self) {
         self.retry_rejected().await;
         let Some(desired) = &self.desired else { return };
+        let digest = desired.summary.digest.clone();
+        if self.control.hold.as_ref().is_some_and(|hold| hold.digest.as_ref() == Some(&digest)) {
+            self.lift_hold("the desired revision is the held one").await;
+        }
+        let Some(desired) = &self.desired else { return };
         if !matches!(desired.stage, Stage::Ready | Stage::Stopped(_)) || self.pending.is_some() {
             return;
         }
-        let digest = desired.summary.digest.clone();
         if self.running.as_ref().is_some_and(|running| running.digest == digest) {
             self.set_stage(Stage::Applied);
             self.rest_phase();
             return;
         }
         let good = self.control.last_known_good.as_ref().is_some_and(|good| good.digest == digest);
-        if let Some(reason) = self.gate(&digest, good).await {
+        if let Some(reason) = self.gate(&digest, good) {
             self.stop_at_gate(reason);
             return;
         }
@@ -53,6 +57,7 @@ impl<P: Pipeline> Reconciler<P> {
         }
         if good && self.watch.is_some() {
             self.return_to_superseded().await;
+            self.revision_advanced().await;
             return;
         }
         self.apply_desired().await;
@@ -71,7 +76,7 @@ impl<P: Pipeline> Reconciler<P> {
     }
 
     /// What keeps this content from being applied.
-    async fn gate(&mut self, digest: &str, good: bool) -> Option<Reason> {
+    fn gate(&self, digest: &str, good: bool) -> Option<Reason> {
         let reason = |kind: &str, message: String, until| Reason {
             stage: "apply".to_owned(),
             kind: kind.to_owned(),
@@ -81,12 +86,8 @@ impl<P: Pipeline> Reconciler<P> {
             until,
         };
         if let Some(hold) = &self.control.hold {
-            if hold.digest.as_deref() != Some(digest) {
-                let message = format!("held by {}: {}; lift it with `invar unhold`", hold.by, hold.reason);
-                return Some(reason("held", message, hold.until));
-            }
-            // What was held is what is wanted now.
-            self.lift_hold("the desired revision is the held one").await;
+            let message = format!("held by {}: {}; lift it with `invar unhold`", hold.by, hold.reason);
+            return Some(reason("held", message, hold.until));
         }
         if good {
             return None;

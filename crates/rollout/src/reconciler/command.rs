@@ -177,9 +177,8 @@ impl<P: Pipeline> Reconciler<P> {
             && running.digest == stored.record.digest
         {
             let generation = running.generation.unwrap_or_default();
-            let digest = Some(running.digest.clone());
             self.emit(EventKind::Held, None, format!("held by {by}: {reason}"));
-            self.control.hold = Some(Hold { by, reason, since: self.now(), until: None, digest });
+            self.control.hold = Some(Hold { by, reason, since: self.now(), until: None, digest: None });
             self.save(Step::Control).await;
             self.publish();
             drop(reply.send(Ok(generation)));

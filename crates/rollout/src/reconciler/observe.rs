@@ -209,7 +209,7 @@ impl<P: Pipeline> Reconciler<P> {
     }
 
     /// The desired revision may be what runs already.
-    async fn revision_advanced(&mut self) {
+    pub(super) async fn revision_advanced(&mut self) {
         let Some(desired) = &mut self.desired else { return };
         let Some(running) = &mut self.running else { return };
         if desired.summary.digest != running.digest

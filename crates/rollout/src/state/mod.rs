@@ -38,6 +38,8 @@ pub(crate) use control::{Condemnation, IntentMark, Pointer, ProbationMark, short
 pub use head::{Head, HeadError, decode_head, encode_head};
 use journal::Journal;
 pub use journal::decode_journal;
+#[cfg(test)]
+pub(crate) use manifest::sha256 as manifest_sha256;
 pub(crate) use manifest::{Manifest, StoredRevision};
 pub use note::PanicNote;
 pub use open::OpenError;
@@ -428,4 +430,14 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The newest control state on disk, read without a lock: for tests that look at what a dead process left.
+#[cfg(test)]
+pub(crate) fn newest_control(root: &Path) -> Option<Control> {
+    ["head-0", "head-1"]
+        .iter()
+        .filter_map(|name| decode_head(&fs::read(root.join(name)).ok()?).ok())
+        .max_by_key(|head| head.sequence)
+        .map(|head| head.control)
 }
