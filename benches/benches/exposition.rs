@@ -2,6 +2,8 @@
 //!
 //! The page has 2 000 series in lines of 112 bytes, as node_exporter and typical services have them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::hint::black_box;
