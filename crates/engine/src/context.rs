@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -62,6 +63,7 @@ pub(crate) struct Host {
     pub(crate) listeners: crate::listener::ListenerRegistry,
     pub(crate) resources: ResourceRegistry,
     pub(crate) services: Services,
+    pub(crate) restart_backoff: Duration,
 }
 
 /// Borrows listening sockets for a state and remembers which, so that the swap moves them in the same store.

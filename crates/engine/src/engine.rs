@@ -54,6 +54,8 @@ pub struct EngineOptions {
     pub drain_deadline: Duration,
     /// How long re-evaluations are gathered before they run.
     pub wave_interval: Duration,
+    /// The first wait before a task that ended early is started again; doubles up to 64 times that.
+    pub restart_backoff: Duration,
     /// The id of the last generation before this process; the first cut gets the next.
     pub last_generation: u64,
 }
@@ -170,6 +172,7 @@ impl EngineOptions {
             services: Services::new(),
             drain_deadline: Duration::from_secs(30),
             wave_interval: Duration::from_millis(100),
+            restart_backoff: Duration::from_secs(1),
             last_generation: 0,
         }
     }
@@ -282,6 +285,7 @@ impl Engine {
             listeners: ListenerRegistry::new(),
             resources: ResourceRegistry::new(),
             services: options.services.clone(),
+            restart_backoff: options.restart_backoff,
         });
         let shared = Arc::new(Shared {
             root: Arc::new(Root::new(Generation::empty(options.last_generation))),

@@ -127,7 +127,9 @@ pub(crate) fn decode_diagnostics(block: &BlockRef, errors: Vec<DecodeError>) -> 
     let mut diagnostics = Diagnostics::new();
     for error in errors {
         let diagnostic = with_help(Diagnostic::error(error.code, error.message), error.help);
-        diagnostics.push(block.label(diagnostic, error.span, ""));
+        // What is missing from an empty body has no place of its own.
+        let span = if error.span == Span::default() { block.header() } else { error.span };
+        diagnostics.push(block.label(diagnostic, span, ""));
     }
     diagnostics
 }

@@ -20,6 +20,8 @@ mod meters;
 mod prepare;
 mod runner;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod wave;
 mod writer;

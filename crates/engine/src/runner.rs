@@ -14,10 +14,6 @@ use crate::health::{Health, HealthState};
 use crate::instance::{CANCELLATION_GRACE, InstanceCell, abandon, panic_message};
 use crate::run::Phase;
 
-/// The first wait before a task that ended early is started again; doubles up to [`LONGEST_RESTART`].
-const FIRST_RESTART: Duration = Duration::from_secs(1);
-const LONGEST_RESTART: Duration = Duration::from_secs(60);
-
 /// How often in a row a task may end early before it is left alone.
 const RESTART_BUDGET: u32 = 10;
 
@@ -33,6 +29,7 @@ impl Shared {
         cell.release_drain_lease();
         cell.set_phase(Phase::Running);
         cell.mark_run();
+        cell.health().set_run(Health::healthy("started component"));
         let supervised = Arc::clone(cell);
         let supervision = cell.tasks().track_future(async move { supervise(&supervised).await });
         self.spawn(supervision);
@@ -157,7 +154,8 @@ async fn pause_before_restart(cell: &Arc<InstanceCell>, failures: u32, reason: &
     tracing::warn!(node = %cell.node(), reason, failures, "component ended early; starting it again");
     cell.health().set_run(Health::unhealthy(reason));
     cell.count_restart();
-    let backoff = FIRST_RESTART.saturating_mul(1 << (failures - 1).min(6)).min(LONGEST_RESTART);
+    let first = cell.environment().host.restart_backoff;
+    let backoff = first.saturating_mul(1 << (failures - 1).min(6));
     tokio::select! {
         () = tokio::time::sleep(backoff) => true,
         _ = phase.wait_for(draining) => false,

@@ -1,7 +1,7 @@
 //! The static check: everything that can be known wrong with a configuration without running anything. What `invar validate`
 //! prints, and the first thing the agent does with a candidate.
 
-use invar_syntax::check::{TypeLookup, TypeScope, check_body};
+use invar_syntax::check::{TypeLookup, TypeScope, check_body_at};
 use invar_syntax::diagnostic::{Diagnostics, nearest};
 use invar_syntax::evaluate::references;
 use invar_syntax::schema::{Stability, Type};
@@ -30,7 +30,7 @@ pub(crate) fn check(registry: &Registry, configuration: &Configuration, admissio
     };
     for node in &graph.nodes {
         let body = &node.block.get().body;
-        let errors = check_body(body, node.definition.arguments_schema(), &types);
+        let errors = check_body_at(body, node.definition.arguments_schema(), &types, node.block.header());
         if !errors.is_empty() {
             diagnostics.0.extend(decode_diagnostics(&node.block, errors).0);
         } else if !depends_on_host(node) {
@@ -44,7 +44,7 @@ pub(crate) fn check(registry: &Registry, configuration: &Configuration, admissio
         }
     }
     if let Some(block) = &graph.logging {
-        let errors = check_body(&block.get().body, &logging::schema(), &types);
+        let errors = check_body_at(&block.get().body, &logging::schema(), &types, block.header());
         diagnostics.0.extend(decode_diagnostics(block, errors).0);
     }
     diagnostics.sort();
