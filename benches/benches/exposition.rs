@@ -2,7 +2,8 @@
 //!
 //! The page has 2 000 series in lines of 112 bytes, as node_exporter and typical services have them.
 
-#![allow(clippy::unwrap_used)]
+// The groups that the macro makes are public and cannot be documented.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
