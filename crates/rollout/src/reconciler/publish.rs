@@ -155,9 +155,9 @@ impl<P: Pipeline> Reconciler<P> {
         if self.fault.is_some() {
             return self.fault.clone();
         }
-        match self.desired.as_ref().map(|desired| &desired.stage) {
-            Some(Stage::Stopped(reason) | Stage::Rejected { reason, .. }) => return Some(reason.clone()),
-            _ => {}
+        let stage = self.desired.as_ref().map(|desired| &desired.stage);
+        if let Some(Stage::Stopped(reason) | Stage::Rejected { reason, .. }) = stage {
+            return Some(reason.clone());
         }
         if let Some(unsaved) = &self.unsaved {
             return Some(plain("persist", "persist_failed", unsaved.error.clone()));

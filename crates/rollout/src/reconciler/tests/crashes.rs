@@ -76,7 +76,7 @@ fn check_next_start(directory: &Path, boot_id: &str, case: &str) {
     let resumes = mark.as_ref().is_some_and(|mark| mark.clean || mark.boot_id != boot_id || good.is_none());
     let expected = match &mark {
         Some(mark) if resumes => Some(mark.candidate.revision.clone()),
-        _ => good.clone(),
+        _ => good,
     };
     in_a_process(async {
         let start = Start {
