@@ -214,10 +214,10 @@ impl HttpServerBlock {
         let mut errors = Vec::new();
         let port = self.listen_port.unwrap_or(i64::from(DEFAULT_PORT));
         if u16::try_from(port).is_err() {
-            errors.push(("listen_port", format!("{port} is no port: use 0 to 65535")));
+            errors.push(("listen_port", format!("listen_port {port} is no port: use 0 to 65535")));
         }
         if self.conn_limit < 0 {
-            errors.push(("conn_limit", "cannot be negative".to_owned()));
+            errors.push(("conn_limit", "conn_limit cannot be negative".to_owned()));
         }
         errors
     }
@@ -310,7 +310,7 @@ impl ServerTlsBlock {
         match self.client_authentication() {
             Some(ClientAuthentication::None) if has_authorities && self.client_auth_type.is_empty() => errors.push((
                 "client_auth_type",
-                "must be set where client certificates have authorities, such as RequireAndVerifyClientCert".to_owned(),
+                "client_auth_type must be set where client certificates have authorities, such as RequireAndVerifyClientCert".to_owned(),
             )),
             Some(ClientAuthentication::VerifyIfGiven | ClientAuthentication::RequireAndVerify) if !has_authorities => {
                 errors.push(("client_ca_file", "client_ca or client_ca_file must be set to verify clients".to_owned()));
@@ -323,7 +323,7 @@ impl ServerTlsBlock {
             None => errors.push((
                 "client_auth_type",
                 format!(
-                    "unknown value {:?}: use NoClientCert, RequestClientCert, VerifyClientCertIfGiven or \
+                    "client_auth_type {:?} is unknown: use NoClientCert, RequestClientCert, VerifyClientCertIfGiven or \
                      RequireAndVerifyClientCert",
                     self.client_auth_type
                 ),
@@ -335,7 +335,7 @@ impl ServerTlsBlock {
         ) {
             errors.push((
                 "min_version",
-                format!("unknown value {:?}: use VersionTLS12 or VersionTLS13", self.min_version),
+                format!("min_version {:?} is unknown: use VersionTLS12 or VersionTLS13", self.min_version),
             ));
         }
         errors
@@ -381,6 +381,79 @@ impl<T: ToValue + Default> ToValue for Given<T> {
         match &self.0 {
             Some(given) => given.to_value(),
             None => T::default().to_value(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use invar_syntax::evaluate::evaluate_body;
+    use invar_syntax::parse_bytes;
+    use invar_syntax::scope::EmptyScope;
+
+    use super::*;
+
+    fn server(text: &str) -> Result<ServerArguments, String> {
+        let (file, _) = parse_bytes("test", text.as_bytes());
+        let body = evaluate_body(&file.unwrap().body, &EmptyScope).unwrap();
+        let mut errors = Vec::new();
+        ServerArguments::decode(&body, &mut errors)
+            .ok_or_else(|| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }
+
+    #[tokio::test]
+    async fn what_is_not_given_has_the_documented_defaults() {
+        for text in ["", "http { }", "http {\n  conn_limit = 0\n}"] {
+            let request = server(text).unwrap().listen_request(10).await.unwrap();
+            assert_eq!(request.address, ":8080", "{text}");
+            assert_eq!(request.read_timeout, Some(Duration::from_secs(30)));
+            assert_eq!(request.write_timeout, Some(Duration::from_secs(30)));
+            assert_eq!(request.idle_timeout, Some(Duration::from_secs(120)));
+            assert_eq!(
+                (request.connection_limit, request.body_limit, request.tls.is_none()),
+                (None, 10, true)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_given_holds_zeros_too() {
+        let text = "http {\n listen_address = \"::1\"\n listen_port = 0\n conn_limit = 7\n server_read_timeout = \"0s\"\n \
+                    server_idle_timeout = \"5s\"\n}";
+        let server = server(text).unwrap();
+        let request = server.listen_request(1).await.unwrap();
+        assert_eq!((request.address.as_str(), server.address().as_str()), ("[::1]:0", "[::1]:0"));
+        assert_eq!((request.read_timeout, request.idle_timeout), (None, Some(Duration::from_secs(5))));
+        assert_eq!(request.connection_limit, Some(7));
+    }
+
+    #[test]
+    fn unusable_settings_are_refused() {
+        for (text, part) in [
+            ("http {\n listen_port = 70000\n}", "listen_port"),
+            ("http {\n conn_limit = -1\n}", "conn_limit"),
+            ("http {\n tls { }\n}", "cert_file must be set"),
+            (
+                "http {\n tls {\n cert_file = \"c\"\n cert_pem = \"c\"\n key_file = \"k\"\n }\n}",
+                "at most one of cert_pem",
+            ),
+            (
+                "http {\n tls {\n cert_file = \"c\"\n key_file = \"k\"\n min_version = \"TLS12\"\n }\n}",
+                "min_version",
+            ),
+            (
+                "http {\n tls {\n cert_file = \"c\"\n key_file = \"k\"\n client_auth_type = \"RequireAndVerifyClientCert\"\n }\n}",
+                "client_ca",
+            ),
+            (
+                "http {\n tls {\n cert_file = \"c\"\n key_file = \"k\"\n client_ca = \"x\"\n }\n}",
+                "client_auth_type must be set",
+            ),
+        ] {
+            let error = server(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 }

@@ -178,3 +178,54 @@ impl ToValue for ActionArgument {
         Value::string(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use invar_syntax::evaluate::evaluate_body;
+    use invar_syntax::parse_bytes;
+    use invar_syntax::scope::EmptyScope;
+
+    use super::*;
+
+    fn rule(text: &str) -> Result<RelabelRuleBlock, String> {
+        let (file, _) = parse_bytes("test", text.as_bytes());
+        let body = evaluate_body(&file.unwrap().body, &EmptyScope).unwrap();
+        let mut errors = Vec::new();
+        RelabelRuleBlock::decode(&body, &mut errors)
+            .ok_or_else(|| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }
+
+    #[test]
+    fn rules_that_prometheus_refuses_are_refused() {
+        for (text, part) in [
+            ("", "target_label"),
+            ("action = \"hashmod\"\ntarget_label = \"a\"", "modulus"),
+            ("action = \"keep\"\nregex = \"(\"", "unclosed group"),
+            ("action = \"labeldrop\"\nregex = \"a\"\ntarget_label = \"b\"", "labeldrop"),
+            ("action = \"nonsense\"", "should be one of replace, keep"),
+        ] {
+            let error = rule(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn actions_are_read_in_any_case_and_shown_in_lower_case() {
+        let rule = rule("action = \"KeepEqual\"\nsource_labels = [\"a\"]\ntarget_label = \"b\"").unwrap();
+        assert_eq!(rule.action.0, RelabelAction::KeepEqual);
+        assert_eq!(rule.action.to_value(), Value::string("keepequal"));
+    }
+
+    #[test]
+    fn rules_are_equal_when_they_say_the_same() {
+        let compile = |text: &str| RelabelRules::compile(&[rule(text).unwrap()]).unwrap();
+        let keep = compile("action = \"keep\"\nregex = \"a\"");
+        assert_eq!(keep.to_value(), compile("action = \"keep\"\nregex = \"a\"").to_value());
+        assert_ne!(keep.to_value(), compile("action = \"keep\"\nregex = \"b\"").to_value());
+        assert_eq!(RelabelRules::from_value(&keep.to_value()).unwrap(), keep);
+        assert_eq!(RelabelRules::from_value(&Value::Null).unwrap(), RelabelRules::none());
+        assert!(RelabelRules::from_value(&Value::string("x")).is_err());
+    }
+}

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use invar_syntax::convert::{ConvertError, FromValue, ToValue, text_from_value};
+use invar_syntax::expression_text::value_to_expression;
 use invar_syntax::schema::Type;
 use invar_syntax::secret::OptionalSecret;
 use invar_syntax::value::{Capsule, CapsuleValue, Object, Value};
@@ -155,6 +156,11 @@ impl CapsuleValue for Target {
         Some(Self::to_object(self))
     }
 
+    /// The labels as an object is written.
+    fn display(&self) -> String {
+        value_to_expression(&Value::from(Self::to_object(self)))
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -213,4 +219,85 @@ fn write_text(text: &mut String, value: &Value) -> Result<(), ConvertError> {
         Value::Unknown(_) => return refused("not known yet"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use invar_syntax::evaluate;
+    use invar_syntax::parse_expression;
+    use invar_syntax::scope::MapScope;
+    use invar_syntax::secret::Secret;
+    use invar_syntax::source::Source;
+
+    use super::*;
+
+    fn value(text: &str) -> Value {
+        let source = Arc::new(Source::new("test", text));
+        let scope = MapScope::new()
+            .with("token", Value::Secret(Secret::new("hunter2")))
+            .with("open", Value::OptionalSecret(OptionalSecret::Plain("text".to_owned())))
+            .with("target", Target::from_iter([("a", "1"), ("b", "2")]).to_value());
+        evaluate(&parse_expression(source).unwrap(), &scope).unwrap()
+    }
+
+    fn labels(text: &str) -> Result<Vec<(String, String)>, String> {
+        let target = Target::from_value(&value(text)).map_err(|error| error.to_string())?;
+        Ok(target.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn objects_become_targets_with_their_values_as_text() {
+        let text = "{\"__address__\" = \"a:1\", n = 9090, f = 1.5, t = true, l = [1, \"x\"], o = {b = 2, a = 1}, s = open}";
+        let expected = [
+            ("__address__", "a:1"),
+            ("f", "1.5"),
+            ("l", "[1 x]"),
+            ("n", "9090"),
+            ("o", "map[a:1 b:2]"),
+            ("s", "text"),
+            ("t", "true"),
+        ];
+        assert_eq!(labels(text).unwrap(), pairs(&expected));
+        assert_eq!(labels("target").unwrap(), pairs(&[("a", "1"), ("b", "2")]));
+    }
+
+    #[test]
+    fn secrets_and_nulls_are_refused_with_the_labels_name() {
+        for (text, part) in [
+            ("{password = token}", ".password cannot be the value of a target's label: it is a secret"),
+            ("{a = [token]}", ".a[0]"),
+            ("{a = null}", "it is null"),
+            ("[1]", "array"),
+            ("\"text\"", "string"),
+        ] {
+            let error = labels(text).unwrap_err();
+            assert!(error.contains(part) && !error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_target_reads_like_an_object() {
+        assert_eq!(value("target.a"), Value::string("1"));
+        assert_eq!(value("target[\"b\"]"), Value::string("2"));
+        assert_eq!(value("target == target"), Value::Bool(true));
+    }
+
+    #[test]
+    fn equality_is_that_of_the_labels() {
+        let one = Target::from_iter([("b", "2"), ("a", "1")]);
+        let same = Target::from_iter([("a", "0"), ("a", "1"), ("b", "2")]);
+        assert_eq!(one, same);
+        assert!(targets_equal(&[one.clone()], &[same]));
+        assert!(!targets_equal(&[one.clone()], &[Target::from_iter([("a", "1")])]));
+        assert!(!targets_equal(&[one.clone()], &[one.clone(), one.clone()]));
+        assert_eq!(Target::from_labels(&one.to_labels()), one);
+        assert_eq!(Target::from_builder(&one.to_builder()), one);
+        assert_eq!((one.get("a"), one.get("c")), (Some("1"), None));
+    }
 }

@@ -281,7 +281,7 @@ impl AuthorizationBlock {
         } else if http::HeaderValue::from_str(scheme).is_err() {
             errors.push(("type", "holds characters that a header cannot carry".to_owned()));
         }
-        errors
+        named(errors)
     }
 
     pub(super) fn credentials(&self) -> SecretSource {
@@ -305,7 +305,7 @@ impl OAuth2Block {
         } else if let Err(message) = http_url(&self.token_url) {
             errors.push(("token_url", message));
         }
-        errors
+        named(errors)
     }
 
     pub(super) fn client_secret(&self) -> SecretSource {
@@ -330,7 +330,7 @@ impl ProxyArguments {
             errors.push(("proxy_connect_header", "needs proxy_url or proxy_from_environment".to_owned()));
         }
         errors.extend(check_headers("proxy_connect_header", &self.proxy_connect_header));
-        errors
+        named(errors)
     }
 }
 
@@ -353,7 +353,7 @@ impl TlsConfigBlock {
         if key && !certificate {
             errors.push(("cert_file", "cert_pem or cert_file is needed with a key".to_owned()));
         }
-        errors
+        named(errors)
     }
 }
 
@@ -484,6 +484,15 @@ pub fn http_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Puts the field before messages that do not name it: where the field is not given, an error points at its block.
+fn named(errors: FieldErrors) -> FieldErrors {
+    let name = |(field, message): (&'static str, String)| match message.contains(field) {
+        true => (field, message),
+        false => (field, format!("{field} {message}")),
+    };
+    errors.into_iter().map(name).collect()
+}
+
 fn exclusive(file_field: &'static str, text_field: &str, text_set: bool, file: &str) -> FieldErrors {
     if text_set && !file.is_empty() {
         return vec![(file_field, format!("at most one of {text_field} and {file_field} may be set"))];
@@ -517,12 +526,15 @@ fn check_headers(field: &'static str, headers: &BTreeMap<String, Vec<Secret>>) -
     let mut errors = Vec::new();
     for (name, values) in headers {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            errors.push((field, format!("{name:?} is no header name")));
+            errors.push((field, format!("{field}: {name:?} is no header name")));
         } else if field == "http_headers" && RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
-            errors.push((field, format!("the header {name:?} is set by the client itself")));
+            errors.push((field, format!("{field}: the header {name:?} is set by the client itself")));
         }
         if values.iter().any(|value| http::HeaderValue::from_str(value.expose()).is_err()) {
-            errors.push((field, format!("a value of {name:?} holds characters that a header cannot carry")));
+            errors.push((
+                field,
+                format!("{field}: a value of {name:?} holds characters that a header cannot carry"),
+            ));
         }
     }
     errors

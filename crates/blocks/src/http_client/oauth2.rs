@@ -8,11 +8,10 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method};
 use invar_syntax::secret::Secret;
 use parking_lot::Mutex;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::HttpClientError;
 use super::arguments::OAuth2Block;
@@ -265,7 +264,7 @@ fn encode_form(pairs: &[(String, String)]) -> String {
 }
 
 fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 fn failure(message: &str) -> HttpClientError {

@@ -196,7 +196,7 @@ impl Scan {
             let paths = match pattern.expand() {
                 Ok(paths) => paths,
                 Err(error) => {
-                    // The directory may come back: what its files held stays until they can be seen to be gone.
+                    // What its files held stays until they can be seen to be gone.
                     scan.problems.push(format!("{}: {error}", directory_of(&pattern.path).display()));
                     known.keys().filter(|path| pattern.matches(path)).cloned().collect()
                 }

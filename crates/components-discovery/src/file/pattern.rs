@@ -60,7 +60,13 @@ impl Pattern {
         let Some(element) = &self.element else { return Ok(vec![self.path.clone()]) };
         let directory = directory_of(&self.path);
         let mut paths = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            // As a pattern without matches.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(paths),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
             let name = entry?.file_name();
             if name.to_str().is_some_and(|name| matches(element, name)) {
                 // The path as the pattern was written: with no directory where it had none.
