@@ -277,9 +277,7 @@ impl InstanceCell {
                 return Some(Flow::new(lease, slot));
             }
             // Neither: it was just unparked, which releases the drain lease after the store; or it has been stopped.
-            if self.root.current().slot_with(self).is_none() {
-                return None;
-            }
+            self.root.current().slot_with(self)?;
         }
     }
 
