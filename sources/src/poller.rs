@@ -484,11 +484,16 @@ async fn sleep(delay: Option<Duration>) {
     }
 }
 
+/// Hints come in bursts; one poll answers all of a burst.
+const HINT_DEBOUNCE: Duration = Duration::from_millis(100);
+
 /// Waits until the source hints at a change; for ever once it will not any more.
 async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
     if let Some(receiver) = hints
         && receiver.changed().await.is_ok()
     {
+        tokio::time::sleep(HINT_DEBOUNCE).await;
+        receiver.mark_unchanged();
         return;
     }
     std::future::pending().await

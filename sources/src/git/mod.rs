@@ -573,7 +573,8 @@ fn open_wire(
             if settings.auth.is_some() || settings.tls.is_some() || settings.proxy.is_some() {
                 return Err(Failure::stalled("a repository on this host needs no `auth`, `tls` or `proxy`"));
             }
-            Ok((Wire::Local(LocalWire { url: url.to_owned() }), None))
+            // Sources of one repository share a clone; as its own host they take turns in it.
+            Ok((Wire::Local(LocalWire { url: url.to_owned() }), Some(url.to_owned())))
         }
         Some(other) => Err(Failure::stalled(format!("`git.url` has the unknown scheme `{other}`"))
             .with_help("there are https://, http://, file:// and paths")),
