@@ -293,9 +293,10 @@ mod tests {
         let one = Target::from_iter([("b", "2"), ("a", "1")]);
         let same = Target::from_iter([("a", "0"), ("a", "1"), ("b", "2")]);
         assert_eq!(one, same);
-        assert!(targets_equal(&[one.clone()], &[same]));
-        assert!(!targets_equal(&[one.clone()], &[Target::from_iter([("a", "1")])]));
-        assert!(!targets_equal(&[one.clone()], &[one.clone(), one.clone()]));
+        let list = [one.clone()];
+        assert!(targets_equal(&list, &[same]));
+        assert!(!targets_equal(&list, &[Target::from_iter([("a", "1")])]));
+        assert!(!targets_equal(&list, &[one.clone(), one.clone()]));
         assert_eq!(Target::from_labels(&one.to_labels()), one);
         assert_eq!(Target::from_builder(&one.to_builder()), one);
         assert_eq!((one.get("a"), one.get("c")), (Some("1"), None));

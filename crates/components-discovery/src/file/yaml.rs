@@ -13,8 +13,8 @@ const MAX_DEPTH: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     Scalar { text: String, plain: bool },
-    Sequence(Vec<Node>),
-    Mapping(Vec<(String, Node)>),
+    Sequence(Vec<Self>),
+    Mapping(Vec<(String, Self)>),
 }
 
 impl Node {
