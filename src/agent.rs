@@ -165,6 +165,11 @@ impl Agent {
                     // Not waited for: a second signal, or the end, must be heard meanwhile. It ends with its deadline.
                     tokio::spawn(async move { rollout.reconcile(&[], Duration::from_secs(300)).await });
                 }
+                () = self.rollout.ended() => {
+                    // A defect of ours. A fresh process starts from disk; this one could only go on deaf.
+                    tracing::error!("the reconciler ended by itself");
+                    return;
+                }
                 _ = watchdog.tick() => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
             }
         }

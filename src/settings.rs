@@ -11,43 +11,43 @@ use serde::Deserialize;
 /// Everything that is settled before the agent starts.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Who this agent is.
-    pub agent: AgentSettings,
+    pub(crate) agent: AgentSettings,
     /// The HTTP API.
-    pub server: ServerSettings,
+    pub(crate) server: ServerSettings,
     /// Where state is kept.
-    pub state: StateSettings,
+    pub(crate) state: StateSettings,
     /// Where configuration comes from, in order.
-    pub source: Vec<SourceSettings>,
+    pub(crate) source: Vec<SourceSettings>,
     /// When and how a candidate is applied.
-    pub rollout: RolloutSettings,
+    pub(crate) rollout: RolloutSettings,
     /// Ceilings.
-    pub limits: LimitSettings,
+    pub(crate) limits: LimitSettings,
     /// What pipelines may use.
-    pub features: FeatureSettings,
+    pub(crate) features: FeatureSettings,
 }
 
 /// `[agent]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AgentSettings {
+pub(crate) struct AgentSettings {
     /// Name of the agent; the host name by default.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Environment, such as `production`.
-    pub environment: String,
+    pub(crate) environment: String,
     /// Free labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// `[server]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ServerSettings {
+pub(crate) struct ServerSettings {
     /// Address the HTTP API listens on.
-    pub listen: String,
+    pub(crate) listen: String,
     /// Address under which components reach each other in process, never on the network.
-    pub memory_address: String,
+    pub(crate) memory_address: String,
 }
 
 impl Default for ServerSettings {
@@ -59,13 +59,13 @@ impl Default for ServerSettings {
 /// `[limits]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LimitSettings {
+pub(crate) struct LimitSettings {
     /// Size of the write-ahead log of one component, in bytes.
     #[serde(deserialize_with = "size_text")]
-    pub log: u64,
+    pub(crate) log: u64,
     /// Memory of the process, in bytes, for the memory rule of probation where no cgroup says it.
     #[serde(deserialize_with = "optional_size_text")]
-    pub memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
 }
 
 impl Default for LimitSettings {
@@ -77,11 +77,11 @@ impl Default for LimitSettings {
 /// `[features]`: Alloy's flags of the same meaning, as settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct FeatureSettings {
+pub(crate) struct FeatureSettings {
     /// Least stability a component may have: `experimental`, `public-preview` or `generally-available`.
-    pub stability: String,
+    pub(crate) stability: String,
     /// Whether community components may be used.
-    pub community_components: bool,
+    pub(crate) community_components: bool,
 }
 
 impl Default for FeatureSettings {
@@ -92,7 +92,7 @@ impl Default for FeatureSettings {
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub enum SettingsError {
+pub(crate) enum SettingsError {
     /// The file cannot be read.
     #[error("{}: {source}", .path.display())]
     Read {
@@ -123,7 +123,7 @@ impl Settings {
     ///
     /// # Errors
     /// The file cannot be read, is not TOML, has an unknown key or a value that does not fit.
-    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+    pub(crate) fn read(path: &Path) -> miette::Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| SettingsError::Read { path: path.to_path_buf(), source })?;
         Self::parse(&path.display().to_string(), &text)
@@ -133,8 +133,8 @@ impl Settings {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
-        toml::from_str(text).map_err(|error| {
+    pub(crate) fn parse(name: &str, text: &str) -> miette::Result<Self> {
+        let settings = toml::from_str(text).map_err(|error: toml::de::Error| {
             let message = error.message().to_owned();
             // The whole line may hold a credential: only the key at fault is shown, so what is quoted is cut there.
             SettingsError::Invalid {
@@ -143,12 +143,13 @@ impl Settings {
                 text: miette::NamedSource::new(name, without_values(text)).with_language("TOML"),
                 message,
             }
-        })
+        })?;
+        Ok(settings)
     }
 
     /// The agent's name: as set, else the host's.
     #[must_use]
-    pub fn agent_name(&self) -> String {
+    pub(crate) fn agent_name(&self) -> String {
         self.agent.name.clone().unwrap_or_else(|| {
             rustix::system::uname().nodename().to_str().map_or_else(|_| "localhost".to_owned(), str::to_owned)
         })
@@ -204,7 +205,7 @@ fn without_values(text: &str) -> String {
 ///
 /// # Errors
 /// A sentence that shows the accepted form.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim() {

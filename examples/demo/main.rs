@@ -3,7 +3,6 @@
 //! every step, and exits 1 at the first one that is not as it should be. It needs `git` and nothing else; where
 //! Prometheus is installed, that is the receiver.
 
-mod prometheus;
 mod stage;
 mod story;
 

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use invar_integration::{Agent, AgentOptions, Outcome, Receiver, Repository};
+use invar_integration::{Agent, AgentOptions, Outcome, Prometheus, Receiver, Repository};
 
 use crate::Arguments;
-use crate::prometheus::Prometheus;
 
 /// The receiver's endpoint that works, and the one that answers 500.
 pub(crate) const GOOD: &str = "good";
@@ -32,9 +31,13 @@ impl Stage {
         let receiver = Receiver::start()?;
         receiver.answer(BROKEN, Some(500));
         // The story counts samples, which it can do only where it holds them itself.
-        let prometheus =
-            if arguments.auto || arguments.builtin_receiver { None } else { Prometheus::start(&directory) };
-        let good = prometheus.as_ref().map_or_else(|| receiver.url(GOOD), Prometheus::url);
+        let prometheus = match Prometheus::installed() {
+            Some(binary) if !arguments.auto && !arguments.builtin_receiver => {
+                Some(Prometheus::start(&binary, &directory, "scrape_configs: []\n", &[])?)
+            }
+            _ => None,
+        };
+        let good = prometheus.as_ref().map_or_else(|| receiver.url(GOOD), Prometheus::write_url);
         let repository = Repository::create(&directory)?;
         repository.write("base/metrics.alloy", include_str!("../fleet/base/metrics.alloy"))?;
         let environment = include_str!("../fleet/environments/demo/receiver.alloy");
@@ -66,7 +69,10 @@ impl Stage {
 
     /// The page on which a person sees what arrives.
     pub(crate) fn receiver_page(&self) -> String {
-        self.prometheus.as_ref().map_or_else(|| self.receiver.page(), Prometheus::page)
+        match &self.prometheus {
+            Some(prometheus) => format!("http://{}/graph?g0.expr=up", prometheus.address()),
+            None => self.receiver.page(),
+        }
     }
 
     pub(crate) fn strike(mut self) {

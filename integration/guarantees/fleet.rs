@@ -3,7 +3,7 @@
 //! the test.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use invar_integration::{Agent, AgentOptions, GitServer, Receiver, Repository, Target};
@@ -43,7 +43,7 @@ pub(crate) struct Fleet {
     pub(crate) git: GitServer,
     pub(crate) receiver: Receiver,
     pub(crate) target: Target,
-    _directory: TempDir,
+    _directory: Option<TempDir>,
 }
 
 impl Fleet {
@@ -55,11 +55,21 @@ impl Fleet {
     /// As [`Self::start`], with settings of the test's own.
     pub(crate) fn planned(plan: Plan, pipeline: impl FnOnce(&Receiver, &Target) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let fleet = Self::planned_in(directory.path(), plan, pipeline);
+        Self { _directory: Some(directory), ..fleet }
+    }
+
+    /// As [`Self::planned`], in a folder that the test takes care of.
+    pub(crate) fn planned_in(
+        directory: &Path,
+        plan: Plan,
+        pipeline: impl FnOnce(&Receiver, &Target) -> String,
+    ) -> Self {
         let receiver = Receiver::start().unwrap();
         let target = Target::start("steady 1\n").unwrap();
         target.number("numbered_total");
-        let repository = Repository::create(directory.path()).unwrap();
-        let git = GitServer::start(directory.path()).unwrap();
+        let repository = Repository::create(directory).unwrap();
+        let git = GitServer::start(directory).unwrap();
         let head = repository.push_file("main.alloy", pipeline(&receiver, &target), "begin").unwrap();
         let mut settings = format!(
             "[[source]]\nname = \"fleet\"\ngit = {{ url = \"{}\", branch = \"main\" }}\ninterval = \"1s\"\n\n",
@@ -72,12 +82,12 @@ impl Fleet {
         );
         let agent = Agent::start(AgentOptions {
             binary: binary(),
-            directory: directory.path().to_path_buf(),
+            directory: directory.to_path_buf(),
             settings,
             environment: Vec::new(),
         })
         .unwrap();
-        let fleet = Self { agent, repository, git, receiver, target, _directory: directory };
+        let fleet = Self { agent, repository, git, receiver, target, _directory: None };
         fleet.agent.wait("the first commit runs", SOON, |status| runs(status, &head)).unwrap();
         fleet
     }
@@ -124,15 +134,27 @@ impl Fleet {
 
     /// Waits until every number from the first that arrived up to the newest scrape of now has arrived.
     pub(crate) fn nothing_missing(&self, endpoint: &str) {
+        self.nothing_missing_at(&[endpoint]);
+    }
+
+    /// As [`Self::nothing_missing`], at several endpoints together.
+    pub(crate) fn nothing_missing_at(&self, endpoints: &[&str]) {
         let upto = self.target.scrapes();
+        let arrived = || {
+            let mut numbers: Vec<u64> =
+                endpoints.iter().flat_map(|endpoint| self.numbers(endpoint)).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers
+        };
         let whole = || {
-            let numbers = self.numbers(endpoint);
+            let numbers = arrived();
             let last = *numbers.last()?;
             (last >= upto && missing(&numbers).is_empty()).then_some(())
         };
         invar_integration::wait_for("every sample up to now to arrive", SOON, whole)
             .map_err(|problem| {
-                let numbers = self.numbers(endpoint);
+                let numbers = arrived();
                 format!(
                     "{problem}; upto {upto}, arrived {}, last {:?}, missing {:?}\n{}",
                     numbers.len(),
@@ -171,9 +193,9 @@ pub(crate) fn committed(status: &Value, commit: &str) -> bool {
 
 /// Whether this commit's content is quarantined.
 pub(crate) fn quarantined(status: &Value, commit: &str) -> bool {
-    status["quarantined"].as_array().is_some_and(|entries| {
-        entries.iter().any(|entry| entry["revisions"].to_string().contains(commit))
-    })
+    status["quarantined"]
+        .as_array()
+        .is_some_and(|entries| entries.iter().any(|entry| entry["revisions"].to_string().contains(commit)))
 }
 
 /// A scrape of the target that feeds one endpoint of a remote write: the pipeline most tests begin with.

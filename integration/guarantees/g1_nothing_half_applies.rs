@@ -34,7 +34,10 @@ fn refused(fleet: &Fleet, what: &str, broken: impl AsRef<[u8]>, expected: &Refus
         expected.says
     );
     if let Some(line) = expected.line {
-        assert!(reason["file"].as_str().is_some_and(|file| file.ends_with("main.alloy")), "{what}: {reason:#}");
+        assert!(
+            reason["file"].as_str().is_some_and(|file| file.ends_with("main.alloy")),
+            "{what}: {reason:#}"
+        );
         assert_eq!(reason["line"], Value::from(line), "{what}: {reason:#}");
     }
     assert!(!runs(&status, &head), "{what}: {status:#}");
@@ -78,7 +81,9 @@ fn a_push_that_fails_at_any_stage_changes_nothing() {
     refused(
         &fleet,
         "a cycle",
-        with("discovery.relabel \"x\" {\n\ttargets = discovery.relabel.y.output\n}\ndiscovery.relabel \"y\" {\n\ttargets = discovery.relabel.x.output\n}\n"),
+        with(
+            "discovery.relabel \"x\" {\n\ttargets = discovery.relabel.y.output\n}\ndiscovery.relabel \"y\" {\n\ttargets = discovery.relabel.x.output\n}\n",
+        ),
         &Refusal { stage: validate, says: "cycle", line: Some(next) },
     );
     let at_preparation = &["prepare"][..];
@@ -91,7 +96,9 @@ fn a_push_that_fails_at_any_stage_changes_nothing() {
     refused(
         &fleet,
         "a port that is taken",
-        with(&format!("prometheus.receive_http \"in\" {{\n\tforward_to = []\n\thttp {{\n\t\tlisten_address = \"127.0.0.1\"\n\t\tlisten_port = {port}\n\t}}\n}}\n")),
+        with(&format!(
+            "prometheus.receive_http \"in\" {{\n\tforward_to = []\n\thttp {{\n\t\tlisten_address = \"127.0.0.1\"\n\t\tlisten_port = {port}\n\t}}\n}}\n"
+        )),
         &Refusal { stage: at_preparation, says: "in use", line: Some(next) },
     );
     refused(

@@ -11,7 +11,8 @@ use crate::fleet::{binary, missing, scrape, write_to};
 
 /// Two relabelling steps that stamp the same mark: a batch that saw two generations would carry two marks.
 fn stamped(receiver: &Receiver, target: &Target, mark: usize) -> String {
-    let scrape = scrape(target, "100ms").replace("prometheus.remote_write.out.receiver", "prometheus.relabel.first.receiver");
+    let scrape = scrape(target, "100ms")
+        .replace("prometheus.remote_write.out.receiver", "prometheus.relabel.first.receiver");
     let step = |name: &str, next: &str, label: &str| {
         format!(
             "\nprometheus.relabel \"{name}\" {{\n\tforward_to = [{next}]\n\n\trule {{\n\t\ttarget_label = \"{label}\"\n\t\treplacement  = \"{mark}\"\n\t}}\n}}\n"
@@ -75,11 +76,15 @@ fn five_hundred_swaps_under_load_lose_nothing_and_no_batch_sees_two_generations(
     let upto = target.scrapes();
     let numbers = || {
         let all = receiver.samples_with_duplicates("a", &[("__name__", "numbered_total")]);
-        let mut numbers: Vec<u64> = all.into_iter().filter(|value| value.is_finite()).map(|value| value as u64).collect();
+        let mut numbers: Vec<u64> =
+            all.into_iter().filter(|value| value.is_finite()).map(|value| value as u64).collect();
         numbers.sort_unstable();
         numbers
     };
-    invar_integration::wait_for("every sample to arrive", soon, || numbers().last().is_some_and(|last| *last >= upto).then_some(())).unwrap();
+    invar_integration::wait_for("every sample to arrive", soon, || {
+        numbers().last().is_some_and(|last| *last >= upto).then_some(())
+    })
+    .unwrap();
     let mut arrived = numbers();
     let before = arrived.len();
     arrived.dedup();
@@ -92,7 +97,8 @@ fn five_hundred_swaps_under_load_lose_nothing_and_no_batch_sees_two_generations(
 
 #[test]
 fn a_receiver_that_is_down_and_an_agent_that_is_restarted_meanwhile_lose_nothing() {
-    let mut fleet = crate::fleet::Fleet::start(|receiver, target| crate::fleet::scrape_to(receiver, target, "a"));
+    let mut fleet =
+        crate::fleet::Fleet::start(|receiver, target| crate::fleet::scrape_to(receiver, target, "a"));
     let head = fleet.repository.head().unwrap();
     fleet.committed(&head);
     fleet.receiver.answer("a", Some(503));

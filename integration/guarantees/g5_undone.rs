@@ -3,7 +3,9 @@
 
 use serde_json::Value;
 
-use crate::fleet::{Fleet, Plan, SOON, VERDICT, committed, desires, quarantined, runs, scrape, scrape_to, write_to};
+use crate::fleet::{
+    Fleet, Plan, SOON, VERDICT, committed, desires, quarantined, runs, scrape, scrape_to, write_to,
+};
 
 /// After an undoing: the bad commit is named everywhere it should be, is not tried again, and data flows.
 fn stays_undone(fleet: &Fleet, good: &str, bad: &str) {
@@ -17,10 +19,7 @@ fn stays_undone(fleet: &Fleet, good: &str, bad: &str) {
     let polled = status["sources"][0]["checked"].clone();
     for _ in 0..3 {
         let last = fleet.agent.status().unwrap()["sources"][0]["checked"].clone();
-        fleet
-            .agent
-            .wait("another poll", SOON, |status| status["sources"][0]["checked"] != last)
-            .unwrap();
+        fleet.agent.wait("another poll", SOON, |status| status["sources"][0]["checked"] != last).unwrap();
     }
     let status = fleet.agent.status().unwrap();
     assert_ne!(status["sources"][0]["checked"], polled);
@@ -38,7 +37,8 @@ fn begin() -> (Fleet, String) {
 fn an_endpoint_that_answers_500_is_undone_and_nothing_is_lost() {
     let (fleet, good) = begin();
     fleet.receiver.answer("broken", Some(500));
-    let bad = fleet.push_and_run(scrape_to(&fleet.receiver, &fleet.target, "broken"), "point at a broken endpoint");
+    let bad =
+        fleet.push_and_run(scrape_to(&fleet.receiver, &fleet.target, "broken"), "point at a broken endpoint");
     let status = fleet.undone(&bad);
     assert!(status["rollback_count"].as_u64().is_some_and(|count| count == 1), "{status:#}");
     stays_undone(&fleet, &good, &bad);
@@ -106,8 +106,14 @@ fn a_revision_that_kills_the_process_is_undone_at_the_next_start() {
 fn what_befalls_unchanged_components_too_is_not_blamed_on_the_commit() {
     let both = |receiver: &invar_integration::Receiver, target: &invar_integration::Target, label: &str| {
         let second = write_to(receiver, "other").replace("\"out\"", "\"other\"");
-        let first = write_to(receiver, "a").replace("\tendpoint {", &format!("\texternal_labels = {{release = \"{label}\"}}\n\n\tendpoint {{"));
-        let scrape = scrape(target, "500ms").replace("[prometheus.remote_write.out.receiver]", "[prometheus.remote_write.out.receiver, prometheus.remote_write.other.receiver]");
+        let first = write_to(receiver, "a").replace(
+            "\tendpoint {",
+            &format!("\texternal_labels = {{release = \"{label}\"}}\n\n\tendpoint {{"),
+        );
+        let scrape = scrape(target, "500ms").replace(
+            "[prometheus.remote_write.out.receiver]",
+            "[prometheus.remote_write.out.receiver, prometheus.remote_write.other.receiver]",
+        );
         format!("{scrape}{first}{second}")
     };
     let fleet = Fleet::start(|receiver, target| both(receiver, target, "one"));

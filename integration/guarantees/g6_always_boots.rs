@@ -22,7 +22,9 @@ enum Then {
 
 /// Kills the agent at `point` while it applies a change of endpoint, starts it again, and checks what it makes of it.
 fn killed_at(point: &str, then: Then) {
-    let mut fleet = Fleet::planned(Plan { probation: 4, ..Plan::default() }, |receiver, target| scrape_to(receiver, target, "a"));
+    let mut fleet = Fleet::planned(Plan { probation: 4, ..Plan::default() }, |receiver, target| {
+        scrape_to(receiver, target, "a")
+    });
     let good = fleet.repository.head().unwrap();
     fleet.committed(&good);
     // The points are counted from the start of the process; a start of its own makes the next one the first.
@@ -30,7 +32,10 @@ fn killed_at(point: &str, then: Then) {
     fleet.agent.launch_with(&[("INVAR_CRASH_AT", point)]).unwrap();
     fleet.agent.wait("it runs again", SOON, |status| runs(status, &good)).unwrap();
     let candidate = fleet.push(scrape_to(&fleet.receiver, &fleet.target, "b"), "another endpoint");
-    fleet.agent.exit(VERDICT).unwrap_or_else(|problem| panic!("{point} was not reached: {problem}\n{}", fleet.agent.log()));
+    fleet
+        .agent
+        .exit(VERDICT)
+        .unwrap_or_else(|problem| panic!("{point} was not reached: {problem}\n{}", fleet.agent.log()));
 
     // With the server gone there is nothing but the disk to go by.
     fleet.git.stop_answering();
@@ -95,7 +100,9 @@ fn killed_after_the_verdict() {
 
 #[test]
 fn stopped_in_probation_it_resumes_the_candidate() {
-    let mut fleet = Fleet::planned(Plan { probation: 8, ..Plan::default() }, |receiver, target| scrape_to(receiver, target, "a"));
+    let mut fleet = Fleet::planned(Plan { probation: 8, ..Plan::default() }, |receiver, target| {
+        scrape_to(receiver, target, "a")
+    });
     let good = fleet.repository.head().unwrap();
     fleet.committed(&good);
     let candidate = fleet.push_and_run(scrape_to(&fleet.receiver, &fleet.target, "b"), "another endpoint");
@@ -116,13 +123,19 @@ fn a_candidate_that_is_rolled_back_or_superseded_loses_no_sample() {
     fleet.receiver.answer("broken", Some(500));
     // Superseded: the endpoint, the labels and the credentials change before any of it is judged.
     fleet.push_and_run(scrape_to(&fleet.receiver, &fleet.target, "broken"), "broken");
-    let labelled = |text: String| text.replace("\tendpoint {", "\texternal_labels = {zone = \"z\"}\n\n\tendpoint {");
+    let labelled =
+        |text: String| text.replace("\tendpoint {", "\texternal_labels = {zone = \"z\"}\n\n\tendpoint {");
     fleet.push_and_run(labelled(scrape_to(&fleet.receiver, &fleet.target, "broken")), "broken, with labels");
     let authorized = |text: String| {
-        text.replace("\t\tqueue_config {", "\t\tbasic_auth {\n\t\t\tusername = \"u\"\n\t\t\tpassword = \"p\"\n\t\t}\n\n\t\tqueue_config {")
+        text.replace(
+            "\t\tqueue_config {",
+            "\t\tbasic_auth {\n\t\t\tusername = \"u\"\n\t\t\tpassword = \"p\"\n\t\t}\n\n\t\tqueue_config {",
+        )
     };
-    let bad = fleet
-        .push_and_run(authorized(labelled(scrape_to(&fleet.receiver, &fleet.target, "broken"))), "broken, with both");
+    let bad = fleet.push_and_run(
+        authorized(labelled(scrape_to(&fleet.receiver, &fleet.target, "broken"))),
+        "broken, with both",
+    );
     fleet.undone(&bad);
     fleet.nothing_missing("a");
 }
@@ -173,7 +186,8 @@ fn torn_heads_fall_back_to_what_was_committed() {
         fleet.agent.kill();
         fleet.git.stop_answering();
         for name in torn {
-            let head = fs::File::options().write(true).open(fleet.agent.state_directory().join(name)).unwrap();
+            let head =
+                fs::File::options().write(true).open(fleet.agent.state_directory().join(name)).unwrap();
             // A write that was cut in the middle of a sector.
             head.write_all_at(&[0xff; 300], 40).unwrap();
         }
@@ -188,7 +202,8 @@ fn a_torn_journal_and_a_rotten_blob_cost_history_not_the_boot() {
     let mut fleet = Fleet::start(|receiver, target| scrape_to(receiver, target, "a"));
     let first = fleet.repository.head().unwrap();
     fleet.committed(&first);
-    let second = fleet.push_and_run(scrape_to(&fleet.receiver, &fleet.target, "a").replace("500ms", "400ms"), "second");
+    let second = fleet
+        .push_and_run(scrape_to(&fleet.receiver, &fleet.target, "a").replace("500ms", "400ms"), "second");
     fleet.committed(&second);
     fleet.agent.kill();
     fleet.git.stop_answering();
@@ -266,7 +281,10 @@ fn full_disk(mount: &std::path::Path) {
     assert!(runs(&status, &good), "{status:#}");
     assert_eq!(fleet.agent.instance("prometheus.remote_write.out").unwrap(), write_before);
     fs::remove_file(mount.join("filler")).unwrap();
-    fleet.agent.wait("there is room again, and it applies", VERDICT, |status| runs(status, &candidate)).unwrap();
+    fleet
+        .agent
+        .wait("there is room again, and it applies", VERDICT, |status| runs(status, &candidate))
+        .unwrap();
     fleet.nothing_missing("a");
 }
 
@@ -282,7 +300,10 @@ fn nothing_to_run_is_no_reason_to_end() {
     assert_eq!(fleet.agent.text("/-/healthy").unwrap().0, 200);
     assert!(fleet.agent.is_running());
     fleet.git.answer_again();
-    fleet.agent.wait("it runs what it can reach now", VERDICT, |status| !status["running"].is_null()).unwrap();
+    fleet
+        .agent
+        .wait("it runs what it can reach now", VERDICT, |status| !status["running"].is_null())
+        .unwrap();
     assert_eq!(fleet.agent.text("/-/ready").unwrap().0, 200);
 }
 
@@ -294,13 +315,18 @@ fn credentials_of_an_endpoint_change_without_a_loss() {
     let authorized = format!(
         "{}\n{}",
         crate::fleet::scrape(&fleet.target, "500ms"),
-        write_to(&fleet.receiver, "a")
-            .replace("\t\tqueue_config {", "\t\tauthorization {\n\t\t\tcredentials = \"first\"\n\t\t}\n\n\t\tqueue_config {")
+        write_to(&fleet.receiver, "a").replace(
+            "\t\tqueue_config {",
+            "\t\tauthorization {\n\t\t\tcredentials = \"first\"\n\t\t}\n\n\t\tqueue_config {"
+        )
     );
     let head = fleet.push_and_run(&authorized, "authorize");
     // Killed in the middle of its probation: the same host, so it is the candidate that is held to account.
     fleet.agent.kill();
     fleet.agent.launch().unwrap();
-    fleet.agent.wait("the last known good runs", SOON, |status| runs(status, &good) && quarantined(status, &head)).unwrap();
+    fleet
+        .agent
+        .wait("the last known good runs", SOON, |status| runs(status, &good) && quarantined(status, &head))
+        .unwrap();
     fleet.nothing_missing("a");
 }

@@ -33,7 +33,8 @@ fn status_has_the_shape_of_the_design() {
 fn components_and_graph_say_what_runs() {
     let fleet = Fleet::start(|receiver, target| scrape_to(receiver, target, "a"));
     let components = fleet.agent.get("/api/v1/components").unwrap();
-    let ids: Vec<&str> = components.as_array().unwrap().iter().filter_map(|entry| entry["id"].as_str()).collect();
+    let ids: Vec<&str> =
+        components.as_array().unwrap().iter().filter_map(|entry| entry["id"].as_str()).collect();
     assert_eq!(ids, ["prometheus.scrape.page", "prometheus.remote_write.out"]);
     let scrape = fleet.agent.get("/api/v1/components/prometheus.scrape.page").unwrap();
     for key in ["id", "health", "arguments", "exports", "instance", "generation"] {
@@ -92,7 +93,9 @@ fn hold_keeps_what_runs_and_says_so() {
     let next = fleet.push(scrape_to(&fleet.receiver, &fleet.target, "b"), "another endpoint");
     let status = fleet
         .agent
-        .wait("the held revision is shown", SOON, |status| desires(status, &next) && !status["reason"].is_null())
+        .wait("the held revision is shown", SOON, |status| {
+            desires(status, &next) && !status["reason"].is_null()
+        })
         .unwrap();
     assert_eq!(status["reason"]["kind"], "held", "{status:#}");
     assert!(status["running"]["revision"].as_str().unwrap().contains(&head), "{status:#}");
@@ -107,7 +110,11 @@ fn its_own_metrics_are_well_formed() {
     let (code, text) = fleet.agent.text("/metrics").unwrap();
     assert_eq!(code, 200);
     lint(&text);
-    for name in ["invar_config_info", "alloy_component_controller_running_components", "process_resident_memory_bytes"] {
+    for name in [
+        "invar_config_info",
+        "alloy_component_controller_running_components",
+        "process_resident_memory_bytes",
+    ] {
         assert!(text.contains(name), "{name} is missing");
     }
 }

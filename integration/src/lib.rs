@@ -4,16 +4,23 @@
 //! Nothing here belongs to the agent. The receiver decodes with messages of its own, so that it can disagree.
 
 mod agent;
+mod git_server;
+#[allow(missing_docs, reason = "shared with the tests of the sources by path")]
+#[path = "../servers/git/http_backend.rs"]
+pub mod http_backend;
+mod prometheus;
 mod receiver;
 mod repository;
 mod target;
 
 pub use agent::{Agent, AgentOptions, free_address};
+pub use git_server::GitServer;
+pub use prometheus::{Instant, Prometheus};
 pub use receiver::{Receiver, Series};
 pub use repository::Repository;
 pub use target::Target;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a step gives, or the sentence that says what went wrong.
 pub type Outcome<T = ()> = Result<T, String>;
@@ -23,7 +30,7 @@ pub type Outcome<T = ()> = Result<T, String>;
 /// # Errors
 /// What was waited for, when it did not come.
 pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Outcome<T> {
-    let start = Instant::now();
+    let start = std::time::Instant::now();
     loop {
         if let Some(found) = look() {
             return Ok(found);
@@ -52,4 +59,21 @@ pub(crate) fn serve(router: axum::Router) -> Outcome<std::net::SocketAddr> {
         });
     });
     Ok(address)
+}
+
+/// What a page answers.
+///
+/// # Errors
+/// No answer, or not with 200.
+pub fn fetch(url: &str) -> Outcome<Vec<u8>> {
+    // A second installation in one process finds the first one, which is what is wanted.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let http = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        let answer = http.get(url).timeout(Duration::from_secs(10)).send().await;
+        let answer = answer.and_then(reqwest::Response::error_for_status).map_err(|error| format!("{url}: {error}"))?;
+        answer.bytes().await.map(|body| body.to_vec()).map_err(|error| format!("{url}: {error}"))
+    })
 }

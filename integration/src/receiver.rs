@@ -63,6 +63,8 @@ pub struct Series {
     pub labels: BTreeMap<String, String>,
     /// Timestamp in milliseconds to value; the first one to arrive stands.
     pub samples: BTreeMap<i64, f64>,
+    /// Values in order of arrival, duplicates and all.
+    pub arrivals: Vec<f64>,
     /// Samples that arrived more than once.
     pub duplicates: u64,
     /// Samples that arrived after a later one.
@@ -134,6 +136,12 @@ impl Receiver {
         endpoint.series.values().filter(matches).cloned().collect()
     }
 
+    /// The values of every series of an endpoint that has all of these labels, as often as they arrived.
+    #[must_use]
+    pub fn samples_with_duplicates(&self, endpoint: &str, labels: &[(&str, &str)]) -> Vec<f64> {
+        self.series(endpoint, labels).into_iter().flat_map(|series| series.arrivals).collect()
+    }
+
     /// The samples of every series of an endpoint that has all of these labels, together.
     #[must_use]
     pub fn samples(&self, endpoint: &str, labels: &[(&str, &str)]) -> BTreeMap<i64, f64> {
@@ -169,6 +177,7 @@ async fn accept(
             ..Series::default()
         });
         for sample in received.samples {
+            series.arrivals.push(sample.value);
             if series.samples.contains_key(&sample.timestamp) {
                 series.duplicates += 1;
                 continue;

@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit::Exit;
 
-pub use output::Styling;
+use output::Styling;
 
 /// A GitOps-native telemetry agent that speaks Grafana Alloy's configuration language.
 #[derive(Debug, Parser)]
@@ -30,7 +30,7 @@ pub use output::Styling;
     subcommand_required = true,
     arg_required_else_help = true
 )]
-pub struct Cli {
+struct Cli {
     /// When to colour output; NO_COLOR is honoured.
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     color: Colour,
@@ -40,7 +40,7 @@ pub struct Cli {
 
 /// When to colour output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
+pub(crate) enum Colour {
     /// On a terminal.
     Auto,
     /// Always.
@@ -51,7 +51,7 @@ pub enum Colour {
 
 /// Form of what is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people; free to improve.
     #[default]
     Text,
@@ -87,7 +87,7 @@ enum Command {
 
 /// How to reach the agent, and how to print what it says.
 #[derive(Args, Clone, Debug)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// Address of the agent's HTTP API
     #[arg(long, env = "INVAR_SERVER", default_value = "http://127.0.0.1:12345", value_name = "URL")]
     server: String,
@@ -100,7 +100,7 @@ pub struct Remote {
 
 /// The output flag that every command takes.
 #[derive(Args, Clone, Debug)]
-pub struct Output {
+pub(crate) struct Output {
     /// Form of the output
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     format: Format,

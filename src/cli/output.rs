@@ -8,7 +8,7 @@ use super::Colour;
 
 /// Whether standard output and standard error are coloured.
 #[derive(Clone, Copy, Debug)]
-pub struct Styling {
+pub(crate) struct Styling {
     out: bool,
     err: bool,
 }
@@ -27,7 +27,7 @@ pub(crate) enum Tone {
 impl Styling {
     /// Colour as asked; by default on terminals, unless NO_COLOR is set.
     #[must_use]
-    pub fn detect(colour: Colour) -> Self {
+    pub(crate) fn detect(colour: Colour) -> Self {
         let quiet = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match colour {
             Colour::Always => Self { out: true, err: true },
@@ -41,7 +41,7 @@ impl Styling {
 
     /// Whether standard error is coloured.
     #[must_use]
-    pub fn errors(self) -> bool {
+    pub(crate) fn errors(self) -> bool {
         self.err
     }
 
@@ -132,7 +132,7 @@ pub(crate) fn span(duration: Duration) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, m) if seconds % 60 == 0 || m >= 5 => format!("{m} m"),
+        (0, 0, m) if seconds.is_multiple_of(60) || m >= 5 => format!("{m} m"),
         (0, 0, m) => format!("{m} m {} s", seconds % 60),
         (0, h, 0) => format!("{h} h"),
         (0, h, m) => format!("{h} h {m} m"),

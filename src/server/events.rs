@@ -24,7 +24,7 @@ pub(crate) async fn stream(
         headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| id.parse().ok());
     let events = face.rooms()?.rollout.events(after);
     let missed = VecDeque::from(events.missed);
-    let stopping = face.stopping.clone();
+    let stopping = face.stopping;
     let stream = futures_util::stream::unfold((missed, events.live), move |(mut missed, mut live)| {
         let stopping = stopping.clone();
         async move {

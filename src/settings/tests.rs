@@ -4,12 +4,12 @@ use super::*;
 
 fn message(text: &str) -> String {
     let error = Settings::parse("invar.toml", text).unwrap_err();
-    let help = miette::Diagnostic::help(&error).map(|help| help.to_string()).unwrap_or_default();
+    let help = error.help().map(|help| help.to_string()).unwrap_or_default();
     format!("{error} / {help}")
 }
 
 fn rendered(text: &str) -> String {
-    format!("{:?}", miette::Report::new(Settings::parse("invar.toml", text).unwrap_err()))
+    format!("{:?}", Settings::parse("invar.toml", text).unwrap_err())
 }
 
 #[test]

@@ -63,6 +63,8 @@ impl Logged {
 struct State {
     log: Vec<Logged>,
     faults: VecDeque<Fault>,
+    /// What every request meets that no fault in the queue is for.
+    outage: Option<Fault>,
     access: Access,
     /// Take the `Git-Protocol` header away, as old servers ignore it.
     old_protocol: bool,
@@ -112,7 +114,7 @@ impl HttpBackend {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let state =
-            State { log: Vec::new(), faults: VecDeque::new(), access: Access::Open, old_protocol: false };
+            State { log: Vec::new(), faults: VecDeque::new(), outage: None, access: Access::Open, old_protocol: false };
         let shared = Arc::new(Shared {
             root: root.to_path_buf(),
             tls,
@@ -155,6 +157,11 @@ impl HttpBackend {
     /// The next requests meet these faults, one each.
     pub fn inject(&self, faults: impl IntoIterator<Item = Fault>) {
         self.shared.state().faults.extend(faults);
+    }
+
+    /// Every request meets this from now on, or is answered properly again.
+    pub fn set_outage(&self, outage: Option<Fault>) {
+        self.shared.state().outage = outage;
     }
 
     /// Forgets faults that no request met.
@@ -206,7 +213,8 @@ fn converse(shared: &Arc<Shared>, stream: impl Read + Write) -> io::Result<()> {
         let (fault, access, old_protocol) = {
             let mut state = shared.state();
             state.log.push(request.logged.clone());
-            (state.faults.pop_front(), state.access.clone(), state.old_protocol)
+            let fault = state.faults.pop_front().or_else(|| state.outage.clone());
+            (fault, state.access.clone(), state.old_protocol)
         };
         let allowed = match access {
             Access::Open => true,
