@@ -4,6 +4,7 @@
 //! through the log and the endpoints of `prometheus.remote_write`.
 
 mod services;
+pub mod wal;
 
 pub use services::{InProcessAddress, LogLimit};
 
