@@ -215,3 +215,45 @@ fn failure(diagnostics: &Diagnostics, class: FailureClass) -> Failure {
         line: first.map(|label| label.source.position(label.span.start).line),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use invar_engine::{EngineOptions, Registry};
+
+    use super::*;
+    use crate::handle::{Rollout, RolloutOptions};
+    use crate::scripted::ScriptedFeed;
+    use crate::state::StateDirectory;
+    use crate::status::Phase;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_engine_goes_through_swap_rejection_and_commit() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::new(EngineOptions::new(Registry::new(), directory.path()));
+        let agent = AgentIdentity { name: "web-17".into(), ..AgentIdentity::default() };
+        let pipeline = Arc::new(EnginePipeline::new(engine.clone(), &agent, "/"));
+        let feed = ScriptedFeed::new(&[("git", true, true)]);
+        let options = RolloutOptions { agent, ..RolloutOptions::new(StateDirectory::in_memory()) };
+        let rollout = Rollout::start(options, pipeline, Arc::clone(&feed) as _).unwrap();
+        feed.push("git", "r1", "logging {\n}\n");
+        let status = rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+        assert_eq!((status.phase, status.in_sync), (Phase::Committed, true), "{status:#?}");
+        feed.push("git", "r2", "logging {\n}\n\nno.such_component \"x\" {\n}\n");
+        let status = rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+        let reason = status.reason.clone().unwrap();
+        assert_eq!(
+            (reason.kind.as_str(), reason.file.as_deref(), reason.line),
+            ("rejected", Some("main.alloy"), Some(4))
+        );
+        feed.push("git", "r3", "logging {\n");
+        let status = rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+        assert_eq!(status.phase, Phase::Rejected, "{status:#?}");
+        assert_eq!(status.running.as_ref().unwrap().revision, "r1");
+        rollout.shutdown().await;
+        engine.shutdown(Duration::from_secs(1)).await;
+    }
+}

@@ -134,7 +134,7 @@ pub trait Pipeline: Send + Sync + 'static {
     /// Keeps what was prepared as what a rollback returns to, without running it. Only while nothing runs.
     fn retain(&self, prepared: Self::Prepared);
 
-    /// Sets the number that the first cut counts on from. Only before the first cut.
+    /// Numbers up to this one are taken: the next cut counts on from it. Never counts backwards.
     fn set_last_generation(&self, generation: u64);
 
     /// Calls `swapped` with the new generation's number, then publishes it; the committed one is retained.

@@ -142,9 +142,7 @@ impl Pipeline for ScriptedPipeline {
 
     fn set_last_generation(&self, generation: u64) {
         let mut script = self.inner.lock();
-        if script.running.is_none() {
-            script.generation = generation;
-        }
+        script.generation = script.generation.max(generation);
     }
 
     async fn cut(&self, prepared: String, swapped: SwappedHook) -> Result<(), CutFailure> {

@@ -49,7 +49,6 @@ impl<P: Pipeline> Reconciler<P> {
             },
         );
         self.control = control;
-        self.pipeline.set_last_generation(self.control.last_generation);
         self.save(Step::Boot).await;
         self.settle_records(&decision).await;
         for remark in &decision.remarks {
@@ -77,6 +76,7 @@ impl<P: Pipeline> Reconciler<P> {
             let due = Instant::now() + COLD_WAIT;
             self.cold_start.get_or_insert(ColdStart { due, failures: 0 });
         }
+        self.pipeline.set_last_generation(self.control.last_generation);
         // The process lives and its pipeline is up, or there is none to bring up.
         self.control.starts.clear();
         self.save(Step::Up).await;
@@ -242,9 +242,7 @@ impl<P: Pipeline> Reconciler<P> {
         let parsed = self.parsed_from_disk(pointer).await?;
         let prepared = self.prepare_now(parsed.candidate, Mode::BestEffort).await?;
         // The same generation goes on; a number that a lost candidate had used is not used again.
-        if pointer.generation == self.control.last_generation {
-            self.pipeline.set_last_generation(pointer.generation.saturating_sub(1));
-        }
+        self.continue_from(pointer.generation);
         let generation = self.cut_now(prepared).await?;
         let mut running = Pointer { digest: parsed.digest, ..pointer.clone() };
         if generation != pointer.generation {
@@ -266,6 +264,12 @@ impl<P: Pipeline> Reconciler<P> {
             self.disk(move |state| state.add_generation(&running.manifest, record)).await;
         }
         Ok(())
+    }
+
+    /// Makes the first cut take up `generation` where that is the last number used, else the next free one.
+    fn continue_from(&self, generation: u64) {
+        let last = self.control.last_generation;
+        self.pipeline.set_last_generation(if generation == last { last.saturating_sub(1) } else { last });
     }
 
     async fn parsed_from_disk(&self, pointer: &Pointer) -> Result<Parsed<P::Candidate>, Failure> {
@@ -317,9 +321,7 @@ impl<P: Pipeline> Reconciler<P> {
         let resumed = async {
             let parsed = self.parsed_from_disk(candidate).await?;
             let prepared = self.prepare_now(Arc::clone(&parsed.candidate), Mode::AllOrNothing).await?;
-            if candidate.generation == self.control.last_generation {
-                self.pipeline.set_last_generation(candidate.generation.saturating_sub(1));
-            }
+            self.continue_from(candidate.generation);
             let generation = self.cut_now(prepared).await?;
             Ok::<_, Failure>((generation, parsed.candidate))
         };
@@ -475,6 +477,7 @@ impl<P: Pipeline> Reconciler<P> {
         };
         let parsed = self.pipeline.parse(&composition)?;
         let prepared = self.prepare_now(parsed.candidate, Mode::BestEffort).await?;
+        self.pipeline.set_last_generation(self.control.last_generation);
         let generation = self.cut_now(prepared).await?;
         self.control.last_generation = self.control.last_generation.max(generation);
         Ok(RevisionSummary {

@@ -23,7 +23,7 @@ async fn life(fixture: &Fixture) {
     };
     let death = async {
         while !fixture.faults.is_dead() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
     };
     tokio::select! {
