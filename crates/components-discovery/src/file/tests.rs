@@ -106,6 +106,33 @@ fn a_broken_file_keeps_its_targets_and_a_removed_one_loses_them() {
     assert!(addresses(&third).is_empty() && third.problems.is_empty(), "{third:?}");
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_reader(text in "[-\\[\\]{}:,&*<'\"a1 \\n]{0,60}") {
+        // Whatever it is, there is an answer.
+        drop(yaml::parse(&text));
+    }
+
+    #[test]
+    fn what_is_written_is_read(addresses in proptest::collection::vec("[a-z]{1,8}:[0-9]{1,5}", 0..6), value in "[^\\x00]{0,12}") {
+        let directory = tempfile::tempdir().unwrap();
+        let written = serde_json::json!([{"targets": addresses, "labels": {"label": value}}]).to_string();
+        // JSON is YAML as well.
+        for name in ["a.json", "a.yml"] {
+            let Ok(targets) = read(directory.path(), name, &written) else {
+                // YAML refuses some control characters that JSON escapes.
+                proptest::prop_assert!(name == "a.yml" && value.chars().any(char::is_control));
+                continue;
+            };
+            proptest::prop_assert_eq!(targets.len(), addresses.len());
+            for (target, address) in targets.iter().zip(&addresses) {
+                proptest::prop_assert_eq!(target.get("__address__"), Some(address.as_str()));
+                proptest::prop_assert_eq!(target.get("label"), Some(value.as_str()));
+            }
+        }
+    }
+}
+
 struct Running {
     engine: Engine,
     _data: TempDir,

@@ -92,6 +92,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
             Poll::Ready(Ok(())) => {
                 if buffer.filled().len() > before && this.phase.get() == IDLE {
                     this.phase.0.store(HEAD, Ordering::Release);
+                    // Each request has a deadline of its own, even where nobody polled in between.
+                    this.reading = None;
                 }
                 Poll::Ready(Ok(()))
             }

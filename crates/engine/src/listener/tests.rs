@@ -274,6 +274,21 @@ async fn a_slow_head_and_an_idle_connection_end() {
 }
 
 #[tokio::test]
+async fn an_idle_deadline_starts_anew_after_each_request() {
+    let (registry, board) = start();
+    let mut settings = ask("127.0.0.1:0");
+    settings.idle_timeout = Some(Duration::from_millis(300));
+    let loan = registry.borrow(settings, NodeId::new("a")).unwrap();
+    board.bind(&loan, "a");
+    let mut client = connect(loan.address()).await;
+    // Together far longer than one deadline.
+    for _ in 0..8 {
+        assert_eq!(send(&mut client, "/", b"1").await.0, 200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let (registry, board) = start();
     let mut settings = ask("127.0.0.1:0");
