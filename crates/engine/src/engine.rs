@@ -60,7 +60,8 @@ pub struct EngineOptions {
     pub last_generation: u64,
 }
 
-/// Applies configurations. Clones are handles to the same engine.
+/// Applies configurations. Clones are handles to the same engine. One that has run anything must be [shut
+/// down](Engine::shutdown): dropping it stops nothing.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,

@@ -116,8 +116,9 @@ impl Root {
         self.publication.notify_one();
     }
 
-    pub(crate) fn has_published(&self) -> bool {
-        !self.published.lock().is_empty()
+    /// How many instances have published exports that no wave has taken yet.
+    pub(crate) fn published_count(&self) -> usize {
+        self.published.lock().len()
     }
 
     fn publish(&self, cell: &Arc<InstanceCell>, exports: Value) {

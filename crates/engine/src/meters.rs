@@ -37,6 +37,7 @@ pub(crate) struct EngineCollector {
     components: IntGaugeVec,
     generation: IntGauge,
     epoch: IntGauge,
+    queue: IntGauge,
     restarts: IntGaugeVec,
     refusals: IntGaugeVec,
 }
@@ -121,6 +122,10 @@ impl EngineCollector {
                 "invar_generation_epoch",
                 "Re-evaluations within the running generation"
             )),
+            queue: constant!(IntGauge::new(
+                "alloy_component_evaluation_queue_size",
+                "Components whose changed exports wait for their dependants to be evaluated"
+            )),
             restarts: vector(
                 "invar_component_restarts",
                 "Restarts of the component's task",
@@ -137,14 +142,15 @@ impl EngineCollector {
         }
     }
 
-    fn own(&self) -> [&dyn Collector; 5] {
-        [&self.components, &self.generation, &self.epoch, &self.restarts, &self.refusals]
+    fn own(&self) -> [&dyn Collector; 6] {
+        [&self.components, &self.generation, &self.epoch, &self.queue, &self.restarts, &self.refusals]
     }
 
     fn refresh(&self, shared: &Shared) {
         let generation = shared.root.current();
         self.generation.set(i64::try_from(generation.id).unwrap_or(i64::MAX));
         self.epoch.set(i64::try_from(generation.epoch).unwrap_or(i64::MAX));
+        self.queue.set(i64::try_from(shared.root.published_count()).unwrap_or(i64::MAX));
         let counts = shared.health_counts();
         for (state, count) in [
             (HealthState::Healthy, counts.healthy),

@@ -38,6 +38,9 @@ pub struct Prepared {
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// How long building one state may take.
+const LONGEST_PREPARATION: Duration = Duration::from_secs(60);
+
 impl Shared {
     /// Prepares a configuration against what runs now.
     pub(crate) async fn prepare(
@@ -211,9 +214,9 @@ impl Shared {
             loans: Arc::clone(&loans),
         };
         let building = guarded(node, || definition.state(&arguments, cell.instance(), context))?;
-        let state = AssertUnwindSafe(building)
-            .catch_unwind()
+        let state = tokio::time::timeout(LONGEST_PREPARATION, AssertUnwindSafe(building).catch_unwind())
             .await
+            .map_err(|_elapsed| not_prepared(node, took_too_long()))?
             .map_err(|panic| panicked(node, &*panic))?
             .map_err(|error| not_prepared(node, error))?;
         let context = ExportContext { node: node.id.clone() };
@@ -247,6 +250,10 @@ pub(crate) fn failed(node: &GraphNode, error: &NodeError, before: Option<&Failur
         occupant: Occupant::Failed(Arc::new(failure)),
         exports: node.definition.placeholder_exports(&context),
     }
+}
+
+fn took_too_long() -> PrepareError {
+    PrepareError::new(PrepareErrorKind::Io, format!("preparing took longer than {LONGEST_PREPARATION:?}"))
 }
 
 fn not_prepared(node: &GraphNode, error: PrepareError) -> NodeError {

@@ -5,6 +5,7 @@
 mod apply;
 mod checks;
 mod components;
+mod isolation;
 mod simulation;
 mod tasks;
 mod verdicts;

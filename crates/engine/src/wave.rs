@@ -53,7 +53,7 @@ impl Shared {
                 () = self.root.published() => {}
                 () = due => {}
             }
-            if !self.root.has_published() && !self.retry_is_due() {
+            if self.root.published_count() == 0 && !self.retry_is_due() {
                 continue;
             }
             // What comes within the interval goes along.

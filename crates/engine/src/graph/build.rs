@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::HashSet;
 use invar_syntax::ast::{Block, Statement};
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
 use invar_syntax::evaluate::{Reference, references};
@@ -179,12 +179,12 @@ impl Builder<'_> {
         for index in 0..self.graph.nodes.len() {
             let place = self.graph.nodes[index].block.clone();
             let mut targets: Vec<u32> = Vec::new();
-            let mut seen = HashMap::default();
+            let mut seen = HashSet::default();
             for reference in references(&place.get().body) {
                 match resolve(&self.graph.index, &reference.path) {
                     Some((target, _)) if target as usize == index => self.self_reference(&place, &reference),
                     Some((target, _)) => {
-                        if seen.insert(target, ()).is_none() {
+                        if seen.insert(target) {
                             targets.push(target);
                         }
                     }
@@ -222,7 +222,11 @@ impl Builder<'_> {
     /// A reference that no node answers: fine for inputs and the standard library.
     fn unresolved(&mut self, place: &BlockRef, reference: &Reference) {
         let Some(first) = reference.path.first() else { return };
-        if INPUT_NAMES.contains(&&**first) || stdlib::lookup(first).is_some() {
+        if INPUT_NAMES.contains(&&**first) {
+            return;
+        }
+        if stdlib::lookup(first).is_some() {
+            self.admit_function(place, reference);
             return;
         }
         let path = dotted(&reference.path);
@@ -241,6 +245,25 @@ impl Builder<'_> {
             Some(near) => diagnostic.with_help(format!("did you mean \"{near}\"?")),
             None => diagnostic,
         };
+        self.diagnostics.push(place.label(diagnostic, reference.span, ""));
+    }
+
+    /// The gate of stability holds for functions of the standard library too.
+    fn admit_function(&mut self, place: &BlockRef, reference: &Reference) {
+        let path: Vec<&str> = reference.path.iter().map(|name| &**name).collect();
+        let minimum = self.admission.minimum_stability;
+        let Some(stability) = stdlib::stability(&path).filter(|stability| *stability < minimum) else {
+            return;
+        };
+        let diagnostic = Diagnostic::error(
+            codes::STABILITY,
+            format!(
+                "function \"{}\" is at stability level \"{stability}\", which is below the minimum allowed stability \
+                 level \"{minimum}\"",
+                dotted(&reference.path)
+            ),
+        )
+        .with_help(format!("allow it with --stability.level={stability}"));
         self.diagnostics.push(place.label(diagnostic, reference.span, ""));
     }
 

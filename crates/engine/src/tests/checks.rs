@@ -2,7 +2,9 @@
 
 use super::{configuration, parse, registry};
 use crate::configuration::{Configuration, Inputs};
-use crate::validate::validate;
+use crate::graph::Admission;
+use crate::validate::{check, validate};
+use invar_syntax::schema::Stability;
 use invar_syntax::value::Value;
 
 fn findings(text: &str) -> Vec<String> {
@@ -64,11 +66,19 @@ fn inputs_and_the_standard_library_are_in_scope() {
 }
 
 #[test]
+fn functions_pass_the_gate_of_stability_too() {
+    let configuration = configuration("test.consumer \"c\" { input = array.group_by([], \"a\", true) }");
+    let admission = Admission { minimum_stability: Stability::GenerallyAvailable, community: false };
+    let diagnostics = check(&registry(), &configuration, admission);
+    assert!(diagnostics.iter().any(|diagnostic| diagnostic.code == "E208"), "{diagnostics}");
+}
+
+#[test]
 fn exports_must_exist_and_fit() {
     let found = findings("test.values \"v\" { }\ntest.consumer \"c\" { input = test.values.v.valu }");
     assert_eq!(found.len(), 1);
     assert!(found[0].contains("component \"test.values.v\" has no export \"valu\""), "{found:?}");
-    let found = findings("test.values \"v\" { }\ntest.pass \"p\" { forward_to = [test.values.v.value] }");
+    let found = findings("test.sink \"s\" { }\ntest.consumer \"c\" { input = test.sink.s.receiver }");
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
