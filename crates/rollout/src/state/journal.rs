@@ -62,8 +62,17 @@ impl Journal {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.read_to_end(&mut bytes)?;
         let (records, _) = decode_journal(&bytes);
-        let newest: Vec<u8> =
-            records.iter().skip(records.len().saturating_sub(KEPT)).flat_map(encode).collect();
+        // Half of the limit, so that the next rewrite is far away however long the records are.
+        let mut kept = Vec::new();
+        let mut size = 0;
+        for record in records.iter().rev().take(KEPT).map(encode) {
+            size += record.len() as u64;
+            if size > LARGEST / 2 {
+                break;
+            }
+            kept.push(record);
+        }
+        let newest: Vec<u8> = kept.into_iter().rev().flatten().collect();
         write_durably(&self.path, &newest)?;
         (*self, _) = Self::open(&self.path)?;
         Ok(())
