@@ -1,10 +1,11 @@
-//! Swaps under load, in a seeded random order: every batch is delivered exactly once and saw one configuration.
+//! Swaps under load, in a seeded random order, while exports change all the time: every batch is delivered exactly once and saw
+//! one configuration, and every change of exports arrives.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Rig;
-use super::components::Source;
+use super::components::{Consumer, Source, Values};
 
 /// A small generator: the same seed gives the same run.
 struct Random(u64);
@@ -20,7 +21,7 @@ impl Random {
 
 const SWAPS: u64 = 1_750;
 
-/// A source, up to three stages that come and go, and a sink, all tagged alike.
+/// A source, up to three stages that come and go, and a sink, all tagged alike; beside them a value and who uses it.
 fn pipeline(tag: u64, stages: u64) -> String {
     let mut text = format!("test.sink \"out\" {{ tag = \"{tag}\" }}\n");
     let mut next = "test.sink.out".to_owned();
@@ -32,6 +33,7 @@ fn pipeline(tag: u64, stages: u64) -> String {
             next = format!("test.pass.s{stage}");
         }
     }
+    text += "test.values \"v\" { }\ntest.consumer \"c\" { input = test.values.v.value }\n";
     text + &format!("test.source \"in\" {{\n forward_to = [{next}.receiver]\n tag = \"{tag}\"\n}}\n")
 }
 
@@ -41,7 +43,9 @@ async fn swaps_under_load_lose_nothing_repeat_nothing_and_mix_nothing() {
     let mut random = Random(0x5eed_1e57_ab1e);
     rig.apply(&pipeline(0, 1)).await;
     let source = rig.instance_of::<Source>("test.source.in");
+    let values = rig.instance_of::<Values>("test.values.v");
     for swap in 1..=SWAPS {
+        values.tell(&swap.to_string());
         match random.below(8) {
             // A verdict, if there is anything to judge.
             0 => {
@@ -64,6 +68,10 @@ async fn swaps_under_load_lose_nothing_repeat_nothing_and_mix_nothing() {
     rig.engine.commit().await;
     let soon = source.accepted.load(Ordering::SeqCst) + 10;
     super::until("batches flow on", || source.accepted.load(Ordering::SeqCst) >= soon).await;
+    let last = SWAPS.to_string();
+    super::until("the last export has arrived", || *rig.state_of::<Consumer>("test.consumer.c") == last)
+        .await;
+    assert!(rig.engine.generation().epoch > 0 || rig.engine.shared().meters.waves.get() > 0);
     let book = std::sync::Arc::clone(&rig.book);
     rig.engine.drained().await;
     rig.engine.shutdown(Duration::from_secs(10)).await;
