@@ -170,3 +170,32 @@ impl HealthBoard {
         (opinions.run.state == HealthState::Exited).then(|| opinions.run.message.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_healthy_opinion_wins() {
+        let board = HealthBoard::new();
+        assert_eq!(board.combined().state, HealthState::Unknown);
+        board.set_run(Health::healthy("started component"));
+        assert_eq!(board.combined().state, HealthState::Healthy);
+        board.report(Health::unhealthy("no endpoint answers"));
+        assert_eq!(board.combined().message, "no endpoint answers");
+        board.set_run(Health::new(HealthState::Exited, "gave up"));
+        assert_eq!(board.combined().state, HealthState::Exited);
+        assert_eq!(board.failure().as_deref(), Some("gave up"));
+    }
+
+    #[test]
+    fn a_failure_lasts_until_the_next_state() {
+        let board = HealthBoard::new();
+        board.set_run(Health::healthy("started component"));
+        board.fail("panicked".to_owned());
+        board.accepted();
+        assert_eq!(board.failure().as_deref(), Some("panicked"), "the state is the same");
+        board.evaluated();
+        assert_eq!(board.combined().state, HealthState::Healthy);
+    }
+}

@@ -400,3 +400,40 @@ impl NodeVitals {
         self.groups.lock().iter().map(|(key, counters)| (key.clone(), counters.snapshot())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_in_flight_are_seen_until_they_finish() {
+        let counters = Arc::new(VitalCounters::default());
+        let first = counters.attempt();
+        let second = counters.attempt();
+        let flying = counters.snapshot();
+        assert_eq!((flying.in_flight, flying.attempts), (2, 0));
+        assert!(flying.in_flight_since > 0);
+        first.finish(Outcome::Ok, 10);
+        assert!(counters.snapshot().in_flight_since > 0, "one is in flight still");
+        drop(second);
+        let landed = counters.snapshot();
+        assert_eq!((landed.in_flight, landed.in_flight_since), (0, 0));
+        assert_eq!(
+            (landed.attempts, landed.ok, landed.items_attempted),
+            (1, 1, 10),
+            "a dropped attempt is none"
+        );
+    }
+
+    #[test]
+    fn a_success_ends_a_run_of_failures() {
+        let counters = VitalCounters::default();
+        counters.record(Outcome::Retryable, 1);
+        counters.record(Outcome::Permanent, 1);
+        let failing = counters.snapshot();
+        assert_eq!((failing.retryable, failing.permanent), (1, 1));
+        assert!(failing.first_failure > 0 && failing.last_failure >= failing.first_failure);
+        counters.record(Outcome::Ok, 1);
+        assert_eq!(counters.snapshot().first_failure, 0);
+    }
+}

@@ -2,10 +2,11 @@
 
 use super::{configuration, parse, registry};
 use crate::configuration::{Configuration, Inputs};
-use crate::graph::Admission;
+use crate::graph::{Admission, Graph};
 use crate::validate::{check, validate};
 use invar_syntax::schema::Stability;
 use invar_syntax::value::Value;
+use proptest::prelude::*;
 
 fn findings(text: &str) -> Vec<String> {
     let diagnostics = validate(&registry(), &configuration(text));
@@ -145,4 +146,43 @@ fn digests_see_tokens_and_used_inputs_only() {
     assert_ne!(with(used, "x", "1"), with(used, "x", "2"));
     let unused = "test.sink \"a\" { }";
     assert_eq!(with(unused, "x", "1"), with(unused, "x", "2"));
+}
+
+/// Consumers that use the exports of others, at most one each.
+fn consumers(inputs: &[Option<usize>]) -> String {
+    let mut text = String::new();
+    for (index, input) in inputs.iter().enumerate() {
+        let input = input.map_or("\"\"".to_owned(), |input| format!("test.consumer.n{input}.value"));
+        text += &format!("test.consumer \"n{index}\" {{ input = {input} }}\n");
+    }
+    text
+}
+
+proptest! {
+    #[test]
+    fn any_graph_is_ordered_or_its_cycles_are_named(
+        inputs in proptest::collection::vec(proptest::option::of(0_usize..12), 12)
+    ) {
+        let admission = Admission { minimum_stability: Stability::Experimental, community: true };
+        let (graph, diagnostics) = Graph::build(&registry(), &configuration(&consumers(&inputs)), admission);
+        // With one input each, a walk that never ends is in a circle.
+        let circular = |start: usize| {
+            let mut at = start;
+            (0..inputs.len()).all(|_| inputs[at].is_some_and(|next| { at = next; true }))
+        };
+        match graph {
+            Some(graph) => {
+                prop_assert!(!(0..inputs.len()).any(circular));
+                for index in graph.order() {
+                    for reference in &graph.node(*index).references {
+                        prop_assert!(graph.rank(*reference) < graph.rank(*index));
+                    }
+                }
+            }
+            None => {
+                prop_assert!((0..inputs.len()).any(circular));
+                prop_assert!(diagnostics.iter().all(|diagnostic| diagnostic.code == "E205"));
+            }
+        }
+    }
 }

@@ -72,6 +72,8 @@ async fn swaps_under_load_lose_nothing_repeat_nothing_and_mix_nothing() {
     super::until("the last export has arrived", || *rig.state_of::<Consumer>("test.consumer.c") == last)
         .await;
     assert!(rig.engine.generation().epoch > 0 || rig.engine.shared().meters.waves.get() > 0);
+    let panics: u64 = rig.engine.shared().root.current().units().map(|unit| unit.cell.panics()).sum();
+    assert_eq!(panics, 0, "no component panicked");
     let book = std::sync::Arc::clone(&rig.book);
     rig.engine.drained().await;
     rig.engine.shutdown(Duration::from_secs(10)).await;
