@@ -3,6 +3,7 @@
 //! Samples enter through `prometheus.scrape` and `prometheus.receive_http`, pass `prometheus.relabel`, and leave
 //! through the log and the endpoints of `prometheus.remote_write`.
 
+mod receive_http;
 mod services;
 pub mod wal;
 
