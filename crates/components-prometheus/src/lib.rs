@@ -4,6 +4,7 @@
 //! through the log and the endpoints of `prometheus.remote_write`.
 
 mod receive_http;
+pub mod remote_write;
 mod services;
 pub mod wal;
 
@@ -14,5 +15,5 @@ use invar_engine::Registry;
 /// Adds the components of this crate.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry
+    registry.with::<remote_write::RemoteWrite>()
 }

@@ -63,8 +63,8 @@ pub enum AppendError {
     Io(#[from] io::Error),
 }
 
-/// Who needs the log from where. Registered by legs; the log deletes only below the lowest.
-pub(super) type Holder = u64;
+/// Who needs the log from where: a leg. The log deletes only below the lowest.
+type Holder = u64;
 
 /// A node's log. Shared by its writer side (the component) and its readers (the legs).
 #[derive(Debug)]
@@ -350,13 +350,13 @@ impl Log {
     }
 
     /// Registers or moves a holder. A position is never moved below the oldest segment.
-    pub fn hold(&self, holder: Holder, position: Position) {
+    pub fn hold(&self, holder: u64, position: Position) {
         self.holders.lock().insert(holder, position);
     }
 
-    /// Forgets a holder.
-    pub fn release(&self, holder: Holder) {
-        self.holders.lock().remove(&holder);
+    /// Replaces all holders.
+    pub fn hold_only(&self, holders: impl Iterator<Item = (u64, Position)>) {
+        *self.holders.lock() = holders.collect();
     }
 
     /// The first position that can still be read.

@@ -89,6 +89,11 @@ impl Definitions {
         self.families.get(name)
     }
 
+    /// All families whose metadata is known.
+    pub fn families(&self) -> impl Iterator<Item = &Arc<MetricMetadata>> {
+        self.families.values()
+    }
+
     /// How many series are loaded.
     pub fn len(&self) -> usize {
         self.series.iter().flatten().count()
@@ -203,7 +208,12 @@ impl Reader {
         self.position
     }
 
-    /// Bytes that were deleted before this reader came to them; taken.
+    /// What the segment of the position defines so far.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// How often the reader found its place deleted before it came to it; taken.
     pub fn take_skipped(&mut self) -> u64 {
         std::mem::take(&mut self.skipped)
     }
@@ -360,6 +370,7 @@ impl Reader {
             return Ok(false);
         }
         if segment > self.position.segment {
+            self.skipped += u64::from(self.position.offset > 0);
             self.position = Position::start_of(segment);
         }
         let file = match File::open(frame::segment_path(self.log.directory(), segment)) {

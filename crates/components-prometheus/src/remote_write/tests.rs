@@ -1,0 +1,2 @@
+//! The component against receivers on loopback.
+#![allow(clippy::unwrap_used)]
