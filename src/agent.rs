@@ -46,6 +46,7 @@ enum StartError {
 pub(crate) fn main(settings: Settings, shutdown_deadline: Option<Duration>) -> Exit {
     crate::tls::install_provider();
     let log = crate::log::start();
+    forbid_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("invar").build()
     {
         Ok(runtime) => runtime,
@@ -70,6 +71,14 @@ pub(crate) fn main(settings: Settings, shutdown_deadline: Option<Duration>) -> E
     // Whatever blocking call is still under way (a fetch) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     exit
+}
+
+/// Secrets are in memory; a core file would put them on disk.
+fn forbid_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
 }
 
 async fn run(settings: Settings, services: Services, deadline: Duration) -> Result<(), StartError> {

@@ -75,11 +75,11 @@ impl Fleet {
             "[[source]]\nname = \"fleet\"\ngit = {{ url = \"{}\", branch = \"main\" }}\ninterval = \"1s\"\n\n",
             git.url("fleet.git")
         );
-        let _ = writeln!(
+        writeln!(
             settings,
             "[rollout]\nprobation = {{ window = \"{}s\" }}\nmin_gap = \"100ms\"\n\n{}",
             plan.probation, plan.settings
-        );
+        ).expect("writing to a string cannot fail");
         let agent = Agent::start(AgentOptions {
             binary: binary(),
             directory: directory.to_path_buf(),

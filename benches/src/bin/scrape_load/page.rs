@@ -47,18 +47,20 @@ fn render(series: usize, variant: usize) -> String {
     for number in 0..series {
         let family = number / 100;
         if number % 100 == 0 {
-            let _ = writeln!(text, "# HELP app_requests_{family}_total Requests the application answered.");
-            let _ = writeln!(text, "# TYPE app_requests_{family}_total counter");
+            writeln!(text, "# HELP app_requests_{family}_total Requests the application answered.")
+                .expect("writing to a string cannot fail");
+            writeln!(text, "# TYPE app_requests_{family}_total counter")
+                .expect("writing to a string cannot fail");
         }
         let value = number as f64 * 1.37 + variant as f64 * 17.0;
-        let _ = writeln!(
+        writeln!(
             text,
             "app_requests_{family}_total{{method=\"{}\",code=\"{}\",path=\"/api/v1/resource/{}\",handler=\"handler_{}\"}} {value:.2}",
             METHODS[number % METHODS.len()],
             CODES[number / 5 % CODES.len()],
             number % 100 / 20,
             number % 100,
-        );
+        ).expect("writing to a string cannot fail");
     }
     text
 }

@@ -30,40 +30,41 @@ impl Subject {
     ) -> std::io::Result<Self> {
         let mut text = String::from("prometheus.scrape \"load\" {\n\ttargets = [\n");
         for target in 0..arguments.targets {
-            let _ = writeln!(
+            writeln!(
                 text,
                 "\t\t{{__address__ = \"{pages}\", __metrics_path__ = \"/{target}/metrics\", instance = \"host-{target}\", zone = \"z{}\", cluster = \"bench\"}},",
                 target % 3
-            );
+            ).expect("writing to a string cannot fail");
         }
         let receiver = if arguments.rules > 0 {
             "prometheus.relabel.rules.receiver"
         } else {
             "prometheus.remote_write.sink.receiver"
         };
-        let _ = writeln!(
+        writeln!(
             text,
             "\t]\n\tjob_name = \"load\"\n\tscrape_interval = \"{interval}s\"\n\tscrape_timeout = \"{interval}s\"\n\tforward_to = [{receiver}]\n}}",
             interval = arguments.interval
-        );
+        ).expect("writing to a string cannot fail");
         if arguments.rules > 0 {
             text.push_str(
                 "prometheus.relabel \"rules\" {\n\tforward_to = [prometheus.remote_write.sink.receiver]\n",
             );
             for rule in 0..arguments.rules {
-                let _ = writeln!(
+                writeln!(
                     text,
                     "\trule {{\n\t\tsource_labels = [\"handler\"]\n\t\tregex = \"handler_(\\\\d*){rule}\"\n\t\ttarget_label = \"rule_{rule}\"\n\t}}"
-                );
+                ).expect("writing to a string cannot fail");
             }
             text.push_str("}\n");
         }
         let message =
             if arguments.v2 { "\n\t\tprotobuf_message = \"io.prometheus.write.v2.Request\"" } else { "" };
-        let _ = writeln!(
+        writeln!(
             text,
             "prometheus.remote_write \"sink\" {{\n\tendpoint {{\n\t\turl = \"{sink}\"{message}\n\t}}\n}}"
-        );
+        )
+        .expect("writing to a string cannot fail");
         let pipeline = directory.join("load.alloy");
         std::fs::write(&pipeline, text)?;
         let mut command = pinned(&arguments.invar);
@@ -87,22 +88,22 @@ impl Subject {
             interval = arguments.interval
         );
         for target in 0..arguments.targets {
-            let _ = writeln!(
+            writeln!(
                 text,
                 "  - targets: ['{pages}']\n    labels: {{__metrics_path__: '/{target}/metrics', instance: 'host-{target}', zone: 'z{}', cluster: bench}}",
                 target % 3
-            );
+            ).expect("writing to a string cannot fail");
         }
         if arguments.rules > 0 {
             text.push_str("  metric_relabel_configs:\n");
             for rule in 0..arguments.rules {
-                let _ = writeln!(
+                writeln!(
                     text,
                     "  - source_labels: [handler]\n    regex: 'handler_(\\d*){rule}'\n    target_label: rule_{rule}"
-                );
+                ).expect("writing to a string cannot fail");
             }
         }
-        let _ = writeln!(text, "remote_write:\n- url: {sink}");
+        writeln!(text, "remote_write:\n- url: {sink}").expect("writing to a string cannot fail");
         if arguments.v2 && supports_v2(binary) {
             text.push_str("  protobuf_message: io.prometheus.write.v2.Request\n");
         }
