@@ -137,29 +137,6 @@ impl Prometheus {
             })
             .collect())
     }
-
-    /// Every sample of every series that matches, with its timestamp, over the last minutes.
-    ///
-    /// # Errors
-    /// No answer, or an error of the query.
-    pub fn samples(&self, selector: &str) -> Outcome<BTreeMap<BTreeMap<String, String>, Vec<(i64, String)>>> {
-        let query = format!("{selector}[10m]");
-        let (status, text) = self.get("/api/v1/query", &[("query", &query)])?;
-        let answer: Value = serde_json::from_str(&text).map_err(|error| format!("{status}: {error}: {text}"))?;
-        let Some(result) = answer["data"]["result"].as_array() else { return Err(format!("{query}: {text}")) };
-        Ok(result
-            .iter()
-            .map(|series| {
-                let labels = series["metric"].as_object().into_iter().flatten();
-                let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
-                let samples = series["values"].as_array().into_iter().flatten().map(|sample| {
-                    let seconds = sample[0].as_f64().unwrap_or_default();
-                    ((seconds * 1000.0).round() as i64, sample[1].as_str().unwrap_or_default().to_owned())
-                });
-                (labels.collect(), samples.collect())
-            })
-            .collect())
-    }
 }
 
 impl Drop for Prometheus {

@@ -61,13 +61,16 @@ impl<P: Pipeline> Reconciler<P> {
         if changed.is_empty() {
             return;
         }
-        let at_once = changed.len() == 1 && changed[0].atomic;
+        // One commit is whole. And where nothing runs yet and no other source can follow, waiting for quiet would only
+        // leave it so for longer.
+        let first = self.desired.is_none() && self.running.is_none() && sources.len() == 1;
+        let at_once = (changed.len() == 1 && changed[0].atomic) || first;
         let names = changed.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", ");
         let moment = Instant::now();
         match &mut self.pending {
             Some(pending) => {
                 pending.last = moment;
-                pending.at_once = false;
+                pending.at_once = first;
             }
             None => self.pending = Some(Pending { first: moment, last: moment, at_once }),
         }
