@@ -6,13 +6,15 @@
 mod decode;
 mod encode;
 pub mod message;
+mod series_memory;
 mod symbols;
 #[cfg(test)]
 mod tests;
 pub mod wire;
 
-pub use decode::{DecodeError, DecodeLimits, DecodedRequest, decode, decompress};
+pub use decode::{DecodeError, DecodeLimits, DecodedRequest, decode, decode_remembering, decompress};
 pub use encode::{EncodedRequest, RequestEncoder, SeriesDetails};
+pub use series_memory::SeriesMemory;
 
 /// The versions of the protocol, by the message they send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
