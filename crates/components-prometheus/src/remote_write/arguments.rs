@@ -230,7 +230,7 @@ pub struct WalArguments {
 #[derive(Exports, Clone, Debug, PartialEq)]
 pub struct RemoteWriteExports {
     /// Takes metrics.
-    #[argument(required, type_note = "storage.Appendable")]
+    #[argument(required, type_note = "any<storage.Appendable>")]
     pub receiver: MetricsReceiver,
 }
 

@@ -17,6 +17,8 @@ pub(super) struct NodeLog {
     pub(super) log: Arc<Log>,
     path: PathBuf,
     state: Mutex<State>,
+    /// Held while the file is written, so that an older state never replaces a newer one.
+    saving: Mutex<()>,
     /// Grows when legs came, went or were set back.
     changed: watch::Sender<u64>,
 }
@@ -41,6 +43,7 @@ impl NodeLog {
             log: Arc::new(log),
             path,
             state: Mutex::new(State { file, endpoints: HashMap::new(), dirty: false, orphaned: false }),
+            saving: Mutex::new(()),
             changed: watch::Sender::new(0),
         };
         node_log.hold_all();
@@ -135,13 +138,15 @@ impl NodeLog {
         self.state.lock().file.legs.lowest()
     }
 
-    /// Everything before `position` is delivered or dropped.
-    pub(super) fn advance(&self, leg: LegId, position: Position) {
+    /// Everything before `position` is delivered or dropped, says the sender that began after `rewinds` rewinds. One that
+    /// began before the last rewind does not know what has to be sent again.
+    pub(super) fn advance(&self, leg: LegId, rewinds: u32, position: Position) {
         let mut state = self.state.lock();
-        if state.file.legs.get(leg).is_some_and(|leg| leg.position < position) {
+        let moves = |leg: &Leg| leg.rewinds == rewinds && leg.position < position;
+        if state.file.legs.get(leg).is_some_and(moves) {
             state.file.legs.advance(leg, position);
             state.dirty = true;
-            drop(state);
+            // Under the lock: a rewind must not be overtaken by this.
             self.log.hold(leg, position);
         }
     }
@@ -163,6 +168,7 @@ impl NodeLog {
 
     /// Stores the legs if they moved. Blocks on the disk.
     pub(super) fn save(&self, sync: bool) {
+        let _saving = self.saving.lock();
         let file = {
             let mut state = self.state.lock();
             if !std::mem::take(&mut state.dirty) {

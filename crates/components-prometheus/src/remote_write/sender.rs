@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::endpoint::Endpoint;
 use super::node_log::NodeLog;
 use super::shards::{Job, Meters, Outstanding, Shards, Ticket};
-use crate::wal::{Definitions, Entry, LegId, Position, Reader};
+use crate::wal::{Definitions, Entry, Leg, LegId, Position, Reader};
 
 /// How often the number of shards is worked out anew.
 const RESHARD_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,6 +28,7 @@ const MAX_REQUEST: usize = 8 << 20;
 pub(super) struct Sender {
     log: Arc<NodeLog>,
     leg: LegId,
+    rewinds: u32,
     to: Option<Position>,
     endpoint: Arc<Endpoint>,
     meters: Arc<Meters>,
@@ -58,18 +59,18 @@ struct Rewritten {
 impl Sender {
     pub(super) fn new(
         log: Arc<NodeLog>,
-        leg: LegId,
-        to: Option<Position>,
+        leg: &Leg,
         endpoint: Arc<Endpoint>,
         meters: Arc<Meters>,
         stop: CancellationToken,
     ) -> Self {
-        let position = log.position(leg).unwrap_or_else(|| log.log.end());
+        let position = log.position(leg.id).unwrap_or_else(|| log.log.end());
         let reader = Reader::new(log.log.clone(), position);
         Self {
             log,
-            leg,
-            to,
+            leg: leg.id,
+            rewinds: leg.rewinds,
+            to: leg.to,
             endpoint,
             meters,
             stop,
@@ -274,7 +275,8 @@ impl Sender {
     }
 
     fn advance(&self) {
-        self.log.advance(self.leg, self.outstanding.lowest().unwrap_or_else(|| self.reader.position()));
+        let position = self.outstanding.lowest().unwrap_or_else(|| self.reader.position());
+        self.log.advance(self.leg, self.rewinds, position);
     }
 
     fn report(&mut self, shards: &Shards) {

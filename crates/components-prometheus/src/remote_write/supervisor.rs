@@ -133,9 +133,12 @@ impl Supervisor {
         let log = Arc::clone(&self.instance.log);
         let cancelled = self.context.cancellation();
         let mut legs = log.watch();
-        let mut end = log.log.watch_end();
+        // The disk may take its time; senders must not wait for it.
+        let mut disk = JoinSet::new();
+        disk.spawn(keep_durable(Arc::clone(&log)));
+        disk.spawn(keep_positions(Arc::clone(&log)));
         let mut phase = self.context.phase();
-        let mut save = tokio::time::interval(SAVE_INTERVAL);
+        let mut health = tokio::time::interval(SAVE_INTERVAL);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         let mut truncated = Instant::now();
         self.collect_closed_logs();
@@ -150,12 +153,6 @@ impl Supervisor {
                 () = cancelled.cancelled() => break,
                 _ = legs.changed() => {}
                 _ = phase.changed() => {}
-                Ok(()) = end.changed() => {
-                    // Whatever is appended while this sleeps shares the same fsync.
-                    tokio::time::sleep(SYNC_INTERVAL / 2).await;
-                    end.mark_unchanged();
-                    self.sync(&log).await;
-                }
                 Some(ended) = self.tasks.join_next_with_id() => {
                     let (id, leg) = match ended {
                         Ok((id, leg)) => (id, Some(leg)),
@@ -168,11 +165,7 @@ impl Supervisor {
                         self.ended(&log, leg, &id);
                     }
                 }
-                _ = save.tick() => {
-                    let log = Arc::clone(&log);
-                    blocking(move || log.save(false)).await;
-                    self.report_health();
-                }
+                _ = health.tick() => self.report_health(),
                 _ = housekeeping.tick() => {
                     let wal = self.context.enter().state().wal.clone();
                     let pressed = log.log.bytes() > crate::wal::LogOptions::default().limit / 2;
@@ -189,6 +182,7 @@ impl Supervisor {
                 }
             }
         }
+        disk.shutdown().await;
         self.finish(&log).await;
     }
 
@@ -223,7 +217,7 @@ impl Supervisor {
                 let Some(_turn) = stop.run_until_cancelled(chain.lock_owned()).await else { return id };
                 // Only now: the leg before it may have moved on until its last request was answered.
                 log.take_over(id);
-                Sender::new(Arc::clone(&log), id, leg.to, endpoint, meters, stop).run().await;
+                Sender::new(Arc::clone(&log), &leg, endpoint, meters, stop).run().await;
                 log.quiet(id);
                 id
             });
@@ -276,16 +270,6 @@ impl Supervisor {
         });
     }
 
-    async fn sync(&self, log: &Arc<NodeLog>) {
-        let shared = Arc::clone(log);
-        blocking(move || {
-            if let Err(error) = shared.log.sync() {
-                tracing::error!(directory = %shared.log.directory().display(), %error, "cannot make the write-ahead log durable");
-            }
-        })
-        .await;
-    }
-
     fn count(&self, log: &NodeLog) {
         let metrics = &self.instance.metrics;
         let component = [self.instance.node.as_str()];
@@ -315,7 +299,7 @@ impl Supervisor {
         if log.is_orphaned() {
             self.bequeath(log).await;
         }
-        self.sync(log).await;
+        sync(log).await;
         let shared = Arc::clone(log);
         blocking(move || shared.save(true)).await;
         self.count(log);
@@ -367,6 +351,38 @@ impl Supervisor {
         }
         self.instance.metrics.wal_kept.with_label_values(&[self.instance.node.as_str()]).set(kept as i64);
     }
+}
+
+/// Makes what was appended durable, at most once per interval.
+async fn keep_durable(log: Arc<NodeLog>) {
+    let mut end = log.log.watch_end();
+    while end.changed().await.is_ok() {
+        // Whatever is appended while this sleeps shares the same fsync.
+        tokio::time::sleep(SYNC_INTERVAL / 2).await;
+        end.mark_unchanged();
+        sync(&log).await;
+    }
+}
+
+/// Stores positions as they move.
+async fn keep_positions(log: Arc<NodeLog>) {
+    let mut ticks = tokio::time::interval(SAVE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let shared = Arc::clone(&log);
+        blocking(move || shared.save(false)).await;
+    }
+}
+
+async fn sync(log: &Arc<NodeLog>) {
+    let shared = Arc::clone(log);
+    blocking(move || {
+        if let Err(error) = shared.log.sync() {
+            let directory = shared.log.directory().display();
+            tracing::error!(%directory, %error, "cannot make the write-ahead log durable");
+        }
+    })
+    .await;
 }
 
 /// Runs what waits for the disk beside the tasks of the runtime.

@@ -394,15 +394,16 @@ impl Reader {
         }
         let begin = FILE_HEADER.len() as u64;
         if self.position.offset > begin {
-            self.load_definitions(&file, begin)?;
+            self.load_definitions(&file, begin, segment == end.segment)?;
         }
         self.position.offset = self.position.offset.max(begin);
         self.file = Some(file);
         Ok(true)
     }
 
-    /// Loads what lies before the position and is named by something behind it.
-    fn load_definitions(&mut self, file: &File, begin: u64) -> io::Result<()> {
+    /// Loads what lies before the position and is named by something behind it; `all` of it while the segment is still
+    /// written, for nobody knows what will be named then. (The writer has those series in memory anyway.)
+    fn load_definitions(&mut self, file: &File, begin: u64, all: bool) -> io::Result<()> {
         let from = self.position.offset;
         let mut lists = HashSet::new();
         let mut series = HashSet::new();
@@ -441,7 +442,7 @@ impl Reader {
             if offset < from
                 && kind == Kind::List
                 && let Ok((list, members)) = record::parse_list(payload)
-                && lists.contains(&list)
+                && (all || lists.contains(&list))
             {
                 series.extend(&members);
                 self.definitions.lists.insert(list, members);
@@ -452,15 +453,19 @@ impl Reader {
             if offset >= from {
                 return;
             }
-            // Damage shows again, and is counted, where a record needs what is missing.
-            let _ = match kind {
-                Kind::Series => definitions.define(log, payload, |reference| series.contains(&reference)),
+            let read = match kind {
+                Kind::Series => {
+                    definitions.define(log, payload, |reference| all || series.contains(&reference))
+                }
                 Kind::Created => definitions.note_created(payload),
                 Kind::Metadata => message::parse_metadata(payload).map_err(|_| RecordError).map(|metadata| {
                     definitions.families.insert(metadata.family.clone(), Arc::new(metadata));
                 }),
                 _ => Ok(()),
             };
+            if read.is_err() {
+                log.counters().damaged.fetch_add(1, Ordering::Relaxed);
+            }
         })
     }
 }

@@ -104,7 +104,7 @@ fn exemplars_and_metadata_are_written_once() {
     log.append(&sample).unwrap();
     sample.timestamps = Timestamps::One(2);
     log.append(&sample).unwrap();
-    let mut reader = Reader::new(log.clone(), Position::default());
+    let mut reader = Reader::new(log, Position::default());
     let (mut exemplars, mut metadata, mut created) = (0, 0, None);
     while let Some(entry) = reader.next_entry().unwrap() {
         entry.each_exemplar(|_, _| exemplars += 1);
@@ -161,13 +161,41 @@ fn only_named_series_are_loaded_again() {
     log.append(&batch(&small, 1)).unwrap();
     let from = log.end();
     log.append(&batch(&small, 2)).unwrap();
-    let mut reader = Reader::new(log.clone(), from);
+    drop(log);
+    let log = open(directory.path());
+    log.append(&batch(&small, 3)).unwrap();
+    let mut reader = Reader::new(log, from);
     let entry = reader.next_entry().unwrap().unwrap();
     assert_eq!(entry.definitions.len(), 3);
-    // The handles are the writer's own: labels are not in memory twice.
-    entry.each_sample(|reference, _, _| {
-        assert!(small.iter().any(|series| series.same(entry.definitions.series(reference).unwrap())));
-    });
+}
+
+/// A reader that enters the segment being written cannot know what will be named: it must not miss a list that was
+/// defined before its position and is used again only later.
+#[test]
+fn a_reader_of_the_living_segment_understands_what_comes_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    let (early, late) = (list("early", 3), list("late", 3));
+    for timestamp in 1..=2 {
+        log.append(&batch(&early, timestamp)).unwrap();
+        log.append(&batch(&late, timestamp)).unwrap();
+    }
+    let mut reader = Reader::new(log.clone(), log.end());
+    log.append(&batch(&early, 3)).unwrap();
+    assert!(reader.next_entry().unwrap().is_some());
+    log.append(&batch(&late, 3)).unwrap();
+    // A new list of series that are all known already.
+    log.append(&batch(&SeriesList::new(vec![late[2].clone(), early[0].clone()]), 4)).unwrap();
+    let mut samples = 0;
+    while let Some(entry) = reader.next_entry().unwrap() {
+        entry.each_sample(|reference, _, _| {
+            samples += 1;
+            let series = entry.definitions.series(reference).unwrap();
+            // The handles are the writer's own: labels are not in memory twice.
+            assert!(early.iter().chain(late.iter()).any(|known| known.same(series)));
+        });
+    }
+    assert_eq!(samples, 5);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! family metadata (in version 1 form). The write-ahead log stores them in this very form, so that sending is a copy.
 
 use crate::histogram::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, HistogramCounts, Span,
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, HistogramCounts,
+    Span,
 };
 use crate::labels::Labels;
 use crate::{Exemplar, Histogram, LabelsBuilder, MetricKind, MetricMetadata};
@@ -10,8 +11,8 @@ use crate::{Exemplar, Histogram, LabelsBuilder, MetricKind, MetricMetadata};
 use super::decode::DecodeError;
 use super::encode::{kind_number, put_label, put_sint_field};
 use super::wire::{
-    Fields, Value, WireError, each_double, each_varint, put_bytes_field, put_double_field, put_double_present,
-    put_message, put_varint, put_varint_field, unzigzag, zigzag,
+    Fields, Value, WireError, each_double, each_varint, put_bytes_field, put_double_field,
+    put_double_present, put_message, put_varint, put_varint_field, unzigzag, zigzag,
 };
 
 /// Appends the fields of a `Histogram` message (both versions number them alike).
@@ -128,7 +129,8 @@ pub fn parse_histogram(bytes: &[u8]) -> Result<HistogramMessage, DecodeError> {
             _ => {}
         }
     }
-    if schema != CUSTOM_BUCKETS_SCHEMA && !(EXPONENTIAL_SCHEMA_MIN..=EXPONENTIAL_SCHEMA_MAX).contains(&schema) {
+    if schema != CUSTOM_BUCKETS_SCHEMA && !(EXPONENTIAL_SCHEMA_MIN..=EXPONENTIAL_SCHEMA_MAX).contains(&schema)
+    {
         return Err(DecodeError::Histogram("unknown schema"));
     }
     let float = count.1.is_some() || zero.1.is_some();
@@ -208,7 +210,10 @@ impl<'a> ExemplarMessage<'a> {
             match number {
                 1 => exemplar.labels.push(parse_label(value.bytes(number)?)?),
                 2 => exemplar.value = value.double(number)?,
-                3 => exemplar.timestamp = Some(value.varint(number)? as i64).filter(|timestamp| *timestamp != 0),
+                3 => {
+                    exemplar.timestamp =
+                        Some(value.varint(number)? as i64).filter(|timestamp| *timestamp != 0)
+                }
                 _ => {}
             }
         }

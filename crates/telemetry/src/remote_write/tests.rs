@@ -335,9 +335,9 @@ proptest! {
     #[test]
     fn decoders_survive_anything(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
         for protocol in [Protocol::V1, Protocol::V2] {
-            let _ = decode(protocol, &bytes, DecodeLimits::default());
+            drop(decode(protocol, &bytes, DecodeLimits::default()));
         }
-        let _ = decompress(&bytes, 1 << 20);
+        drop(decompress(&bytes, 1 << 20));
     }
 
     #[test]
@@ -349,7 +349,7 @@ proptest! {
             let mut message = uncompressed(&encoder.take().unwrap());
             let at = at.index(message.len());
             message[at] = byte;
-            let _ = decode(protocol, &message, DecodeLimits::default());
+            drop(decode(protocol, &message, DecodeLimits::default()));
         }
     }
 }
@@ -386,7 +386,10 @@ fn histograms_and_exemplars_travel_in_both_versions() {
             encoder.exemplar(&reader, &series, &encoded_exemplar);
         }
         let request = encoder.take().unwrap();
-        assert_eq!((request.counts.histograms, request.counts.exemplars, request.counts.range), (1, 1, Some((7, 7))));
+        assert_eq!(
+            (request.counts.histograms, request.counts.exemplars, request.counts.range),
+            (1, 1, Some((7, 7)))
+        );
         let decoded = decode(protocol, &uncompressed(&request), DecodeLimits::default()).unwrap();
         assert_eq!(decoded.batch.histograms[0].histogram, Arc::new(histogram.clone()));
         assert_eq!(decoded.batch.histograms[0].created, (protocol == Protocol::V2).then_some(3));
@@ -400,8 +403,12 @@ fn histograms_and_exemplars_travel_in_both_versions() {
 
 #[test]
 fn metadata_travels_in_version_1_only() {
-    let metadata =
-        MetricMetadata { family: "f".into(), kind: MetricKind::StateSet, help: "h".into(), unit: String::new() };
+    let metadata = MetricMetadata {
+        family: "f".into(),
+        kind: MetricKind::StateSet,
+        help: "h".into(),
+        unit: String::new(),
+    };
     let mut encoder = RequestEncoder::new(Protocol::V1, Labels::default());
     encoder.metadata(&metadata);
     let request = encoder.take().unwrap();
@@ -439,7 +446,10 @@ fn invalid_series_are_left_out_and_named() {
 fn hostile_sizes_are_refused() {
     // A snappy header that claims 1 GiB in a body of five bytes.
     assert_eq!(decompress(&[0x80, 0x80, 0x80, 0x80, 0x04], 2 << 30), Err(DecodeError::Snappy));
-    assert_eq!(decompress(&snap::raw::Encoder::new().compress_vec(&[0; 4096]).unwrap(), 1024), Err(DecodeError::TooLarge(1024)));
+    assert_eq!(
+        decompress(&snap::raw::Encoder::new().compress_vec(&[0; 4096]).unwrap(), 1024),
+        Err(DecodeError::TooLarge(1024))
+    );
     // References that expand one large symbol again and again.
     let timeseries = v2::TimeSeries { labels_refs: vec![1, 2], ..Default::default() };
     let request = v2::Request {
