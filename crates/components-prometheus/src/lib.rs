@@ -5,9 +5,11 @@
 
 mod receive_http;
 pub mod remote_write;
+mod scrape;
 mod services;
 pub mod wal;
 
+pub use scrape::{ClusteringBlock, Scrape, ScrapeArguments};
 pub use services::{InProcessAddress, LogLimit};
 
 use invar_engine::Registry;
@@ -15,5 +17,5 @@ use invar_engine::Registry;
 /// Adds the components of this crate.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.with::<remote_write::RemoteWrite>()
+    registry.with::<remote_write::RemoteWrite>().with::<Scrape>()
 }

@@ -282,6 +282,13 @@ impl InstanceCell {
         }
     }
 
+    /// A flow that stands at another node of the running generation.
+    pub(crate) fn flow_of(&self, node: &str) -> Option<Flow> {
+        let lease = self.root.enter();
+        let slot = lease.generation().graph.find(node)?;
+        Some(Flow::new(lease, slot))
+    }
+
     pub(crate) fn enter<C: Component>(self: &Arc<Self>) -> Call<C> {
         let call = self.flow().and_then(|flow| Call::under(flow, ""));
         call.unwrap_or_else(|| {

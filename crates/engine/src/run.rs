@@ -17,6 +17,7 @@ use crate::instance::InstanceCell;
 use crate::node::NodeId;
 use crate::services::Services;
 use crate::vitals::VitalCounters;
+use crate::{Request, Response};
 
 /// Where an instance stands in its life.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Hash)]
@@ -108,6 +109,15 @@ impl<C: Component> RunContext<C> {
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         self.cell.cancellation().clone()
+    }
+
+    /// Hands a request to a component of the running generation, as its HTTP path does: the request's path is what follows the
+    /// component's name. Answers 404 where there is no such component.
+    pub async fn serve_component(&self, node: &str, request: Request) -> Response {
+        match self.cell.flow_of(node) {
+            Some(flow) => flow.serve(request).await,
+            None => crate::call::answer(http::StatusCode::NOT_FOUND),
+        }
     }
 
     /// Publishes exports. Dependants are evaluated again if they differ from those before.

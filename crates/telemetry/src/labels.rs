@@ -30,6 +30,8 @@ pub struct LabelsBuilder {
     /// Sorted by name.
     entries: Vec<BuilderEntry>,
     duplicate: Option<String>,
+    /// Names that a parser found with an empty value.
+    given_empty: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -130,6 +132,7 @@ impl LabelsBuilder {
         self.text.clear();
         self.entries.clear();
         self.duplicate = None;
+        self.given_empty.clear();
     }
 
     /// Starts again from the given labels.
@@ -176,7 +179,17 @@ impl LabelsBuilder {
         if self.duplicate.is_none() && self.position(name).is_ok() {
             self.duplicate = Some(name.to_owned());
         }
+        if value.is_empty() {
+            self.given_empty.push(name.to_owned());
+        }
         self.set(name, value);
+    }
+
+    /// Whether [`add`](Self::add) was given this name with an empty value since the last clearing: a page's way to say that the label
+    /// is to be absent.
+    #[must_use]
+    pub fn was_given_empty(&self, name: &str) -> bool {
+        self.given_empty.iter().any(|given| given == name)
     }
 
     /// The first name that [`add`](Self::add) was given twice since the last clearing.

@@ -1,0 +1,112 @@
+//! What a scrape component measures of itself, under the names that Alloy and Prometheus give it.
+
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntGauge, Opts, Registry};
+
+/// The metrics of one component; registered while its task runs.
+#[derive(Debug)]
+pub(super) struct Meters {
+    pub(super) targets: IntGauge,
+    pub(super) forwarded_samples: IntCounter,
+    pub(super) skipped: IntCounter,
+    pub(super) dropped_samples: IntCounter,
+    pub(super) exceeded_sample_limit: IntCounter,
+    pub(super) exceeded_body_size_limit: IntCounter,
+    pub(super) exceeded_label_limits: IntCounter,
+    pub(super) exceeded_target_limit: IntCounter,
+    pub(super) out_of_bounds: IntCounter,
+}
+
+/// Keeps the metrics registered.
+pub(super) struct Registration<'a> {
+    meters: &'a Meters,
+    registry: Option<std::sync::Arc<Registry>>,
+}
+
+/// A metric of a constant, valid name.
+macro_rules! constant {
+    ($metric:expr) => {
+        $metric.unwrap_or_else(|error| unreachable!("the names of these metrics are valid: {error}"))
+    };
+}
+
+// === impl Meters ===
+
+impl Meters {
+    pub(super) fn new(component: &str) -> Self {
+        let options = |name: &str, help: &str| Opts::new(name, help).const_label("component_id", component);
+        let counter = |name: &str, help: &str| constant!(IntCounter::with_opts(options(name, help)));
+        Self {
+            targets: constant!(IntGauge::with_opts(options(
+                "prometheus_scrape_targets_gauge",
+                "Number of targets this component scrapes",
+            ))),
+            forwarded_samples: counter(
+                "prometheus_forwarded_samples_total",
+                "Samples that were accepted downstream",
+            ),
+            skipped: counter(
+                "invar_scrapes_skipped_total",
+                "Scrapes that were due while the one before was not delivered yet",
+            ),
+            dropped_samples: counter("invar_scrape_dropped_samples_total", "Samples that downstream refused"),
+            exceeded_sample_limit: counter(
+                "prometheus_target_scrapes_exceeded_sample_limit_total",
+                "Scrapes that hit the sample limit and were rejected",
+            ),
+            exceeded_body_size_limit: counter(
+                "prometheus_target_scrapes_exceeded_body_size_limit_total",
+                "Scrapes that hit the body size limit and were rejected",
+            ),
+            exceeded_label_limits: counter(
+                "prometheus_target_scrape_pool_exceeded_label_limits_total",
+                "Scrapes that hit a label limit and were rejected",
+            ),
+            exceeded_target_limit: counter(
+                "prometheus_target_scrape_pool_exceeded_target_limit_total",
+                "Lists of targets that hit the target limit",
+            ),
+            out_of_bounds: counter(
+                "prometheus_target_scrapes_sample_out_of_bounds_total",
+                "Samples rejected for a timestamp too far in the future",
+            ),
+        }
+    }
+
+    /// Registers the metrics until the answer is dropped.
+    pub(super) fn register(&self, registry: Option<std::sync::Arc<Registry>>) -> Registration<'_> {
+        if let Some(registry) = &registry {
+            for collector in self.collectors() {
+                if let Err(error) = registry.register(collector) {
+                    tracing::warn!(%error, "a metric of a scrape component cannot be registered");
+                }
+            }
+        }
+        Registration { meters: self, registry }
+    }
+
+    fn collectors(&self) -> [Box<dyn Collector>; 9] {
+        [
+            Box::new(self.targets.clone()),
+            Box::new(self.forwarded_samples.clone()),
+            Box::new(self.skipped.clone()),
+            Box::new(self.dropped_samples.clone()),
+            Box::new(self.exceeded_sample_limit.clone()),
+            Box::new(self.exceeded_body_size_limit.clone()),
+            Box::new(self.exceeded_label_limits.clone()),
+            Box::new(self.exceeded_target_limit.clone()),
+            Box::new(self.out_of_bounds.clone()),
+        ]
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        if let Some(registry) = &self.registry {
+            for collector in self.meters.collectors() {
+                // Not registered, as was logged: nothing to take back.
+                drop(registry.unregister(collector));
+            }
+        }
+    }
+}
