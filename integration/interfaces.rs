@@ -28,7 +28,8 @@ fn every_component_declares_what_alloys_does() {
         println!("skipped: the recorded interfaces are not at hand");
         return;
     };
-    let output = Command::new(env!("CARGO_BIN_EXE_invar")).args(["components", "-o", "json"]).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_invar")).args(["components", "-o", "json"]).output().unwrap();
     assert!(output.status.success());
     let mut compared = 0;
     for line in String::from_utf8(output.stdout).unwrap().lines() {

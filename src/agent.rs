@@ -15,6 +15,7 @@ use invar_rollout::{
 use invar_secrets::SecretStores;
 use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnvironment};
 use invar_syntax::Stability;
+use prometheus::process_collector::ProcessCollector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -146,6 +147,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let engine = Engine::new(engine_options(settings, services)?);
+        about_this_process(&engine.metrics())?;
         let pipeline = EnginePipeline::new(engine, &identity, module_path(settings));
         let poller = poller(settings, &identity)?;
         let options = RolloutOptions {
@@ -190,6 +192,18 @@ impl Agent {
         self.poller.shutdown().await;
         self.pipeline.engine().shutdown(deadline).await;
     }
+}
+
+/// Registers what every process says of itself: its resources and its version.
+fn about_this_process(metrics: &prometheus::Registry) -> Result<(), prometheus::Error> {
+    metrics.register(Box::new(ProcessCollector::for_self()))?;
+    let options = prometheus::Opts::new("alloy_build_info", "Which build runs; the value is always 1")
+        .const_label("version", env!("CARGO_PKG_VERSION"))
+        .const_label("goos", std::env::consts::OS)
+        .const_label("goarch", std::env::consts::ARCH);
+    let build = prometheus::Gauge::with_opts(options)?;
+    build.set(1.0);
+    metrics.register(Box::new(build))
 }
 
 /// Ticks at half of systemd's watchdog interval; once a day where there is none.

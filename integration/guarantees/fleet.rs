@@ -79,7 +79,8 @@ impl Fleet {
             settings,
             "[rollout]\nprobation = {{ window = \"{}s\" }}\nmin_gap = \"100ms\"\n\n{}",
             plan.probation, plan.settings
-        ).expect("writing to a string cannot fail");
+        )
+        .expect("writing to a string cannot fail");
         let agent = Agent::start(AgentOptions {
             binary: binary(),
             directory: directory.to_path_buf(),

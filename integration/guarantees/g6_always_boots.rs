@@ -205,10 +205,14 @@ fn a_torn_journal_and_a_rotten_blob_cost_history_not_the_boot() {
     let second = fleet
         .push_and_run(scrape_to(&fleet.receiver, &fleet.target, "a").replace("500ms", "400ms"), "second");
     fleet.committed(&second);
+    // What never ran is remembered in the journal alone.
+    let broken = fleet.push("prometheus.scrape \"x\" {\n", "broken");
+    fleet.refused(&broken);
     fleet.agent.kill();
     fleet.git.stop_answering();
     let journal = fleet.agent.state_directory().join("journal.log");
     let length = fs::metadata(&journal).unwrap().len();
+    assert!(length > 3);
     fs::File::options().write(true).open(&journal).unwrap().set_len(length - 3).unwrap();
     fleet.agent.launch().unwrap();
     fleet.agent.wait("it runs from disk", SOON, |status| runs(status, &second)).unwrap();
@@ -232,7 +236,8 @@ fn a_torn_journal_and_a_rotten_blob_cost_history_not_the_boot() {
     let status = fleet.agent.wait("the revision before runs", SOON, |status| runs(status, &first)).unwrap();
     assert!(!runs(&status, &second), "{status:#}");
     fleet.git.answer_again();
-    fleet.agent.wait("a fetch heals it", VERDICT, |status| runs(status, &second)).unwrap();
+    let healed = fleet.repository.revert().unwrap();
+    fleet.agent.wait("a fetch heals it", VERDICT, |status| runs(status, &healed)).unwrap();
 }
 
 #[test]

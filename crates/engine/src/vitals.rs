@@ -104,6 +104,9 @@ pub struct GroupVitals {
     pub changed: bool,
     /// Whether it is unchanged but takes data from a changed node.
     pub downstream_of_change: bool,
+    /// Whether data leaves the pipeline here, for the node forwards to no other. What takes data in and what delivers it
+    /// fail for different reasons, so that only groups of one side are compared with each other.
+    pub delivers: bool,
     /// The counters now.
     pub now: VitalSnapshot,
     /// The counters at the cut.
@@ -325,6 +328,7 @@ impl VitalsReport {
                 node: cell.node().clone(),
                 changed,
                 downstream_of_change: downstream && !changed,
+                delivers: unit.receivers.is_empty(),
                 now: cell.vitals().get(&key).map(|counters| counters.snapshot()).unwrap_or_default(),
                 at_cut: at_cut.and_then(|at_cut| at_cut.groups.get(&key)).copied().unwrap_or_default(),
                 key,

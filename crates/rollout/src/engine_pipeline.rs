@@ -140,6 +140,7 @@ impl Pipeline for EnginePipeline {
                         key: group.key.clone(),
                         changed: group.changed,
                         downstream_of_change: group.downstream_of_change,
+                        delivers: group.delivers,
                         counters: Counters {
                             attempts: finished.saturating_add(now.in_flight),
                             ok: since(now.ok, then.ok),

@@ -229,11 +229,14 @@ impl Judge {
     /// unless the control group only fails as well.
     fn small_numbers(&mut self, at: Duration, vitals: &Vitals) -> Option<String> {
         let third = self.options.window / 3;
-        let control = |get: fn(&GroupVitals) -> u64| -> u64 {
-            vitals.groups.iter().filter(|group| is_control(group)).map(get).sum()
+        let control = |side: bool, get: fn(&GroupVitals) -> u64| -> u64 {
+            let of_side = |group: &&GroupVitals| is_control(group) && group.delivers == side;
+            vitals.groups.iter().filter(of_side).map(get).sum()
         };
-        let control_fails =
-            control(|group| group.counters.failed()) > 0 && control(|group| group.counters.ok) == 0;
+        let control_fails = |side: bool| {
+            control(side, |group| group.counters.failed()) > 0
+                && control(side, |group| group.counters.ok) == 0
+        };
         let mut verdict = None;
         for group in vitals.groups.iter().filter(|group| group.changed) {
             let counters = group.counters;
@@ -266,7 +269,7 @@ impl Judge {
             } else {
                 continue;
             }
-            if !control_fails && verdict.is_none() {
+            if !control_fails(group.delivers) && verdict.is_none() {
                 verdict = self.findings.last().cloned();
             }
         }
@@ -282,9 +285,11 @@ impl Judge {
             let step = self.tracks.entry(key.clone()).or_default().step(group.counters, at);
             steps.push((group, key, usual.unwrap_or_default(), step));
         }
-        let world_suffers = |rule: SoftRule| {
+        let world_suffers = |rule: SoftRule, side: bool| {
             steps.iter().any(|(group, _, usual, step)| {
-                is_control(group) && matches!(apply(rule, step, usual, true, false), Finding::Bad(_))
+                is_control(group)
+                    && group.delivers == side
+                    && matches!(apply(rule, step, usual, true, false), Finding::Bad(_))
             })
         };
         let (mut candidate, mut world) = (None, None);
@@ -314,7 +319,7 @@ impl Judge {
                         track.flips
                     ));
                 } else if track.in_a_row >= CONSECUTIVE {
-                    if world_suffers(rule) {
+                    if world_suffers(rule, group.delivers) {
                         world.get_or_insert(text);
                     } else {
                         candidate.get_or_insert(format!(

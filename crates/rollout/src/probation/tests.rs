@@ -17,7 +17,14 @@ fn judge(rules: RuleSet, baseline: Baseline, on_inconclusive: OnInconclusive) ->
 }
 
 fn group(node: &str, changed: bool, counters: Counters) -> GroupVitals {
-    GroupVitals { node: node.into(), key: String::new(), changed, downstream_of_change: false, counters }
+    GroupVitals {
+        node: node.into(),
+        key: String::new(),
+        changed,
+        downstream_of_change: false,
+        delivers: true,
+        counters,
+    }
 }
 
 fn usual(node: &str, usual: GroupBaseline) -> Baseline {
@@ -237,6 +244,21 @@ fn a_small_endpoint_without_any_success_fails_after_a_third_of_the_window() {
         vitals
     });
     assert_eq!(n, 24, "the control group has failures and no success");
+}
+
+#[test]
+fn scrapes_that_succeed_are_no_control_for_deliveries_that_fail() {
+    let mut judge = judge(RuleSet::HardAndSmallNumber, Baseline::default(), OnInconclusive::Commit);
+    let (n, _) = run(&mut judge, |n| {
+        let failing = Counters { attempts: n, retryable: n, ..Counters::default() };
+        let fine = Counters { attempts: n, ok: n, ..Counters::default() };
+        let scrape = GroupVitals { delivers: false, ..group("scrape", false, fine) };
+        Vitals {
+            groups: vec![group("new", true, failing), group("old", false, failing), scrape],
+            ..Vitals::default()
+        }
+    });
+    assert_eq!(n, 24, "every delivery fails, so that the world is to blame");
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub struct GroupVitals {
     pub changed: bool,
     /// Unchanged, but fed by something that the candidate changed.
     pub downstream_of_change: bool,
+    /// Whether data leaves the pipeline here. Only groups of one side are compared: a scrape that succeeds says
+    /// nothing about the network that deliveries take.
+    pub delivers: bool,
     /// Counted since the cut.
     pub counters: Counters,
 }
