@@ -17,7 +17,7 @@ pub struct ScrapeArguments {
     #[argument(required)]
     pub targets: Vec<Target>,
     /// Where samples go.
-    #[argument(required)]
+    #[argument(required, type_note = "any<storage.Appendable>")]
     pub forward_to: Vec<MetricsReceiver>,
     /// The `job` label of targets that have none; the component's name where empty.
     pub job_name: String,

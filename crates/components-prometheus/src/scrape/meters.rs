@@ -1,7 +1,7 @@
 //! What a scrape component measures of itself, under the names that Alloy and Prometheus give it.
 
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Opts};
 
 /// The metrics of one component; registered while its task runs.
 #[derive(Debug)]
@@ -15,12 +15,6 @@ pub(super) struct Meters {
     pub(super) exceeded_label_limits: IntCounter,
     pub(super) exceeded_target_limit: IntCounter,
     pub(super) out_of_bounds: IntCounter,
-}
-
-/// Keeps the metrics registered.
-pub(super) struct Registration<'a> {
-    meters: &'a Meters,
-    registry: Option<std::sync::Arc<Registry>>,
 }
 
 /// A metric of a constant, valid name.
@@ -73,20 +67,8 @@ impl Meters {
         }
     }
 
-    /// Registers the metrics until the answer is dropped.
-    pub(super) fn register(&self, registry: Option<std::sync::Arc<Registry>>) -> Registration<'_> {
-        if let Some(registry) = &registry {
-            for collector in self.collectors() {
-                if let Err(error) = registry.register(collector) {
-                    tracing::warn!(%error, "a metric of a scrape component cannot be registered");
-                }
-            }
-        }
-        Registration { meters: self, registry }
-    }
-
-    fn collectors(&self) -> [Box<dyn Collector>; 9] {
-        [
+    pub(super) fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
             Box::new(self.targets.clone()),
             Box::new(self.forwarded_samples.clone()),
             Box::new(self.skipped.clone()),
@@ -97,16 +79,5 @@ impl Meters {
             Box::new(self.exceeded_target_limit.clone()),
             Box::new(self.out_of_bounds.clone()),
         ]
-    }
-}
-
-impl Drop for Registration<'_> {
-    fn drop(&mut self) {
-        if let Some(registry) = &self.registry {
-            for collector in self.meters.collectors() {
-                // Not registered, as was logged: nothing to take back.
-                drop(registry.unregister(collector));
-            }
-        }
     }
 }

@@ -46,6 +46,7 @@ use self::status::StatusBoard;
 use self::target::ResolvedTargets;
 use self::target_task::Assignment;
 use crate::InProcessAddress;
+use crate::meters::Registration;
 
 /// The component type.
 #[derive(Debug)]
@@ -125,7 +126,7 @@ impl Component for Scrape {
     fn exports(_instance: &Instance, _state: &State, _context: &ExportContext) {}
 
     async fn run(instance: Arc<Instance>, context: RunContext<Self>) -> Result<(), RunError> {
-        let _registration = instance.meters.register(instance.registry.clone());
+        let _registration = Registration::new(instance.registry.clone(), instance.meters.collectors());
         Pool::new(context, Arc::clone(&instance)).run().await;
         Ok(())
     }

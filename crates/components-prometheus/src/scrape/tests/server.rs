@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// What the server sends.
+#[derive(Clone)]
 pub(super) struct Answer {
     head: String,
     body: Vec<u8>,
@@ -50,8 +51,10 @@ impl Answer {
     async fn send(&self, stream: &mut TcpStream) -> std::io::Result<()> {
         stream.write_all(self.head.as_bytes()).await?;
         stream.write_all(&self.body).await?;
-        while self.endless {
-            stream.write_all(&self.body).await?;
+        if self.endless {
+            loop {
+                stream.write_all(&self.body).await?;
+            }
         }
         if self.stall {
             std::future::pending::<()>().await;
