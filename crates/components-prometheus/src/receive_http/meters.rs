@@ -7,6 +7,8 @@ use http::{Method, StatusCode};
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, Opts, Registry};
 
+use crate::meters::Registration;
+
 /// Buckets of the time a request takes, in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0];
 /// Buckets of the size of a request, in bytes.
@@ -19,12 +21,6 @@ pub(super) struct Meters {
     request_bytes: HistogramVec,
     pub(super) forwarded_samples: IntCounter,
     pub(super) invalid_series: IntCounter,
-}
-
-/// Keeps the metrics registered.
-pub(super) struct Registration<'a> {
-    meters: &'a Meters,
-    registry: Option<Arc<Registry>>,
 }
 
 /// A metric of a constant, valid name.
@@ -86,34 +82,13 @@ impl Meters {
     }
 
     /// Registers the metrics until the answer is dropped.
-    pub(super) fn register(&self, registry: Option<Arc<Registry>>) -> Registration<'_> {
-        if let Some(registry) = &registry {
-            for collector in self.collectors() {
-                if let Err(error) = registry.register(collector) {
-                    tracing::warn!(%error, "a metric of prometheus.receive_http cannot be registered");
-                }
-            }
-        }
-        Registration { meters: self, registry }
-    }
-
-    fn collectors(&self) -> [Box<dyn Collector>; 4] {
-        [
+    pub(super) fn register(&self, registry: Option<Arc<Registry>>) -> Registration {
+        let collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(self.request_seconds.clone()),
             Box::new(self.request_bytes.clone()),
             Box::new(self.forwarded_samples.clone()),
             Box::new(self.invalid_series.clone()),
-        ]
-    }
-}
-
-impl Drop for Registration<'_> {
-    fn drop(&mut self) {
-        if let Some(registry) = &self.registry {
-            for collector in self.meters.collectors() {
-                // Not registered, as was logged: nothing to take back.
-                drop(registry.unregister(collector));
-            }
-        }
+        ];
+        Registration::new(registry, collectors)
     }
 }
