@@ -25,6 +25,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use invar_engine::{
@@ -146,18 +147,18 @@ impl Component for Scrape {
     }
 }
 
-/// One group per job. A group changes with its targets and with the settings.
-fn groups(settings: &ScrapeSettings, resolved: &ResolvedTargets) -> Vec<VitalGroup> {
-    let mut jobs: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+/// One group per job. A group changes with its targets and with the settings, which equal states share.
+fn groups(settings: &Arc<ScrapeSettings>, resolved: &ResolvedTargets) -> Vec<VitalGroup> {
+    let mut jobs: BTreeMap<&str, Vec<(u64, Duration, Duration)>> = BTreeMap::new();
     for target in &resolved.targets {
-        jobs.entry(target.job()).or_default().push(target.key);
+        jobs.entry(target.job()).or_default().push((target.key, target.interval, target.timeout));
     }
-    let settings = format!("{:?}", settings.arguments);
-    let groups = jobs.into_iter().map(|(job, mut keys)| {
-        keys.sort_unstable();
+    let groups = jobs.into_iter().map(|(job, mut targets)| {
+        targets.sort_unstable();
         let mut hasher = FixedState::default().build_hasher();
-        settings.hash(&mut hasher);
-        keys.hash(&mut hasher);
+        // Not their text, which does not show secrets.
+        Arc::as_ptr(settings).hash(&mut hasher);
+        targets.hash(&mut hasher);
         VitalGroup { key: job.to_owned(), fingerprint: hasher.finish() }
     });
     groups.collect()

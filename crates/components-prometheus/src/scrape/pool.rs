@@ -80,6 +80,7 @@ impl Pool {
                         // Targets that flap must not keep this task busy.
                         tokio::select! {
                             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+                            () = self.context.changed() => break,
                             _ = phases.wait_for(|phase| *phase != Phase::Running) => break,
                         }
                     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod prometheus;
 mod server;
 
 use std::collections::BTreeMap;
