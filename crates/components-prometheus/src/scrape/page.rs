@@ -303,7 +303,7 @@ impl ExpositionSink for PageSink<'_> {
     }
 
     fn metadata(&mut self, family: &str, metadata: MetadataEvent<'_>) -> Result<(), PageError> {
-        if self.rules.metadata {
+        if self.rules.metadata || self.rules.type_and_unit_labels {
             let hasher = &mut self.hasher;
             hasher.write(family.as_bytes());
             match metadata {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use invar_engine::vitals::{Outcome, VitalCounters};
 use invar_engine::{DeliveryError, RunContext};
 use invar_telemetry::exposition::{ScrapeCache, Vanished, parse};
@@ -65,6 +65,8 @@ pub(super) struct TargetTask {
     report_list: Option<Arc<SeriesList>>,
     exemplars: LastExemplars,
     metadata: MetadataMemory,
+    /// A hash of what the last page said about metric families, where labels depend on it.
+    types: Option<u64>,
     /// When it was last due, in Unix milliseconds.
     last_due: Option<u64>,
     /// The timestamp of the last scrape, in Unix milliseconds.
@@ -99,6 +101,7 @@ impl TargetTask {
             report_list: None,
             exemplars: LastExemplars::default(),
             metadata: MetadataMemory::default(),
+            types: None,
             last_due: None,
             last_timestamp: None,
         }
@@ -256,28 +259,34 @@ impl TargetTask {
     ) -> Result<Harvest, (ScrapeError, Report)> {
         let Assignment { target, settings, .. } = assignment;
         let rules = &settings.page;
-        let expected = self.cache.list().len();
-        let mut sink = PageSink::new(
-            self.cache.begin(),
-            expected,
-            rules,
-            &target.labels,
-            timestamp,
-            &mut self.exemplars,
-        );
-        let parsed = parse(page.format, &page.body, &settings.parse, &mut sink);
-        let (mut cache, mut columns, said) = sink.into_parts();
-        report.scraped = columns.scraped;
-        report.kept = columns.kept;
-        if columns.label_limit_exceeded {
-            self.instance.meters.exceeded_label_limits.inc();
-        }
-        if let Err(error) = parsed {
-            return Err((error.into(), report));
-        }
-        if rules.sample_limit > 0 && columns.limited > rules.sample_limit {
-            return Err((ScrapeError::SampleLimit { limit: rules.sample_limit }, report));
-        }
+        let mut renamed = Vec::new();
+        let (mut cache, mut columns, said) = loop {
+            let expected = self.cache.list().len();
+            let cache = self.cache.begin();
+            let mut sink =
+                PageSink::new(cache, expected, rules, &target.labels, timestamp, &mut self.exemplars);
+            let parsed = parse(page.format, &page.body, &settings.parse, &mut sink);
+            let (cache, columns, said) = sink.into_parts();
+            report.scraped = columns.scraped;
+            report.kept = columns.kept;
+            if columns.label_limit_exceeded {
+                self.instance.meters.exceeded_label_limits.inc();
+            }
+            if let Err(error) = parsed {
+                return Err((error.into(), report));
+            }
+            if rules.sample_limit > 0 && columns.limited > rules.sample_limit {
+                return Err((ScrapeError::SampleLimit { limit: rules.sample_limit }, report));
+            }
+            let types = self.types.replace(said);
+            if !rules.type_and_unit_labels || types.is_none_or(|types| types == said) {
+                break (cache, columns, said);
+            }
+            // Series have other labels where their family has another type: all are looked at afresh.
+            drop(cache);
+            renamed = self.cache.end_all();
+            self.cache.clear();
+        };
         let new_reports = self.reports.append(&mut cache);
         let update = cache.finish();
         report.up = true;
@@ -289,7 +298,11 @@ impl TargetTask {
         }
 
         let mut batches = Vec::with_capacity(1);
-        let ended = update.vanished.into_iter().filter(|v| !self.reports.contains(&v.series));
+        let kept: HashSet<&Series> =
+            if renamed.is_empty() { HashSet::default() } else { update.list.iter().collect() };
+        renamed.retain(|vanished| !kept.contains(&vanished.series));
+        let ended = update.vanished.into_iter().chain(renamed);
+        let ended = ended.filter(|vanished| !self.reports.contains(&vanished.series));
         batches.extend(ends(ended, rules.track_timestamps_staleness, timestamp));
         batches.extend(zeros(&update.list, &columns, self.last_timestamp, timestamp));
         let mut batch = assemble(update.list, columns, timestamp, &self.instance.meters.out_of_bounds);

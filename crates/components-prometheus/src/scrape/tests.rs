@@ -437,3 +437,71 @@ async fn contradictions_are_refused() {
         assert!(message.contains(part), "{rest}: {message}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sleeping_target_learns_its_new_interval() {
+    let server = PageServer::start(|_| Answer::page(TEXT, "a 1\n")).await;
+    let short = block(&server, "");
+    let harness = Harness::<Scrape>::new(&short.replacen("250ms", "10h", 1)).await.unwrap();
+    harness.update(&short).await.unwrap();
+    wait_for(&harness, |values| values.contains_key(A)).await;
+    harness.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_become_labels_and_follow_their_families() {
+    let page = |kind: &str| Answer::page(TEXT, &format!("# TYPE a {kind}\na 1\n"));
+    let (at, answer) = switched(vec![page("gauge"), page("counter")]);
+    let server = PageServer::start(answer).await;
+    let harness =
+        Harness::<Scrape>::new(&block(&server, "enable_type_and_unit_labels = true")).await.unwrap();
+    let typed = |kind: &str| format!("{{__name__=\"a\", __type__=\"{kind}\", instance=\"i\", job=\"j\"}}");
+    wait_for(&harness, |values| values.contains_key(&typed("gauge"))).await;
+    at.store(1, Ordering::Relaxed);
+    let ended = |values: &BTreeMap<String, f64>| values.get(&typed("gauge")).is_some_and(|v| is_stale(*v));
+    wait_for(&harness, |values| ended(values) && values.contains_key(&typed("counter"))).await;
+    harness.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn native_histograms_travel_and_end() {
+    let page = "# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 3\nh_sum 4\nh_count 3\n";
+    let (at, answer) = switched(vec![Answer::page(TEXT, page), Answer::page(TEXT, "")]);
+    let server = PageServer::start(answer).await;
+    let convert = "convert_classic_histograms_to_nhcb = true";
+    let harness = Harness::<Scrape>::new(&block(&server, convert)).await.unwrap();
+    let mut seen = harness.wait_captured(1).await;
+    assert!(seen[0].histograms[0].series.to_string().contains("\"h\""));
+    assert!(!seen[0].histograms[0].histogram.is_stale());
+    at.store(1, Ordering::Relaxed);
+    let ended = async {
+        while !seen.iter().flat_map(|batch| &batch.histograms).any(|sample| sample.histogram.is_stale()) {
+            seen.extend(harness.wait_captured(1).await);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+    harness.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_written_to_their_file() {
+    let server = PageServer::start(|_| Answer::status(503)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("failures.log");
+    let rest = format!("scrape_failure_log_file = \"{}\"", file.display());
+    let harness = Harness::<Scrape>::new(&block(&server, &rest)).await.unwrap();
+    harness.wait_captured(2).await;
+    let text = async {
+        loop {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if text.ends_with('\n') {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let text = tokio::time::timeout(Duration::from_secs(10), text).await.unwrap();
+    let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(line["msg"], "server returned HTTP status 503 Service Unavailable");
+    harness.shutdown().await;
+}
