@@ -25,6 +25,8 @@ use super::{Instance, Scrape};
 /// The pause before a refused batch is offered again: doubles up to the second.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// The pause before a batch is offered to the generation that followed the one whose time was up.
+const CANCELLED_PAUSE: Duration = Duration::from_millis(10);
 /// How long after its last scrape a removed target's series end, in tenths of its interval: another component may have taken over.
 const REMOVAL_TENTHS: u64 = 21;
 
@@ -381,7 +383,7 @@ impl TargetTask {
                     batches.next();
                     continue;
                 }
-                Err(DeliveryError::Cancelled) => Duration::ZERO,
+                Err(DeliveryError::Cancelled) => CANCELLED_PAUSE,
                 Err(DeliveryError::Retryable { after, .. }) => {
                     after.unwrap_or(backoff).clamp(FIRST_BACKOFF, LAST_BACKOFF)
                 }
@@ -391,8 +393,7 @@ impl TargetTask {
             tokio::select! {
                 biased;
                 () = cancellation.cancelled() => break,
-                () = tokio::time::sleep(pause), if !pause.is_zero() => {}
-                () = tokio::task::yield_now(), if pause.is_zero() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         // The time to drain is over: what is left is lost, and counted.

@@ -333,8 +333,10 @@ async fn a_removed_target_ends_after_a_while() {
     wait_for(&harness, |values| values.contains_key(A)).await;
     let none = block(&server, "").lines().skip(1).collect::<Vec<_>>().join("\n");
     harness.update(&format!("targets = []\n{none}")).await.unwrap();
-    let seen = wait_for(&harness, |values| values.get(A).is_some_and(|value| is_stale(*value))).await;
-    assert!(up(&values(&seen)).is_some_and(is_stale));
+    wait_for(&harness, |values| {
+        values.get(A).is_some_and(|value| is_stale(*value)) && up(values).is_some_and(is_stale)
+    })
+    .await;
     harness.shutdown().await;
 }
 
@@ -351,8 +353,10 @@ async fn parking_ends_nothing_and_retiring_does() {
     harness.park().await;
     drop(harness.captured());
     harness.commit().await;
-    let seen = wait_for(&harness, |values| values.get(A).is_some_and(|value| is_stale(*value))).await;
-    assert!(up(&values(&seen)).is_some_and(is_stale));
+    wait_for(&harness, |values| {
+        values.get(A).is_some_and(|value| is_stale(*value)) && up(values).is_some_and(is_stale)
+    })
+    .await;
     harness.shutdown().await;
 }
 
