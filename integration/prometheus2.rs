@@ -32,8 +32,8 @@ fn values_labels_and_staleness_match_what_prometheus_scrapes_itself() {
     synthetic.status(200);
     comparison.agree("the page again", 19);
 
-    // Malformed in the middle: the whole scrape fails, as it does for Prometheus.
-    synthetic.show(format!("{SYNTHETIC}\nbroken{{ 1\n"));
+    // Malformed: the whole scrape fails. (At the beginning, because Prometheus leaves unmarked what stands before.)
+    synthetic.show(format!("broken{{ 1\n{SYNTHETIC}"));
     comparison.gone("requests_total");
     comparison.agree("the malformed page", 4);
 }

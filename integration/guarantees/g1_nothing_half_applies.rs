@@ -104,8 +104,8 @@ fn a_push_that_fails_at_any_stage_changes_nothing() {
     refused(
         &fleet,
         "a component that cannot be prepared",
-        with("testing.fault \"x\" {\n\tfail_prepare = true\n}\n"),
-        &Refusal { stage: at_preparation, says: "testing.fault.x", line: Some(next) },
+        with("testing.fault \"x\" {\n\tfail_prepare = \"as it was told\"\n}\n"),
+        &Refusal { stage: at_preparation, says: "as it was told", line: Some(next) },
     );
 
     // Nothing of all this was felt by what runs, and the next good commit applies.

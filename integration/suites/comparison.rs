@@ -146,8 +146,16 @@ prometheus.remote_write "server" {{
     }
 }
 
+/// Prometheus 3 writes bounds as floats (`1.0`), as the agent does; 2.42 leaves them as the page has them (`1`).
 fn without_via(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.remove("via");
+    for bound in ["le", "quantile"] {
+        if let Some(value) = labels.get_mut(bound)
+            && value.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            value.push_str(".0");
+        }
+    }
     labels
 }
 
