@@ -56,6 +56,8 @@ struct Table {
     free: Vec<u32>,
     index: HashTable<u32>,
     text_bytes: usize,
+    /// How often a freed id was given to another text.
+    reuses: u64,
 }
 
 /// What drops left for the next creation. Its lock is a leaf: nothing else is locked while it is held.
@@ -164,6 +166,7 @@ impl Table {
         let entry = Entry { text: Some(text.into()), uses: AtomicU32::new(1) };
         let id = match self.free.pop() {
             Some(id) => {
+                self.reuses += 1;
                 self.entries[id as usize] = entry;
                 id
             }
@@ -218,6 +221,13 @@ impl SymbolReader {
     #[must_use]
     pub fn get(&self, symbol: Symbol) -> &str {
         self.table.text(symbol.0).unwrap_or_default()
+    }
+
+    /// Changes whenever an id stands for another text than before. What is remembered by id is worth nothing then,
+    /// unless the series it came from are held.
+    #[must_use]
+    pub(crate) fn reuses(&self) -> u64 {
+        self.table.reuses
     }
 
     /// The symbol of a text that a live series uses, if there is one. It stays valid at least as long as this reader.

@@ -32,6 +32,8 @@ pub(super) struct RequestSymbols {
     /// By symbol id: request number and reference, so that clearing is one increment.
     known: Vec<(u32, u32)>,
     request: u32,
+    /// The table's count of reused ids when `known` was last in use.
+    reuses: u64,
     /// All texts of the request end to end, and where each ends.
     text: String,
     ends: Vec<usize>,
@@ -44,6 +46,7 @@ impl Default for RequestSymbols {
         Self {
             known: Vec::new(),
             request: 1,
+            reuses: 0,
             text: String::new(),
             ends: vec![0],
             index: HashTable::new(),
@@ -58,6 +61,12 @@ impl RequestSymbols {
         match text {
             Text::Plain(text) => self.text(text),
             Text::Symbol(symbol) => {
+                if self.reuses != reader.reuses() {
+                    // A request is filled in several goes; between two of them a series may die and its ids name
+                    // other texts. What is remembered by id is forgotten; texts keep their references.
+                    self.reuses = reader.reuses();
+                    self.forget();
+                }
                 let slot = symbol.id() as usize;
                 if let Some(&(request, reference)) = self.known.get(slot)
                     && request == self.request
@@ -102,6 +111,10 @@ impl RequestSymbols {
         self.text.clear();
         self.ends.truncate(1);
         self.index.clear();
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.request = self.request.wrapping_add(1);
         if self.request == 0 {
             self.known.clear();

@@ -422,6 +422,28 @@ fn metadata_travels_in_version_1_only() {
     assert_eq!(encoder.take(), None);
 }
 
+/// A request is filled in several goes. A series that dies between two of them frees its symbols, and their ids may name
+/// other texts before the request is taken.
+#[test]
+fn symbols_that_are_reused_while_a_request_is_filled_do_not_swap_labels() {
+    let mut encoder = RequestEncoder::new(Protocol::V2, Labels::default());
+    let mut expected = Vec::new();
+    for round in 0..50 {
+        let texts = labels(&[("__name__", "reused"), (&format!("name_{round}"), &format!("value_{round}"))]);
+        let series = Series::new(&texts);
+        encoder.sample(&symbols(), &series, round, 1.0, SeriesDetails::default());
+        expected.push(texts);
+    }
+    let request = encoder.take().unwrap();
+    let decoded = v2::Request::decode(uncompressed(&request).as_slice()).unwrap();
+    for (series, texts) in decoded.timeseries.iter().zip(&expected) {
+        let text = |reference: &u32| decoded.symbols[*reference as usize].as_str();
+        let found: Vec<_> = series.labels_refs.chunks(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+        let wanted: Vec<_> = texts.iter().collect();
+        assert_eq!(found, wanted);
+    }
+}
+
 #[test]
 fn invalid_series_are_left_out_and_named() {
     let series = |pairs: &[(&str, &str)]| v1::TimeSeries {
