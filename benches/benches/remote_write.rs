@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use invar_components_prometheus::wal::{Log, LogOptions, Reader};
-use invar_telemetry::remote_write::{DecodeLimits, Protocol, RequestEncoder, SeriesDetails, decode, decompress};
+use invar_telemetry::remote_write::{
+    DecodeLimits, Protocol, RequestEncoder, SeriesDetails, decode, decompress,
+};
 use invar_telemetry::{Labels, MetricBatch, Series, SeriesList, Timestamps, symbols};
 
 const SERIES: usize = 10_000;

@@ -68,12 +68,16 @@ pub(crate) fn serve(router: axum::Router) -> Outcome<std::net::SocketAddr> {
 pub fn fetch(url: &str) -> Outcome<Vec<u8>> {
     // A second installation in one process finds the first one, which is what is wanted.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let http = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
         let answer = http.get(url).timeout(Duration::from_secs(10)).send().await;
-        let answer = answer.and_then(reqwest::Response::error_for_status).map_err(|error| format!("{url}: {error}"))?;
+        let answer = answer
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(|error| format!("{url}: {error}"))?;
         answer.bytes().await.map(|body| body.to_vec()).map_err(|error| format!("{url}: {error}"))
     })
 }

@@ -25,7 +25,8 @@ impl Prometheus {
     /// The installed one, if there is one.
     #[must_use]
     pub fn installed() -> Option<PathBuf> {
-        let found = Command::new("prometheus").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let found =
+            Command::new("prometheus").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         found.is_ok_and(|status| status.success()).then(|| PathBuf::from("prometheus"))
     }
 
@@ -35,7 +36,8 @@ impl Prometheus {
         let cache = std::env::var_os("INVAR_SERVERS").map_or_else(
             || {
                 let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-                let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+                let cache =
+                    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
                 cache.join("invar-servers")
             },
             PathBuf::from,
@@ -66,8 +68,10 @@ impl Prometheus {
             .map_err(|error| format!("{}: {error}", binary.display()))?;
         // A second installation in one process finds the first one, which is what is wanted.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
         let http = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
         let prometheus = Self { child, address, http, runtime };
         wait_for("Prometheus to be ready", Duration::from_secs(30), || {
@@ -125,14 +129,19 @@ impl Prometheus {
     /// No answer, or an error of the query.
     pub fn query(&self, query: &str) -> Outcome<Instant> {
         let (status, text) = self.get("/api/v1/query", &[("query", query)])?;
-        let answer: Value = serde_json::from_str(&text).map_err(|error| format!("{status}: {error}: {text}"))?;
-        let Some(result) = answer["data"]["result"].as_array() else { return Err(format!("{query}: {text}")) };
+        let answer: Value =
+            serde_json::from_str(&text).map_err(|error| format!("{status}: {error}: {text}"))?;
+        let Some(result) = answer["data"]["result"].as_array() else {
+            return Err(format!("{query}: {text}"));
+        };
         Ok(result
             .iter()
             .map(|series| {
                 let labels = series["metric"].as_object().into_iter().flatten();
-                let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
-                let value = if series["histogram"].is_null() { &series["value"][1] } else { &series["histogram"][1] };
+                let labels =
+                    labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+                let value =
+                    if series["histogram"].is_null() { &series["value"][1] } else { &series["histogram"][1] };
                 (labels.collect(), value.clone())
             })
             .collect())

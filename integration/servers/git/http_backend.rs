@@ -113,8 +113,13 @@ impl HttpBackend {
     fn listen(root: &Path, tls: Option<Arc<rustls::ServerConfig>>, address: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let state =
-            State { log: Vec::new(), faults: VecDeque::new(), outage: None, access: Access::Open, old_protocol: false };
+        let state = State {
+            log: Vec::new(),
+            faults: VecDeque::new(),
+            outage: None,
+            access: Access::Open,
+            old_protocol: false,
+        };
         let shared = Arc::new(Shared {
             root: root.to_path_buf(),
             tls,

@@ -438,7 +438,8 @@ fn symbols_that_are_reused_while_a_request_is_filled_do_not_swap_labels() {
     let decoded = v2::Request::decode(uncompressed(&request).as_slice()).unwrap();
     for (series, texts) in decoded.timeseries.iter().zip(&expected) {
         let text = |reference: &u32| decoded.symbols[*reference as usize].as_str();
-        let found: Vec<_> = series.labels_refs.chunks(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+        let found: Vec<_> =
+            series.labels_refs.chunks(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
         let wanted: Vec<_> = texts.iter().collect();
         assert_eq!(found, wanted);
     }
