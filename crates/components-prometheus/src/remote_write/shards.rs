@@ -9,6 +9,7 @@ use invar_engine::VitalCounters;
 use invar_engine::vitals::Outcome;
 use invar_telemetry::remote_write::EncodedRequest;
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use rand::RngExt;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -30,6 +31,8 @@ pub(super) struct Meters {
     pub(super) accepted: AtomicU64,
     /// Why the last request was not accepted.
     pub(super) trouble: Mutex<Option<String>>,
+    /// Bound once: it moves with every sample.
+    pending: IntGauge,
 }
 
 /// A request on its way, and where in the log it begins.
@@ -68,7 +71,9 @@ impl Meters {
         vitals: Arc<VitalCounters>,
     ) -> Self {
         let labels = [node.to_owned(), endpoint.name.clone(), endpoint.identity.url.clone()];
+        let pending = metrics.pending.with_label_values(&labels.each_ref().map(String::as_str));
         Self {
+            pending,
             metrics,
             labels,
             vitals,
@@ -106,7 +111,7 @@ impl Meters {
     }
 
     pub(super) fn pending(&self, change: i64) {
-        self.metrics.pending.with_label_values(&self.labels()).add(change);
+        self.pending.add(change);
     }
 
     pub(super) fn resent(&self, samples: u64) {
