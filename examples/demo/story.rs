@@ -76,7 +76,7 @@ fn good_push(stage: &mut Stage) -> Outcome {
     let text = stage.repository.read("environments/demo/receiver.alloy")?;
     stage.repository.write(
         "environments/demo/receiver.alloy",
-        &text.replace("fleet = \"demo\",", "fleet = \"demo\",\n\t\trelease = \"two\","),
+        text.replace("fleet = \"demo\",", "fleet = \"demo\",\n\t\trelease = \"two\","),
     )?;
     let begun = Instant::now();
     let head = stage.repository.push("label the release")?;
@@ -99,7 +99,7 @@ fn broken_push(stage: &mut Stage) -> Outcome {
     let text = stage.repository.read("base/metrics.alloy")?;
     stage
         .repository
-        .write("base/metrics.alloy", &text.replacen("regex         = \"go_.*\"", "regex         = ", 1))?;
+        .write("base/metrics.alloy", text.replacen("regex         = \"go_.*\"", "regex         = ", 1))?;
     let head = stage.repository.push("break the syntax")?;
     let status = stage.agent.wait("the push is refused", SOON, |status| {
         desires(status, &head) && status["reason"]["stage"].as_str().is_some()
@@ -140,7 +140,7 @@ fn bad_push(stage: &mut Stage) -> Outcome<String> {
     let address = stage.receiver.url(GOOD);
     stage
         .repository
-        .write("environments/demo/receiver.alloy", &text.replace(&address, &stage.receiver.url(BROKEN)))?;
+        .write("environments/demo/receiver.alloy", text.replace(&address, &stage.receiver.url(BROKEN)))?;
     let bad = stage.repository.push("point at a broken endpoint")?;
     stage.agent.wait("the bad push runs, on probation", SOON, |status| runs(status, &bad))?;
     checked("it validated and was swapped in");
