@@ -2,7 +2,9 @@
 //! and real kills. One module a guarantee.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bad_input;
 mod fleet;
+mod receive;
 
 mod g1_nothing_half_applies;
 mod g3_nothing_is_lost;

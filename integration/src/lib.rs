@@ -18,7 +18,7 @@ pub use git_server::GitServer;
 pub use prometheus::{Instant, Prometheus};
 pub use receiver::{Receiver, Series};
 pub use repository::Repository;
-pub use target::Target;
+pub use target::{Connection, RawTarget, Target, compressed_zeros};
 
 use std::time::Duration;
 

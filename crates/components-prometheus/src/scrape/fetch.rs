@@ -1,12 +1,7 @@
-//! Gets the page of a target: over HTTP, or by a call within the process where the address is the agent's own. The page is read into
-//! a buffer that scrapes share, and no more of it than its limit, compressed or not.
+//! Gets the page of a target: over HTTP, or by a call within the process where the address is the agent's own.
 
-use std::io::Write;
-use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
 };
@@ -14,45 +9,19 @@ use http::{Method, StatusCode};
 use invar_blocks::HttpClientError;
 use invar_engine::{Request, Response, RunContext};
 use invar_telemetry::exposition::ExpositionFormat;
-use parking_lot::Mutex;
 
 use super::Scrape;
 use super::error::ScrapeError;
+use super::page_body::{Gathering, PageBody, PageBuffers, Waiting};
 use super::settings::ScrapeSettings;
 use super::target::ScrapeTarget;
 
-/// How many buffers wait for the next page.
-const IDLE_BUFFERS: usize = 16;
-/// A buffer beyond this size, in bytes, is not kept.
-const LARGEST_IDLE_BUFFER: usize = 4 << 20;
-
 const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
-
-/// Buffers of pages, shared by the targets of a component.
-#[derive(Debug, Default)]
-pub(super) struct PageBuffers {
-    idle: Mutex<Vec<Vec<u8>>>,
-}
 
 /// A page as it was read.
 pub(super) struct Page {
     pub(super) format: ExpositionFormat,
     pub(super) body: PageBody,
-}
-
-/// The decompressed bytes of a page.
-pub(super) enum PageBody {
-    /// As they arrived in one piece.
-    Whole(Bytes),
-    /// Gathered.
-    Gathered { bytes: Vec<u8>, home: Arc<PageBuffers> },
-}
-
-/// Takes no more than so many bytes.
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: u64,
-    exceeded: bool,
 }
 
 /// Gets the page of a target within its timeout.
@@ -63,15 +32,16 @@ pub(super) async fn fetch(
     in_process: Option<&str>,
     buffers: &Arc<PageBuffers>,
 ) -> Result<Page, ScrapeError> {
+    let waiting = Waiting::default();
     let fetching = async {
         if in_process.is_some_and(|address| authority_is(target, address)) {
             return call_in_process(target, settings, context).await;
         }
-        over_http(target, settings, buffers).await
+        over_http(target, settings, buffers, &waiting).await
     };
     match tokio::time::timeout(target.timeout, fetching).await {
         Ok(result) => result,
-        Err(_) => Err(ScrapeError::Timeout),
+        Err(_) => Err(waiting.timeout()),
     }
 }
 
@@ -96,51 +66,38 @@ async fn over_http(
     target: &ScrapeTarget,
     settings: &ScrapeSettings,
     buffers: &Arc<PageBuffers>,
+    waiting: &Waiting,
 ) -> Result<Page, ScrapeError> {
     let mut request = reqwest::Request::new(Method::GET, target.url.clone());
     *request.timeout_mut() = Some(target.timeout);
     headers(target, settings, request.headers_mut());
-    let mut response = settings.client.execute(request).await?;
+    let broken = |error: HttpClientError| match error {
+        HttpClientError::Timeout { connecting: false } => ScrapeError::Timeout,
+        error => ScrapeError::Request(error),
+    };
+    let mut response = settings.client.execute(request).await.map_err(broken)?;
     let format = accept(response.status(), response.headers(), settings)?;
     let compressed = is_compressed(response.headers());
     let limit = settings.page_limit;
     if !compressed && response.content_length().is_some_and(|length| length >= limit) {
         return Err(ScrapeError::TooLarge { limit });
     }
-    let broken = |error: reqwest::Error| match HttpClientError::from_reqwest(error) {
-        error if error.is_timeout() => ScrapeError::Timeout,
-        error => ScrapeError::Request(error),
-    };
-    let body = if compressed {
-        let mut decoder = MultiGzDecoder::new(Bounded::new(buffers.take(), limit));
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if let Err(error) = decoder.write_all(&chunk) {
-                return Err(decompression(decoder.get_ref(), error));
-            }
-        }
-        if let Err(error) = decoder.try_finish() {
-            return Err(decompression(decoder.get_ref(), error));
-        }
-        let bounded = decoder.finish().map_err(ScrapeError::Compression)?;
-        PageBody::Gathered { bytes: bounded.bytes, home: Arc::clone(buffers) }
-    } else {
+    let broken = |error: reqwest::Error| broken(HttpClientError::from_reqwest(error));
+    let mut gathering = None;
+    if !compressed {
         let first = response.chunk().await.map_err(broken)?.unwrap_or_default();
-        match response.chunk().await.map_err(broken)? {
-            None => PageBody::Whole(first),
-            Some(second) => {
-                let mut bytes = buffers.take();
-                bytes.extend_from_slice(&first);
-                bytes.extend_from_slice(&second);
-                while let Some(chunk) = response.chunk().await.map_err(broken)? {
-                    if (bytes.len() + chunk.len()) as u64 >= limit {
-                        return Err(ScrapeError::TooLarge { limit });
-                    }
-                    bytes.extend_from_slice(&chunk);
-                }
-                PageBody::Gathered { bytes, home: Arc::clone(buffers) }
-            }
-        }
-    };
+        let Some(second) = response.chunk().await.map_err(broken)? else {
+            return complete(Page { format, body: PageBody::Whole(first) }, limit);
+        };
+        let gathering = gathering.insert(Gathering::new(buffers, limit, false));
+        gathering.push(&first, waiting).await?;
+        gathering.push(&second, waiting).await?;
+    }
+    let mut gathering = gathering.unwrap_or_else(|| Gathering::new(buffers, limit, true));
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        gathering.push(&chunk, waiting).await?;
+    }
+    let body = gathering.finish()?;
     complete(Page { format, body }, limit)
 }
 
@@ -184,70 +141,4 @@ fn is_compressed(headers: &HeaderMap) -> bool {
 
 fn complete(page: Page, limit: u64) -> Result<Page, ScrapeError> {
     if page.body.len() as u64 >= limit { Err(ScrapeError::TooLarge { limit }) } else { Ok(page) }
-}
-
-fn decompression(bounded: &Bounded, error: std::io::Error) -> ScrapeError {
-    if bounded.exceeded {
-        ScrapeError::TooLarge { limit: bounded.limit }
-    } else {
-        ScrapeError::Compression(error)
-    }
-}
-
-// === impl Bounded ===
-
-impl Bounded {
-    fn new(bytes: Vec<u8>, limit: u64) -> Self {
-        Self { bytes, limit, exceeded: false }
-    }
-}
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if (self.bytes.len() + bytes.len()) as u64 >= self.limit {
-            self.exceeded = true;
-            return Err(std::io::Error::other("the page is too large"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-// === impl PageBuffers ===
-
-impl PageBuffers {
-    fn take(&self) -> Vec<u8> {
-        self.idle.lock().pop().unwrap_or_default()
-    }
-
-    fn give_back(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        let mut idle = self.idle.lock();
-        if idle.len() < IDLE_BUFFERS && bytes.capacity() <= LARGEST_IDLE_BUFFER {
-            idle.push(bytes);
-        }
-    }
-}
-
-impl Deref for PageBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Whole(bytes) => bytes,
-            Self::Gathered { bytes, .. } => bytes,
-        }
-    }
-}
-
-impl Drop for PageBody {
-    fn drop(&mut self) {
-        if let Self::Gathered { bytes, home } = self {
-            home.give_back(std::mem::take(bytes));
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod fetch;
 mod metadata;
 mod meters;
 mod page;
+mod page_body;
 mod pool;
 mod report;
 mod schedule;
@@ -39,8 +40,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::arguments::{ClusteringBlock, ScrapeArguments};
-use self::fetch::PageBuffers;
 use self::meters::Meters;
+use self::page_body::PageBuffers;
 use self::pool::Pool;
 use self::settings::ScrapeSettings;
 use self::status::StatusBoard;
@@ -101,7 +102,7 @@ impl Component for Scrape {
             meters: Meters::new(context.node().as_str()),
             board: Mutex::default(),
             turned: Notify::new(),
-            buffers: Arc::default(),
+            buffers: PageBuffers::new(context.resources())?,
             retired: AtomicBool::new(false),
         })
     }

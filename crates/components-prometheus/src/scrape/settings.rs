@@ -12,7 +12,7 @@ use invar_telemetry::relabel::NameValidation;
 use super::arguments::ScrapeArguments;
 
 /// The largest page that is read where no limit is configured, decompressed, in bytes.
-const PAGE_CAP: u64 = 512 << 20;
+const PAGE_CAP: u64 = 128 << 20;
 
 /// Settings that all targets of a component share.
 #[derive(Debug)]

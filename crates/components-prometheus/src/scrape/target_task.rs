@@ -227,7 +227,7 @@ impl TargetTask {
         let samples = harvest.report.scraped as u64;
         attempt.finish(if error.is_none() { Outcome::Ok } else { Outcome::Retryable }, samples.max(1));
         assignment.vitals.add_in(samples);
-        let error = error.map(|error| error.to_string());
+        let error = error.map(|error| error.shown());
         if let Some(error) = &error {
             self.instance.log_failure(&assignment, error);
         }
