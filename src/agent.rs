@@ -47,7 +47,6 @@ enum StartError {
 pub(crate) fn main(settings: Settings, shutdown_deadline: Option<Duration>) -> Exit {
     crate::tls::install_provider();
     let log = crate::log::start();
-    keep_pages_small();
     forbid_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("invar").build()
     {
@@ -73,14 +72,6 @@ pub(crate) fn main(settings: Settings, shutdown_deadline: Option<Duration>) -> E
     // Whatever blocking call is still under way (a fetch) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     exit
-}
-
-/// An agent touches little memory in many places. Backed by huge pages, the allocator's arenas cost several times
-/// what they hold.
-fn keep_pages_small() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "huge pages cannot be switched off; a kernel without them is fine");
-    }
 }
 
 /// Secrets are in memory; a core file would put them on disk.

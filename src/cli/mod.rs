@@ -108,6 +108,7 @@ pub(crate) struct Output {
 
 /// Parses the command line, runs the command, and gives the process its exit code.
 pub fn main() -> ExitCode {
+    keep_pages_small();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -132,4 +133,11 @@ pub fn main() -> ExitCode {
         Command::Reconcile(arguments) => client::block_on(control::reconcile(arguments, styling)),
     };
     exit.into()
+}
+
+/// An agent touches little memory in many places. Backed by huge pages, the allocator's arenas cost several times what
+/// they hold. Before anything else, because a page that is huge stays so.
+fn keep_pages_small() {
+    // A kernel without huge pages has nothing to switch off, and nothing is lost where it cannot be done.
+    let _without = rustix::thread::disable_transparent_huge_pages(true);
 }
