@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_syntax::schema::Stability;
 use parking_lot::Mutex;
 
+use crate::codes;
 use crate::component::Component;
 use crate::delivery::PrepareError;
 use crate::listener::{ListenRequest, ListenerLoan, LoanId};
@@ -16,8 +18,9 @@ use crate::services::Services;
 use crate::vitals::VitalCounters;
 
 /// Collects what [`Component::check`] finds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Check {
+    minimum_stability: Stability,
     pub(crate) errors: Vec<CheckError>,
     pub(crate) addresses: Vec<String>,
 }
@@ -25,10 +28,13 @@ pub struct Check {
 /// One finding of [`Component::check`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CheckError {
+    pub(crate) code: &'static str,
     /// The attribute or block it is about, dots between nested names; empty for the whole component.
     pub(crate) field: String,
     /// What is wrong.
     pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) help: Option<String>,
 }
 
 /// What an instance may use while it is made.
@@ -74,9 +80,30 @@ pub struct Listeners<'a> {
 // === impl Check ===
 
 impl Check {
+    pub(crate) fn new(minimum_stability: Stability) -> Self {
+        Self { minimum_stability, errors: Vec::new(), addresses: Vec::new() }
+    }
+
+    /// Reports that `field` is used, which is at this level: an error where that is below the minimum that is allowed.
+    pub fn stability(&mut self, field: &str, stability: Stability) {
+        let minimum = self.minimum_stability;
+        if stability < minimum {
+            self.errors.push(CheckError {
+                code: codes::STABILITY,
+                field: field.to_owned(),
+                message: format!(
+                    "{field} is at stability level \"{stability}\", which is below the minimum allowed stability level \
+                     \"{minimum}\""
+                ),
+                help: Some(format!("allow it with --stability.level={stability}")),
+            });
+        }
+    }
+
     /// Reports that `field` (nested names joined by dots; empty for the whole block) is wrong.
     pub fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.errors.push(CheckError { field: field.into(), message: message.into() });
+        let (field, message) = (field.into(), message.into());
+        self.errors.push(CheckError { code: codes::REFUSED, field, message, help: None });
     }
 
     /// Declares an address the component will listen on: two components of one configuration may not share one.

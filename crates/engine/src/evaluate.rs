@@ -89,7 +89,7 @@ pub(crate) fn evaluate(block: &BlockRef, scope: &dyn Scope) -> Result<EvaluatedB
 /// Decodes an evaluated body and lets the component check it.
 pub(crate) fn accept(node: &GraphNode, body: &EvaluatedBody) -> Result<Accepted, NodeError> {
     let mut errors = Vec::new();
-    let mut check = Check::default();
+    let mut check = Check::new(node.minimum_stability);
     let arguments = guarded(node, || {
         let arguments = node.definition.decode(body, &mut errors)?;
         node.definition.check(&arguments, &mut check);
@@ -98,7 +98,7 @@ pub(crate) fn accept(node: &GraphNode, body: &EvaluatedBody) -> Result<Accepted,
     let mut diagnostics = decode_diagnostics(&node.block, errors);
     for error in check.errors {
         let span = field_span(body, &error.field).unwrap_or_else(|| node.block.header());
-        let diagnostic = Diagnostic::error(codes::REFUSED, error.message);
+        let diagnostic = with_help(Diagnostic::error(error.code, error.message), error.help);
         diagnostics.push(node.block.label(diagnostic, span, ""));
     }
     match arguments {

@@ -32,6 +32,8 @@ pub(crate) struct GraphNode {
     pub(crate) id: NodeId,
     pub(crate) definition: Arc<dyn Definition>,
     pub(crate) block: BlockRef,
+    /// The least stable of what its arguments may use.
+    pub(crate) minimum_stability: Stability,
     /// The nodes it refers to, each once.
     pub(crate) references: Vec<u32>,
     /// The nodes that refer to it, each once, in source order.

@@ -78,6 +78,9 @@ impl Component for ReceiveHttp {
         if !address.ends_with(":0") {
             check.listen(address);
         }
+        if arguments.enable_type_and_unit_labels {
+            check.stability("enable_type_and_unit_labels", Stability::Experimental);
+        }
     }
 
     fn instance(_arguments: &Self::Arguments, context: &InstanceContext) -> Result<Instance, PrepareError> {

@@ -7,6 +7,7 @@ use invar_blocks::{HttpClientArguments, Target};
 use invar_engine::{Check, MetricsReceiver};
 use invar_syntax::arguments::Arguments;
 use invar_syntax::byte_size::ByteSize;
+use invar_syntax::schema::Stability;
 use invar_telemetry::exposition::{EscapingScheme, ExpositionFormat};
 use invar_telemetry::relabel::NameValidation;
 
@@ -136,6 +137,15 @@ impl ScrapeArguments {
         }
         if let Err((field, message)) = self.names() {
             check.error(field, message);
+        }
+        for (field, used) in [
+            ("honor_metadata", self.honor_metadata),
+            ("enable_type_and_unit_labels", self.enable_type_and_unit_labels),
+            ("start_timestamp_zero_ingestion", self.start_timestamp_zero_ingestion),
+        ] {
+            if used {
+                check.stability(field, Stability::Experimental);
+            }
         }
         let factor = self.native_histogram_min_bucket_factor;
         if !(factor.is_finite() && factor >= 0.0) {

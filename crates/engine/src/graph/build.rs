@@ -124,6 +124,7 @@ impl Builder<'_> {
             id,
             definition,
             block: place,
+            minimum_stability: self.admission.minimum_stability,
             references: Vec::new(),
             dependants: Vec::new(),
         });

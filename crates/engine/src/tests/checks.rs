@@ -75,6 +75,23 @@ fn functions_pass_the_gate_of_stability_too() {
 }
 
 #[test]
+fn arguments_pass_the_gate_of_stability_too() {
+    let text = "test.pass \"p\" {\nforward_to = []\ntag = \"experimental\"\n}";
+    assert_finds(text, &[]);
+    let admission = Admission { minimum_stability: Stability::PublicPreview, community: false };
+    let diagnostics = check(&registry(), &configuration(text), admission);
+    let found: Vec<String> =
+        diagnostics.iter().map(|diagnostic| format!("{} {diagnostic}", diagnostic.code)).collect();
+    assert_eq!(
+        found,
+        [
+            "E208 main.alloy:3:7: tag is at stability level \"experimental\", which is below the minimum allowed \
+             stability level \"public-preview\""
+        ]
+    );
+}
+
+#[test]
 fn exports_must_exist_and_fit() {
     let found = findings("test.values \"v\" { }\ntest.consumer \"c\" { input = test.values.v.valu }");
     assert_eq!(found.len(), 1);

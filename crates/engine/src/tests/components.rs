@@ -190,6 +190,9 @@ impl Component for Pass {
         if arguments.tag == "refused" {
             check.error("tag", "this tag is refused");
         }
+        if arguments.tag == "experimental" {
+            check.stability("tag", Stability::Experimental);
+        }
         if let Some(address) = arguments.tag.strip_prefix("listen ") {
             check.listen(address);
         }
