@@ -27,6 +27,9 @@ pub(super) struct Metrics {
     pub(super) wal_exemplars: IntCounterVec,
     pub(super) wal_out_of_order: IntCounterVec,
     pub(super) wal_forced: IntCounterVec,
+    pub(super) wal_forced_samples: IntCounterVec,
+    pub(super) wal_expired: IntCounterVec,
+    pub(super) wal_expired_bytes: IntCounterVec,
     pub(super) wal_damaged: IntCounterVec,
     pub(super) wal_series: IntGaugeVec,
     pub(super) wal_bytes: IntGaugeVec,
@@ -121,6 +124,18 @@ impl Metrics {
             wal_exemplars: wal("exemplars_appended_total", "Exemplars appended."),
             wal_out_of_order: wal("out_of_order_samples_total", "Samples refused as out of order."),
             wal_forced: wal("dropped_bytes_total", "Bytes deleted before every endpoint had them."),
+            wal_forced_samples: wal(
+                "dropped_samples_total",
+                "Samples deleted before every endpoint had them.",
+            ),
+            wal_expired: wal(
+                "expired_logs_total",
+                "Logs of removed components that were deleted for their age.",
+            ),
+            wal_expired_bytes: wal(
+                "expired_bytes_total",
+                "Bytes of logs of removed components deleted for their age.",
+            ),
             wal_damaged: wal("corruptions_total", "Damaged records found."),
             wal_series: wal_gauge("storage_active_series", "Series in use."),
             wal_bytes: wal_gauge("storage_bytes", "Bytes of the log's segments."),

@@ -6,18 +6,22 @@
 mod aging;
 mod arguments;
 mod endpoint;
+mod handover;
+mod load;
 mod metrics;
 mod node_log;
 mod sender;
 mod shards;
+mod siblings;
 mod supervisor;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use invar_engine::{
@@ -31,8 +35,9 @@ use tokio::time::Instant;
 pub use arguments::{RemoteWriteArguments, RemoteWriteExports};
 use endpoint::Endpoint;
 use metrics::Metrics;
-use node_log::NodeLog;
-use supervisor::Siblings;
+use node_log::{NodeLog, Owner};
+use siblings::Siblings;
+pub use sweep::keep_closed_logs;
 
 use crate::LogLimit;
 use crate::wal::AppendError;
@@ -48,7 +53,9 @@ pub struct RemoteWrite;
 pub struct RemoteWriteInstance {
     node: NodeId,
     log: Loan<Arc<NodeLog>>,
-    siblings: Loan<Arc<Siblings>>,
+    siblings: Arc<Siblings>,
+    /// Tells it from other instances that have the same log one after the other.
+    owner: Owner,
     metrics: Arc<Metrics>,
     directory: PathBuf,
 }
@@ -77,10 +84,12 @@ impl Component for RemoteWrite {
         let directory = context.data_directory().join("wal");
         let limit = context.services().get::<LogLimit>().map_or(2 << 30, |limit| limit.0);
         let key = context.node().to_string();
-        let log = context.resources().borrow(&key, || Ok(Arc::new(NodeLog::open(&directory, limit)?)))?;
-        let siblings = context.resources().borrow("prometheus.remote_write", || Ok(Arc::default()))?;
+        let siblings = Siblings::of(context.services());
+        let log = context.resources().borrow(&key, || siblings.open(&directory, limit))?;
         let metrics = Metrics::of(context.services());
-        Ok(RemoteWriteInstance { node: context.node().clone(), log, siblings, metrics, directory })
+        static NEXT_OWNER: AtomicU64 = AtomicU64::new(0);
+        let owner = NEXT_OWNER.fetch_add(1, Ordering::Relaxed);
+        Ok(RemoteWriteInstance { node: context.node().clone(), log, siblings, owner, metrics, directory })
     }
 
     async fn state(
@@ -115,6 +124,12 @@ impl Component for RemoteWrite {
     async fn metrics(call: Call<Self>, batch: Arc<MetricBatch>) -> Result<(), DeliveryError> {
         let deadline = Instant::now() + FULL_PATIENCE;
         let log = call.instance().log.log.clone();
+        if tokio::time::timeout_at(deadline, call.instance().log.accepting()).await.is_err() {
+            return Err(DeliveryError::Retryable {
+                after: Some(Duration::from_secs(5)),
+                reason: "the disk does not take the positions of the write-ahead log".to_owned(),
+            });
+        }
         loop {
             match log.append(&batch) {
                 Ok(appended) if appended.samples == 0 && appended.out_of_order > 0 => {
@@ -143,24 +158,30 @@ impl Component for RemoteWrite {
 
     fn transition(instance: &Arc<Self::Instance>, transition: Transition<'_, Self>) {
         let (log, siblings, node) = (&instance.log, &instance.siblings, &instance.node);
+        // On the engine's writer: the legs change in memory here, the instance's task stores them.
+        let keep = |state: &RemoteWriteState| state.wal.max_keepalive_time;
         match transition {
             Transition::Started { state, digest, candidate } => {
-                siblings.entered(node, log);
-                log.started(&state.endpoints, digest, candidate);
+                let replaces = siblings.entered(node, log, candidate);
+                log.started(instance.owner, &state.endpoints, keep(state), (digest, candidate), replaces);
             }
             Transition::Swapped { to, digest, candidate, .. } => {
-                log.swapped(&to.endpoints, digest, candidate)
+                log.swapped(&to.endpoints, keep(to), digest, candidate)
             }
             Transition::Parked => siblings.parked(node),
             Transition::Unparked => siblings.unparked(node),
-            Transition::Committed { .. } => log.committed(),
-            Transition::RolledBack { to, digest } => {
-                if to.is_none() {
-                    siblings.orphaned(node);
-                }
-                log.rolled_back(to.map(|state| (&state.endpoints[..], digest)));
+            Transition::Committed { .. } => {
+                siblings.committed(node);
+                log.committed();
             }
-            Transition::Retired => log.closed(),
+            Transition::RolledBack { to: Some(to), digest } => {
+                log.rolled_back(&to.endpoints, keep(to), digest);
+            }
+            Transition::RolledBack { to: None, .. } => log.orphaned(),
+            Transition::Retired => {
+                siblings.retired(node);
+                log.closed(instance.owner, jiff::Timestamp::now());
+            }
         }
     }
 

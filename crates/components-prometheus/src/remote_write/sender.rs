@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Endpoint;
+use super::load::Load;
 use super::node_log::NodeLog;
 use super::shards::{Job, Meters, Outstanding, Shards, Ticket};
 use crate::wal::{Definitions, Entry, Leg, LegId, Position, Reader};
@@ -21,6 +22,8 @@ use crate::wal::{Definitions, Entry, Leg, LegId, Position, Reader};
 const RESHARD_INTERVAL: Duration = Duration::from_secs(10);
 /// How long appends are gathered before they are read: fewer wake-ups, and far below any batch deadline.
 const GATHER: Duration = Duration::from_millis(20);
+/// How often a sender that waits for its receiver looks whether the log had to drop something.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests are cut at this size, bytes, however few samples are in them.
 const MAX_REQUEST: usize = 8 << 20;
 
@@ -170,7 +173,16 @@ impl Sender {
                 }
             }
             for (shard, job) in std::mem::take(&mut self.ready) {
-                if !shards.send(shard, job, &self.stop).await {
+                let stop = self.stop.clone();
+                let mut sending = std::pin::pin!(shards.send(shard, job, &stop));
+                // A receiver that is down holds this up; what the log loses meanwhile is known at once.
+                let sent = loop {
+                    match tokio::time::timeout(LOSS_INTERVAL, &mut sending).await {
+                        Ok(sent) => break sent,
+                        Err(_) => self.report_losses(),
+                    }
+                };
+                if !sent {
                     return false;
                 }
             }
@@ -282,9 +294,15 @@ impl Sender {
     fn report(&mut self, shards: &Shards) {
         self.advance();
         self.meters.vitals.set_queue_fill(shards.fill());
-        let skipped = self.reader.take_skipped();
-        if skipped > 0 {
-            tracing::warn!(endpoint = %self.endpoint.identity.key, "samples were deleted from the full log before they were sent");
+        self.report_losses();
+    }
+
+    /// Counts what was deleted from the full log before it was read.
+    fn report_losses(&mut self) {
+        let lost = self.reader.take_lost();
+        if lost > 0 {
+            tracing::warn!(endpoint = %self.endpoint.identity.key, samples = lost, "samples were deleted from the full log before they were sent");
+            self.meters.dropped("log_limit", lost as usize);
         }
     }
 
@@ -292,21 +310,15 @@ impl Sender {
     fn desired_shards(&self, current: usize, seen: &mut Seen) -> Option<usize> {
         let accepted = self.meters.accepted.load(Ordering::Relaxed);
         let busy = self.meters.busy_micros.load(Ordering::Relaxed);
-        let elapsed = seen.at.elapsed().as_secs_f64();
-        let (sent, micros) = (accepted - seen.accepted, busy - seen.busy);
-        let read = self.read - seen.read;
+        let load = Load {
+            elapsed: seen.at.elapsed(),
+            accepted: accepted - seen.accepted,
+            busy: Duration::from_micros(busy - seen.busy),
+            read: self.read - seen.read,
+            backlog: self.log.log.bytes_between(self.reader.position(), self.log.log.end()) / 8,
+        };
         *seen = Seen { at: Instant::now(), accepted, busy, read: self.read };
-        // Without a success there is nothing to learn, and more connections do not help a server that is down.
-        if sent == 0 || elapsed <= 0.0 {
-            return None;
-        }
-        let backlog = self.log.log.bytes_between(self.reader.position(), self.log.log.end()) / 8;
-        let cost = micros as f64 / 1e6 / sent as f64;
-        let wanted = cost * (read as f64 / elapsed + backlog as f64 * 0.05);
-        let (min, max) = (self.endpoint.queue.min_shards as usize, self.endpoint.queue.max_shards as usize);
-        let count = (wanted.ceil() as usize).clamp(min, max);
-        let ratio = count as f64 / current as f64;
-        (!(0.7..=1.3).contains(&ratio)).then_some(count)
+        load.shards(current, self.endpoint.queue.min_shards as usize, self.endpoint.queue.max_shards as usize)
     }
 
     /// Version 1 carries metadata in requests of its own.

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use invar_engine::{Health, NodeId, Phase, RunContext};
-use invar_telemetry::{MetricBatch, SeriesList, Timestamps};
-use parking_lot::Mutex;
+use invar_engine::{Health, Phase, RunContext};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Endpoint;
+use super::handover::{HandedOver, hand_over};
 use super::node_log::NodeLog;
 use super::sender::Sender;
 use super::shards::Meters;
+use super::sweep::{SWEEP_INTERVAL, sweep};
 use super::{RemoteWrite, RemoteWriteInstance};
-use crate::wal::{LegId, LegsFile, Position, Reader};
+use crate::wal::{LegId, Position};
 
 /// How often appended data is made durable at most.
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
@@ -27,23 +27,6 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log that is filling up is truncated, and metrics of the log are brought up to date.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// All nodes of this kind, for what one of them leaves to another.
-#[derive(Debug, Default)]
-pub(super) struct Siblings {
-    state: Mutex<SiblingState>,
-}
-
-#[derive(Debug, Default)]
-struct SiblingState {
-    logs: HashMap<NodeId, std::sync::Weak<NodeLog>>,
-    /// Parked on behalf of the present candidate.
-    parked: BTreeSet<NodeId>,
-    /// Brought back by the last rollback.
-    returned: BTreeSet<NodeId>,
-    /// Whom the undelivered part of a node's log goes to.
-    heirs: HashMap<NodeId, Vec<NodeId>>,
-}
 
 /// Runs one instance.
 pub(super) struct Supervisor {
@@ -72,45 +55,8 @@ struct Counted {
     exemplars: AtomicU64,
     out_of_order: AtomicU64,
     forced: AtomicU64,
+    forced_samples: AtomicU64,
     damaged: AtomicU64,
-}
-
-// === impl Siblings ===
-
-impl Siblings {
-    pub(super) fn entered(&self, node: &NodeId, log: &Arc<NodeLog>) {
-        let mut state = self.state.lock();
-        state.logs.insert(node.clone(), Arc::downgrade(log));
-        state.returned.clear();
-    }
-
-    pub(super) fn parked(&self, node: &NodeId) {
-        self.state.lock().parked.insert(node.clone());
-    }
-
-    pub(super) fn unparked(&self, node: &NodeId) {
-        let mut state = self.state.lock();
-        if state.parked.remove(node) {
-            state.returned.insert(node.clone());
-        }
-    }
-
-    /// The candidate that had `node` is undone: what it could not deliver goes to whom the candidate had removed.
-    pub(super) fn orphaned(&self, node: &NodeId) {
-        let mut state = self.state.lock();
-        let heirs = state.returned.iter().cloned().collect();
-        state.heirs.insert(node.clone(), heirs);
-    }
-
-    /// The one log that takes over what `node` left, if there is exactly one.
-    fn heir(&self, node: &NodeId) -> Option<Arc<NodeLog>> {
-        let mut state = self.state.lock();
-        let heirs = state.heirs.remove(node)?;
-        match &heirs[..] {
-            [only] => state.logs.get(only)?.upgrade(),
-            _ => None,
-        }
-    }
 }
 
 // === impl Supervisor ===
@@ -141,12 +87,13 @@ impl Supervisor {
         let mut health = tokio::time::interval(SAVE_INTERVAL);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         let mut truncated = Instant::now();
-        self.collect_closed_logs();
+        let mut swept = Instant::now();
+        self.sweep().await;
         loop {
             legs.mark_unchanged();
             self.reconcile(&log);
             let draining = matches!(*phase.borrow_and_update(), Phase::Draining | Phase::Stopped);
-            if draining && (log.is_orphaned() || self.is_drained(&log)) {
+            if draining && (log.is_given_up(self.instance.owner) || self.is_drained(&log)) {
                 break;
             }
             tokio::select! {
@@ -176,7 +123,10 @@ impl Supervisor {
                             log.log.truncate(wal.min_keepalive_time, wal.max_keepalive_time, SystemTime::now());
                         })
                         .await;
-                        self.collect_closed_logs();
+                    }
+                    if swept.elapsed() >= SWEEP_INTERVAL || self.instance.siblings.take_leftovers() {
+                        swept = Instant::now();
+                        self.sweep().await;
                     }
                     self.count(&log);
                 }
@@ -279,6 +229,7 @@ impl Supervisor {
             (&metrics.wal_exemplars, &self.counted.exemplars, &counters.exemplars),
             (&metrics.wal_out_of_order, &self.counted.out_of_order, &counters.out_of_order),
             (&metrics.wal_forced, &self.counted.forced, &counters.forced_bytes),
+            (&metrics.wal_forced_samples, &self.counted.forced_samples, &counters.forced_samples),
             (&metrics.wal_damaged, &self.counted.damaged, &counters.damaged),
         ] {
             let now = now.load(Ordering::Relaxed);
@@ -296,60 +247,51 @@ impl Supervisor {
                 log.quiet(leg);
             }
         }
-        if log.is_orphaned() {
-            self.bequeath(log).await;
-        }
+        self.hand_over(log).await;
         sync(log).await;
         let shared = Arc::clone(log);
-        blocking(move || shared.save(true)).await;
+        blocking(move || shared.save()).await;
         self.count(log);
     }
 
-    /// Appends what a rolled-back candidate's log did not deliver to the log that the candidate had removed.
-    async fn bequeath(&self, log: &Arc<NodeLog>) {
-        let Some(from) = log.lowest() else { return };
-        let bytes = log.log.bytes_between(from, log.log.end());
-        if bytes == 0 {
+    /// Appends what a rolled-back candidate's log did not deliver to the log that the candidate had taken away.
+    async fn hand_over(&self, log: &Arc<NodeLog>) {
+        let (node, owner) = (self.instance.node.clone(), Some(self.instance.owner));
+        if !log.is_orphan_of(owner) {
             return;
         }
-        let Some(heir) = self.instance.siblings.heir(&self.instance.node) else {
-            tracing::warn!(node = %self.instance.node, bytes, "the log of an undone component has no single heir and is kept");
+        let from = log.undelivered();
+        let bytes = log.log.bytes_between(from, log.log.end());
+        let heir = self.instance.siblings.heir(&log.replaced());
+        if bytes > 0 && heir.is_none() {
+            tracing::warn!(%node, bytes, "the log of an undone component has no single heir and is kept");
             return;
-        };
-        let source = Arc::clone(log);
-        blocking(move || match copy(&source, from, &heir) {
-            Ok(samples) => {
-                tracing::info!(samples, "the log of an undone component went to the one that it had replaced")
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the log of an undone component could not be handed on and is kept")
+        }
+        let (source, siblings) = (Arc::clone(log), Arc::clone(&self.instance.siblings));
+        blocking(move || {
+            match heir.map_or(Ok(HandedOver::default()), |heir| hand_over(&source, from, &heir)) {
+                Ok(done) => {
+                    tracing::info!(%node, ?done, "the log of an undone component went to the one that it had replaced");
+                    source.handed_over(owner, jiff::Timestamp::now());
+                    siblings.left_over();
+                }
+                Err(error) => {
+                    tracing::warn!(%node, %error, "the log of an undone component could not be handed over and is kept");
+                }
             }
         })
         .await;
     }
 
-    /// Deletes the logs of components that were removed longer than `max_keepalive_time` ago.
-    fn collect_closed_logs(&self) {
-        let Some(root) = self.instance.directory.parent().and_then(Path::parent) else { return };
-        let keep = self.context.enter().state().wal.max_keepalive_time;
-        let now = jiff::Timestamp::now().as_second();
-        let mut kept = 0;
-        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-            let directory = entry.path().join("wal");
-            let closed = LegsFile::load(&directory.join("legs.json")).ok().and_then(|file| file.closed);
-            let Some(closed) = closed.filter(|_| directory != self.instance.directory) else { continue };
-            if now - closed > keep.as_secs() as i64 {
-                tracing::warn!(directory = %directory.display(), "deleting the log of a component that was removed");
-                if let Err(error) = std::fs::remove_dir_all(&directory) {
-                    tracing::warn!(directory = %directory.display(), %error, "cannot delete it");
-                }
-            } else {
-                let files = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-                kept +=
-                    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum::<u64>();
+    /// Looks at the logs that nobody has open.
+    async fn sweep(&self) {
+        let instance = Arc::clone(&self.instance);
+        blocking(move || {
+            if let Some(components) = instance.directory.parent().and_then(Path::parent) {
+                sweep(components, &instance.siblings, &instance.metrics, jiff::Timestamp::now());
             }
-        }
-        self.instance.metrics.wal_kept.with_label_values(&[self.instance.node.as_str()]).set(kept as i64);
+        })
+        .await;
     }
 }
 
@@ -364,13 +306,18 @@ async fn keep_durable(log: Arc<NodeLog>) {
     }
 }
 
-/// Stores positions as they move.
+/// Stores the legs as they change, and their positions as they move.
 async fn keep_positions(log: Arc<NodeLog>) {
+    let mut changed = log.watch();
     let mut ticks = tokio::time::interval(SAVE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = changed.changed() => {}
+        }
         let shared = Arc::clone(&log);
-        blocking(move || shared.save(false)).await;
+        blocking(move || shared.save()).await;
     }
 }
 
@@ -386,43 +333,8 @@ async fn sync(log: &Arc<NodeLog>) {
 }
 
 /// Runs what waits for the disk beside the tasks of the runtime.
-async fn blocking(work: impl FnOnce() + Send + 'static) {
+pub(super) async fn blocking(work: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(work).await {
         tracing::error!(%error, "work on the write-ahead log ended early");
     }
-}
-
-/// Copies float samples and histograms from `from` to the end of one log into another.
-fn copy(source: &NodeLog, from: Position, heir: &NodeLog) -> Result<usize, crate::wal::AppendError> {
-    use invar_telemetry::HistogramSample;
-    use invar_telemetry::remote_write::message::parse_histogram;
-    let mut reader = Reader::new(Arc::clone(&source.log), from);
-    let mut copied = 0;
-    while let Some(entry) = reader.next_entry()? {
-        let (mut series, mut values, mut timestamps) = (Vec::new(), Vec::new(), Vec::new());
-        entry.each_sample(|reference, timestamp, value| {
-            if let Some(found) = entry.definitions.series(reference) {
-                series.push(found.clone());
-                values.push(value);
-                timestamps.push(timestamp);
-            }
-        });
-        let mut batch = MetricBatch::new(SeriesList::new(series), values, Timestamps::Each(timestamps));
-        entry.each_histogram(|record| {
-            if let (Some(series), Ok(message)) =
-                (entry.definitions.series(record.series), parse_histogram(record.message))
-            {
-                batch.histograms.push(HistogramSample {
-                    series: series.clone(),
-                    timestamp: record.timestamp,
-                    histogram: Arc::new(message.histogram),
-                    created: record.created,
-                });
-            }
-        });
-        if !batch.is_empty() {
-            copied += heir.log.append_overdue(&batch)?.samples;
-        }
-    }
-    Ok(copied)
 }

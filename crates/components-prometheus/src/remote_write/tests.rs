@@ -17,6 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+mod endpoints;
+mod logs;
+
 /// What a receiver answers.
 type Answer = Box<dyn Fn(&Received) -> String + Send + Sync>;
 
@@ -25,6 +28,8 @@ type Answer = Box<dyn Fn(&Received) -> String + Send + Sync>;
 struct Received {
     headers: HashMap<String, String>,
     samples: Vec<(String, i64, f64)>,
+    exemplars: usize,
+    metadata: usize,
 }
 
 /// A remote-write receiver that keeps what it accepts.
@@ -115,7 +120,8 @@ async fn serve(
         let samples =
             decoded.batch.samples().map(|(series, at, value)| (series.to_string(), at, value)).collect();
         buffer.drain(..head + length);
-        let received = Received { headers, samples };
+        let (exemplars, metadata) = (decoded.batch.exemplars.len(), decoded.batch.metadata.len());
+        let received = Received { headers, samples, exemplars, metadata };
         let response = (answer.lock())(&received);
         (if response.contains(" 204 ") { &accepted } else { &refused }).lock().push(received);
         if stream.write_all(response.as_bytes()).await.is_err() {
@@ -220,6 +226,11 @@ async fn samples_arrive_in_both_versions_with_labels_and_headers() {
         assert_eq!(first.headers["content-encoding"], "snappy");
         assert_eq!(first.headers["x-scope-orgid"], "me");
         assert_eq!(first.headers["authorization"], "Basic dTpw");
+        assert_eq!(first.headers["user-agent"], concat!("Invar/", env!("CARGO_PKG_VERSION")));
+        let version = if message.contains("v2") { "2.0.0" } else { "0.1.0" };
+        assert_eq!(first.headers["x-prometheus-remote-write-version"], version);
+        // The receiver has a request before the sender has its answer.
+        eventually(|| harness.vitals().groups[0].now.items_out == 30).await;
         let group = &harness.vitals().groups[0].now;
         assert!(group.ok > 0 && group.permanent == 0);
         assert_eq!(group.items_in, 30);

@@ -110,7 +110,7 @@ pub(super) fn segment_path(directory: &Path, number: u64) -> PathBuf {
 }
 
 /// The numbers of the segments in `directory`, in order.
-pub(super) fn list_segments(directory: &Path) -> io::Result<Vec<u64>> {
+pub(crate) fn list_segments(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();

@@ -4,7 +4,7 @@
 //! A leg is one endpoint as one generation has it. Any difference in the endpoint opens a new leg; a candidate's legs never
 //! move those of the last known good configuration, which resume where they were when it is rolled back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -79,9 +79,14 @@ pub struct LegsFile {
     /// The legs.
     pub legs: Legs,
     /// When the component was removed, Unix seconds.
+    #[serde(default)]
     pub closed: Option<i64>,
-    /// The digest of the candidate on whose behalf the component is parked.
-    pub parked_by: Option<String>,
+    /// How long the log is kept once closed, seconds: the component's `max_keepalive_time`.
+    #[serde(default)]
+    pub keep: Option<u64>,
+    /// The nodes that the candidate took away when it brought this one: should it be undone, they go on for this log.
+    #[serde(default)]
+    pub replaces: BTreeSet<String>,
 }
 
 // === impl Leg ===
@@ -163,6 +168,34 @@ impl Legs {
         // Nothing is in flight any more.
         let waiting: Vec<LegId> = self.legs.values().filter_map(|leg| leg.after).collect();
         waiting.into_iter().for_each(|id| self.quiet(id));
+    }
+
+    /// A process or a node starts with `endpoints`; the log goes from `oldest` to `end`. What was stored may lag behind
+    /// what the process before it did, never lead: a configuration that the stored legs do not know was cut after they were
+    /// stored, so its new legs begin where the lowest of them was, and send twice rather than never. A log that was `closed`
+    /// is complete, and new legs begin at its end.
+    pub fn start(
+        &mut self,
+        digest: &str,
+        endpoints: &[EndpointIdentity],
+        (oldest, end): (Position, Position),
+        closed: bool,
+        candidate: bool,
+    ) {
+        self.boot(digest, candidate);
+        let known = [Some(&self.committed), self.candidate.as_ref()];
+        let known = known.into_iter().flatten().any(|side| side.digest == digest);
+        let at = match self.lowest() {
+            None => oldest,
+            Some(lowest) if !known && !closed => lowest,
+            Some(_) => end,
+        };
+        self.cut(digest, endpoints, at.min(end), candidate);
+    }
+
+    /// The lowest position that the running configuration needs.
+    pub fn lowest_active(&self) -> Option<Position> {
+        self.active().iter().filter_map(|id| self.legs.get(id)).map(|leg| leg.position).min()
     }
 
     /// The pipeline now runs `endpoints`, from position `at` of the log.

@@ -21,6 +21,11 @@ use super::position::Position;
 use super::record::{self, Sample, SeriesDefinitions};
 use super::series_table::SeriesTable;
 
+/// What a sample takes in a column, its timestamp and its labels being shared.
+const BYTES_PER_SAMPLE: u64 = 8;
+/// How many deleted segments are remembered for the readers that missed them.
+const LOST_SEGMENTS: usize = 4096;
+
 /// Sizes of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogOptions {
@@ -73,7 +78,16 @@ pub struct Log {
     writer: Mutex<Writer>,
     holders: Mutex<BTreeMap<Holder, Position>>,
     end: watch::Sender<Position>,
+    /// Segments that were deleted although somebody still needed them: how many bytes and samples they had.
+    lost: Mutex<BTreeMap<u64, Lost>>,
     counters: LogCounters,
+}
+
+/// What a segment held that was deleted too early.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    bytes: u64,
+    samples: u64,
 }
 
 /// What the log counts; totals since the process began.
@@ -87,6 +101,8 @@ pub struct LogCounters {
     pub out_of_order: AtomicU64,
     /// Bytes that were deleted although a leg still needed them.
     pub forced_bytes: AtomicU64,
+    /// Samples in them; of what an earlier process wrote an estimate.
+    pub forced_samples: AtomicU64,
     /// Frames or tails of segments that could not be read.
     pub damaged: AtomicU64,
     /// Appends that failed on I/O.
@@ -121,6 +137,8 @@ struct Writer {
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     bytes: u64,
+    /// Samples in it; of the segments of an earlier process an estimate.
+    samples: u64,
     written: SystemTime,
 }
 
@@ -149,7 +167,10 @@ impl Log {
         for number in frame::list_segments(directory)? {
             let metadata = std::fs::metadata(frame::segment_path(directory, number))?;
             let written = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            segments.insert(number, Segment { bytes: metadata.len(), written });
+            segments.insert(
+                number,
+                Segment { bytes: metadata.len(), samples: metadata.len() / BYTES_PER_SAMPLE, written },
+            );
         }
         let segment = segments.last_key_value().map_or(1, |(number, _)| number + 1);
         let total = segments.values().map(|segment| segment.bytes).sum();
@@ -179,6 +200,7 @@ impl Log {
             writer: Mutex::new(writer),
             holders: Mutex::default(),
             end: watch::Sender::new(Position::start_of(segment)),
+            lost: Mutex::default(),
             counters: LogCounters::default(),
         })
     }
@@ -241,7 +263,7 @@ impl Log {
             writer.roll();
         }
         let (appended, exemplars) = writer.build(batch, order);
-        let result = self.write(&mut writer);
+        let result = self.write(&mut writer, appended.samples as u64);
         if let Err(error) = result {
             writer.abandon();
             if matches!(error, AppendError::Io(_)) {
@@ -257,7 +279,7 @@ impl Log {
         Ok(appended)
     }
 
-    fn write(&self, writer: &mut Writer) -> Result<(), AppendError> {
+    fn write(&self, writer: &mut Writer, samples: u64) -> Result<(), AppendError> {
         let length = writer.buffer.len() as u64;
         if length == 0 {
             return Ok(());
@@ -274,6 +296,7 @@ impl Log {
         writer.total += length;
         if let Some(segment) = writer.segments.get_mut(&writer.segment) {
             segment.bytes += length;
+            segment.samples += samples;
             segment.written = SystemTime::now();
         }
         if !writer.unsynced.iter().any(|unsynced| Arc::ptr_eq(unsynced, &file)) {
@@ -283,23 +306,62 @@ impl Log {
     }
 
     /// Frees space for `length` bytes: first what everybody has read, then, while at least one leg keeps up, the oldest
-    /// segment under the laggards.
+    /// segment under the laggards. Files are deleted while nobody waits for the holders: a verdict moves them.
     fn make_room(&self, writer: &mut Writer, length: u64) -> bool {
-        let mut holders = self.holders.lock();
         loop {
-            let lowest = holders.values().min().copied();
+            let lowest = self.holders.lock().values().min().copied();
             self.delete_below(writer, lowest.map_or(writer.segment, |position| position.segment));
             if writer.total + length <= writer.options.limit {
                 return true;
             }
             let Some((&oldest, segment)) = writer.segments.first_key_value() else { return false };
-            if oldest >= writer.segment || holders.values().all(|position| position.segment <= oldest) {
-                return false;
+            {
+                let mut holders = self.holders.lock();
+                if oldest >= writer.segment || holders.values().all(|position| position.segment <= oldest) {
+                    return false;
+                }
+                let floor = Position::start_of(oldest + 1);
+                let behind = holders.values_mut().filter(|position| **position < floor);
+                behind.for_each(|position| *position = floor);
             }
-            self.counters.forced_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
-            let floor = Position::start_of(oldest + 1);
-            holders.values_mut().filter(|position| **position < floor).for_each(|position| *position = floor);
+            self.lose(oldest, segment);
         }
+    }
+
+    fn lose(&self, number: u64, segment: &Segment) {
+        self.counters.forced_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
+        self.counters.forced_samples.fetch_add(segment.samples, Ordering::Relaxed);
+        let mut lost = self.lost.lock();
+        lost.insert(number, Lost { bytes: segment.bytes, samples: segment.samples });
+        if lost.len() > LOST_SEGMENTS {
+            lost.pop_first();
+        }
+    }
+
+    /// How many samples at or after `position` are gone because they had to be deleted.
+    pub(super) fn lost_since(&self, position: Position) -> (u64, Option<u64>) {
+        let lost = self.lost.lock();
+        let mut samples = 0;
+        for (number, segment) in lost.range(position.segment..) {
+            samples += if *number == position.segment && segment.bytes > 0 {
+                let rest = segment.bytes.saturating_sub(position.offset);
+                (u128::from(segment.samples) * u128::from(rest) / u128::from(segment.bytes)) as u64
+            } else {
+                segment.samples
+            };
+        }
+        (samples, lost.range(position.segment..).next_back().map(|(number, _)| *number))
+    }
+
+    /// Deletes everything: what the log held has found another place.
+    pub fn clear(&self) {
+        let mut writer = self.writer.lock();
+        if writer.file.is_some() {
+            writer.roll();
+        }
+        let segment = writer.segment;
+        self.delete_below(&mut writer, segment);
+        self.end.send_replace(Position::start_of(segment));
     }
 
     fn delete_below(&self, writer: &mut Writer, segment: u64) {
@@ -324,26 +386,29 @@ impl Log {
     /// half full), and those older than `expire`, needed or not. Returns the bytes of the latter that were still needed.
     pub fn truncate(&self, keep: Duration, expire: Duration, now: SystemTime) -> u64 {
         let mut writer = self.writer.lock();
-        let mut holders = self.holders.lock();
         let pressed = writer.total > writer.options.limit / 2;
-        let lowest = holders.values().min().map_or(writer.segment, |position| position.segment);
         let mut target = 0;
         let mut forced = 0;
-        for (&number, segment) in &writer.segments {
-            let age = now.duration_since(segment.written).unwrap_or_default();
-            let passed = number < lowest && (pressed || age >= keep);
-            if number >= writer.segment || !(passed || age >= expire) {
-                break;
+        {
+            let mut holders = self.holders.lock();
+            let lowest = holders.values().min().map_or(writer.segment, |position| position.segment);
+            for (&number, segment) in &writer.segments {
+                let age = now.duration_since(segment.written).unwrap_or_default();
+                let passed = number < lowest && (pressed || age >= keep);
+                if number >= writer.segment || !(passed || age >= expire) {
+                    break;
+                }
+                if number >= lowest {
+                    forced += segment.bytes;
+                    self.lose(number, segment);
+                }
+                target = number + 1;
             }
-            if number >= lowest {
-                forced += segment.bytes;
+            if forced > 0 {
+                let floor = Position::start_of(target);
+                let behind = holders.values_mut().filter(|position| **position < floor);
+                behind.for_each(|position| *position = floor);
             }
-            target = number + 1;
-        }
-        if forced > 0 {
-            let floor = Position::start_of(target);
-            holders.values_mut().filter(|position| **position < floor).for_each(|position| *position = floor);
-            self.counters.forced_bytes.fetch_add(forced, Ordering::Relaxed);
         }
         self.delete_below(&mut writer, target);
         forced
@@ -466,7 +531,8 @@ impl Writer {
         self.file = Some(file.clone());
         self.offset = FILE_HEADER.len() as u64;
         self.total += self.offset;
-        self.segments.insert(self.segment, Segment { bytes: self.offset, written: SystemTime::now() });
+        self.segments
+            .insert(self.segment, Segment { bytes: self.offset, samples: 0, written: SystemTime::now() });
         Ok(file)
     }
 

@@ -18,3 +18,5 @@ pub use log::{AppendError, Appended, Log, LogCounters, LogOptions};
 pub use position::Position;
 pub use reader::{Content, Definitions, Entry, Reader};
 pub use record::HistogramRecord;
+
+pub(crate) use frame::list_segments as segments_in;

@@ -67,7 +67,8 @@ pub struct Reader {
     buffer: Vec<u8>,
     consumed: usize,
     definitions: Definitions,
-    skipped: u64,
+    /// Losses in segments before this one are counted.
+    losses_counted: u64,
 }
 
 // === impl Definitions ===
@@ -199,7 +200,7 @@ impl Reader {
             buffer: Vec::new(),
             consumed: 0,
             definitions: Definitions::default(),
-            skipped: 0,
+            losses_counted: 0,
         }
     }
 
@@ -213,9 +214,19 @@ impl Reader {
         &self.definitions
     }
 
-    /// How often the reader found its place deleted before it came to it; taken.
-    pub fn take_skipped(&mut self) -> u64 {
-        std::mem::take(&mut self.skipped)
+    /// How many samples were deleted before the reader came to them, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        // An open segment is read to its end even if its file is gone.
+        let next = match self.file {
+            Some(_) => Position::start_of(self.position.segment + 1),
+            None => self.position,
+        };
+        let from = next.max(Position::start_of(self.losses_counted));
+        let (samples, last) = self.log.lost_since(from);
+        if let Some(last) = last {
+            self.losses_counted = last + 1;
+        }
+        samples
     }
 
     /// The next record, definitions aside; `None` when the reader has caught up with the log.
@@ -370,7 +381,6 @@ impl Reader {
             return Ok(false);
         }
         if segment > self.position.segment {
-            self.skipped += u64::from(self.position.offset > 0);
             self.position = Position::start_of(segment);
         }
         let file = match File::open(frame::segment_path(self.log.directory(), segment)) {

@@ -350,32 +350,29 @@ proptest! {
                     running = (format!("d{digest}"), true);
                     // What a superseded candidate delivered counts, unless its successor is rolled back as well.
                     world.legs.cut(&running.0, &endpoints, at(world.end), true);
-                    world.stored = world.legs.clone();
                 }
                 Step::Commit => {
                     world.legs.commit();
-                    world.stored = world.legs.clone();
                     world.delivered.append(&mut world.by_candidate);
                     running.1 = false;
                     good = (running.0.clone(), endpoints.clone());
                 }
                 Step::RollBack => {
                     world.legs.roll_back();
-                    world.stored = world.legs.clone();
                     world.by_candidate.clear();
                     running = (good.0.clone(), false);
                     endpoints = good.1.clone();
                 }
                 Step::Save => world.stored = world.legs.clone(),
                 Step::Crash => {
-                    // Positions since the last save are lost; a crash under a candidate is its verdict.
+                    // Cuts, verdicts and positions since the last save are lost; a crash under a candidate is its verdict.
                     let text = serde_json::to_string(&world.stored).unwrap();
                     world.legs = serde_json::from_str(&text).unwrap();
                     running = (good.0.clone(), false);
                     endpoints = good.1.clone();
                     world.by_candidate.clear();
-                    world.legs.boot(&running.0, false);
-                    world.legs.cut(&running.0, &endpoints, at(world.end), false);
+                    let range = (at(0), at(world.end));
+                    world.legs.start(&running.0, &endpoints, range, false, false);
                 }
             }
             prop_assert!(world.legs.active().len() == 1);
@@ -450,4 +447,16 @@ fn boot_applies_the_verdict_that_fell_meanwhile() {
     let mut undone = reload(&legs);
     undone.boot("good", false);
     assert_eq!((undone.active(), undone.get(old).unwrap().to), (&[old][..], None));
+}
+
+#[test]
+fn an_endpoint_whose_cut_was_not_stored_misses_nothing() {
+    let mut stored = Legs::default();
+    let (old, new) = (endpoint("a", "u", 1), endpoint("b", "v", 1));
+    stored.cut("good", std::slice::from_ref(&old), at(0), false);
+    stored.advance(stored.active()[0], at(40));
+    // The candidate was cut at 50 and committed at 80; the process dies at 90 and nothing of it was stored.
+    stored.start("candidate", &[old, new], (at(0), at(90)), false, false);
+    let added = stored.active()[1];
+    assert_eq!(stored.get(added).unwrap().position, at(40), "not later than the cut");
 }
