@@ -226,12 +226,19 @@ impl NodeLog {
 
     /// Waits until it is stored whose log this is: what a log without legs takes could not be told apart after a crash.
     pub(super) async fn accepting(&self) {
-        let accepting = |stored: &u64| *stored >= self.required.load(Ordering::Acquire);
-        if accepting(&self.stored.borrow()) {
+        let is_stored = |stored: u64| stored >= self.required.load(Ordering::Acquire);
+        if is_stored(*self.stored.borrow()) {
             return;
         }
-        // The sender lives as long as `self`.
-        let _ = self.stored.subscribe().wait_for(accepting).await;
+        let mut stored = self.stored.subscribe();
+        // The sending half lives as long as `self`: this ends only when it is stored.
+        while !is_stored(*stored.borrow_and_update()) && stored.changed().await.is_ok() {}
+    }
+
+    /// Keeps the legs from being stored, as a disk that does not answer would.
+    #[cfg(test)]
+    pub(super) fn block_disk(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.saving.lock()
     }
 
     /// The legs with the endpoints that can serve them.

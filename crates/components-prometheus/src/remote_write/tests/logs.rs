@@ -170,3 +170,24 @@ async fn a_closed_log_is_adopted_by_its_node_and_deleted_when_it_expires() {
     assert!(metrics.wal_expired_bytes.with_label_values(&[&*name]).get() > 0);
     pipeline.engine.shutdown(Duration::from_secs(5)).await;
 }
+
+/// Would not end if the engine's writer waited for the disk.
+#[tokio::test]
+async fn a_rollback_does_not_wait_for_the_disk() {
+    let receiver = Receiver::start().await;
+    let text = |token: &str| endpoint(&receiver.url, &format!("bearer_token = \"{token}\""));
+    let harness = Harness::<RemoteWrite>::new(&text("x")).await.unwrap();
+    let list = list();
+    feed(&harness, &list, 1..2).await;
+    let instance = harness.instance().unwrap();
+    harness.candidate(&text("y")).await.unwrap();
+    assert_eq!(instance.log.legs().len(), 2);
+    {
+        let _blocked = instance.log.block_disk();
+        harness.rollback();
+        assert_eq!(instance.log.legs().len(), 1);
+    }
+    feed(&harness, &list, 2..4).await;
+    receiver.wait_for(1..4).await;
+    harness.shutdown().await;
+}
