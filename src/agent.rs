@@ -4,10 +4,11 @@
 //! Configuration never ends the process. What does: an API address that cannot be bound, settings that make no sense,
 //! and a state directory that another agent holds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_components_prometheus::remote_write::keep_closed_logs;
 use invar_engine::{Engine, EngineOptions, Services};
 use invar_rollout::{
     AgentIdentity, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
@@ -17,6 +18,7 @@ use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnviro
 use invar_syntax::Stability;
 use prometheus::process_collector::ProcessCollector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
@@ -133,6 +135,8 @@ struct Agent {
     pipeline: EnginePipeline,
     rollout: Rollout,
     poller: Poller,
+    /// Looks after the logs of components that are gone.
+    log_keeper: JoinHandle<()>,
 }
 
 impl Agent {
@@ -160,7 +164,9 @@ impl Agent {
             ..RolloutOptions::new(state)
         };
         let rollout = Rollout::start(options, Arc::new(pipeline.clone()), PollerFeed::new(poller.clone()))?;
-        Ok(Self { pipeline, rollout, poller })
+        let services = pipeline.engine().services().clone();
+        let log_keeper = tokio::spawn(keep_closed_logs(services, components_directory(settings)));
+        Ok(Self { pipeline, rollout, poller, log_keeper })
     }
 
     /// Reconciles at SIGHUP, keeps systemd's watchdog quiet, and returns when told to stop.
@@ -190,6 +196,9 @@ impl Agent {
         // The rollout first: it marks a probation as cleanly interrupted before anything drains.
         self.rollout.shutdown().await;
         self.poller.shutdown().await;
+        self.log_keeper.abort();
+        // It was cancelled just now; there is nothing to learn from how it ended.
+        drop(self.log_keeper.await);
         self.pipeline.engine().shutdown(deadline).await;
     }
 }
@@ -212,6 +221,11 @@ fn watchdog() -> tokio::time::Interval {
     tokio::time::interval(every.max(Duration::from_millis(100)))
 }
 
+/// Where components keep what outlives them: one folder a node.
+fn components_directory(settings: &Settings) -> PathBuf {
+    settings.state.dir.join("components")
+}
+
 fn engine_options(settings: &Settings, services: Services) -> Result<EngineOptions, StartError> {
     services.insert(Arc::new(invar_components_prometheus::LogLimit(settings.limits.log)));
     services.insert(Arc::new(invar_components_prometheus::InProcessAddress(
@@ -221,7 +235,7 @@ fn engine_options(settings: &Settings, services: Services) -> Result<EngineOptio
         minimum_stability: stability(&settings.features.stability)?,
         community: settings.features.community_components,
         services,
-        ..EngineOptions::new(crate::registry::components(), settings.state.dir.join("components"))
+        ..EngineOptions::new(crate::registry::components(), components_directory(settings))
     })
 }
 
