@@ -16,19 +16,19 @@ use stage::Stage;
 
 /// Play the main job of Invar on this machine.
 #[derive(Debug, Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// The agent's binary
     #[arg(long)]
-    invar: PathBuf,
+    pub(crate) invar: PathBuf,
     /// Play the story and check it instead of waiting for a person
     #[arg(long)]
-    auto: bool,
+    pub(crate) auto: bool,
     /// Folder for the repository and the agent's state (default: a new one, removed at the end)
     #[arg(long)]
-    directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Use the built-in receiver even where Prometheus is installed
     #[arg(long)]
-    builtin_receiver: bool,
+    pub(crate) builtin_receiver: bool,
 }
 
 fn main() -> ExitCode {
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn play(arguments: &Arguments) -> Outcome {
+pub(crate) fn play(arguments: &Arguments) -> Outcome {
     let mut stage = Stage::set(arguments)?;
     let result = if arguments.auto { story::auto(&mut stage) } else { story::by_hand(&mut stage) };
     stage.strike();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use invar_integration::{Agent, AgentOptions, Outcome, Prometheus, Receiver, Repository};
 
-use crate::Arguments;
+use super::Arguments;
 
 /// The receiver's endpoint that works, and the one that answers 500.
 pub(crate) const GOOD: &str = "good";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use invar_integration::{Outcome, wait_for};
 use serde_json::Value;
 
-use crate::stage::{BROKEN, GOOD, Stage};
+use super::stage::{BROKEN, GOOD, Stage};
 
 const SOON: Duration = Duration::from_secs(30);
 const PROBATION: Duration = Duration::from_secs(90);
