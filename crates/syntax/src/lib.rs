@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod duration;
 pub mod evaluate;
 pub mod expression_text;
+pub mod format;
 pub mod function;
 pub mod json;
 pub mod lexer;
@@ -41,6 +42,7 @@ pub use evaluate::{
     references,
 };
 pub use expression_text::value_to_expression;
+pub use format::{FormatError, format};
 pub use function::{Function, FunctionError};
 pub use json::value_to_json;
 pub use number::Number;

@@ -48,6 +48,11 @@ impl Source {
         Position { line: u32::try_from(line).unwrap_or(u32::MAX), column: offset - start + 1 }
     }
 
+    /// Offset at which each line starts; the first is 0.
+    pub(crate) fn line_starts(&self) -> &[u32] {
+        &self.line_starts
+    }
+
     /// How many lines the text has: one more than it has `\n` bytes.
     #[must_use]
     pub fn line_count(&self) -> u32 {

@@ -1,12 +1,13 @@
-//! Every file of the shared corpus of real configurations: accepted or refused as Alloy does, and the first error where
-//! Alloy has its first one.
+//! Every file of the shared corpus of real configurations: accepted or refused as Alloy does, the first error where Alloy
+//! has its first one, and formatted to the same bytes.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use invar_syntax::parse_bytes;
+use invar_syntax::{format, parse_bytes};
+use sha2::{Digest, Sha256};
 
 /// The `shared` folder beside the repository, if it is there.
 fn shared() -> Option<PathBuf> {
@@ -49,5 +50,38 @@ fn corpus_is_accepted_and_refused_like_alloy() {
     }
     println!("{files} files, {refused} refused, first error agrees in {placed}");
     assert!(files > 1_000, "the corpus is incomplete: {files} files");
+    assert!(wrong.is_empty(), "{} deviations:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Rows that are not formatted as Alloy does: its own formatter changes their values.
+const CHANGED_BY_ALLOY: &[&str] = &[];
+
+#[test]
+fn corpus_is_formatted_like_alloy() {
+    let Some(corpus) = shared().map(|shared| shared.join("corpus")) else {
+        println!("skipped: no shared corpus beside the repository");
+        return;
+    };
+    let oracle = fs::read_to_string(corpus.join("oracle.tsv")).unwrap();
+    let mut wrong = Vec::new();
+    let (mut same, mut settled) = (0, 0);
+    for row in oracle.lines().skip(1) {
+        let columns: Vec<&str> = row.split('\t').collect();
+        let [path, "ok", hash, idempotent, ..] = columns[..] else { continue };
+        let (file, _) = parse_bytes(path, &fs::read(corpus.join(path)).unwrap());
+        let formatted = format(&file.unwrap()).unwrap();
+        let (again, _) = parse_bytes(path, formatted.as_bytes());
+        assert_eq!(format(&again.unwrap()).unwrap(), formatted, "{path}: formatted again");
+        let equal =
+            Sha256::digest(&formatted).iter().map(|byte| format!("{byte:02x}")).collect::<String>() == hash;
+        match (idempotent, equal) {
+            ("yes", true) => same += 1,
+            ("no", _) => settled += 1,
+            ("yes", false) if CHANGED_BY_ALLOY.contains(&path) => {}
+            _ => wrong.push(path),
+        }
+    }
+    println!("{same} files as Alloy formats them, {settled} that it does not settle on");
+    assert!(same > 1_000, "the corpus is incomplete: {same} files");
     assert!(wrong.is_empty(), "{} deviations:\n{}", wrong.len(), wrong.join("\n"));
 }
