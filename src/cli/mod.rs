@@ -1,9 +1,10 @@
 //! The command line: one file a command. Commands that speak to a running agent go through [`client`] and the
-//! same HTTP API as everything else; those that do not (`validate`, `components`) call the rooms below directly.
+//! same HTTP API as everything else; those that do not (`validate`, `fmt`, `components`) call the rooms below directly.
 
 mod client;
 mod components;
 mod control;
+mod fmt;
 mod history;
 mod local;
 mod output;
@@ -65,6 +66,9 @@ enum Command {
     Run(Box<run::RunArguments>),
     /// Check a configuration without running it
     Validate(validate::ValidateArguments),
+    /// Put configurations into the canonical form
+    #[command(alias = "format")]
+    Fmt(fmt::FmtArguments),
     /// Show what would change if a configuration were applied to the running agent
     Plan(plan::PlanArguments),
     /// Show what runs, whether it is what is desired, and whether it is healthy
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(arguments) => run::main(*arguments, styling),
         Command::Validate(arguments) => validate::main(&arguments, styling),
+        Command::Fmt(arguments) => fmt::main(&arguments, styling),
         Command::Components(arguments) => components::main(&arguments, styling),
         Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
         Command::Status(arguments) => client::block_on(status::main(arguments, styling)),

@@ -85,9 +85,7 @@ fn settled_like_alloy(file: &File) -> Result<Option<String>, FormatError> {
 
 /// Formats once.
 fn once(file: &File, rules: Rules) -> Result<String, FormatError> {
-    let source = &*file.source;
-    let carriage_returns = source.text.contains('\r');
-    let mut walker = walk::Walker { printer: print::Printer::new(file, rules), source, carriage_returns };
+    let mut walker = walk::Walker { printer: print::Printer::new(file, rules), source: &file.source };
     walker.body(&file.body);
     walker.printer.finish().ok_or(FormatError::TooLarge)
 }

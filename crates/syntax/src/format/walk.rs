@@ -3,8 +3,6 @@
 //! What stood on lines of its own stays there, what stood on one line stays on one line; the walk looks at lines of the
 //! source, never at widths.
 
-use std::borrow::Cow;
-
 use super::Rules;
 use super::print::{Layout, Printer};
 use crate::ast::{Attribute, Block, Body, Expr, ExprKind, Literal, ObjectField, Statement};
@@ -14,8 +12,6 @@ use crate::span::Span;
 pub(super) struct Walker<'a> {
     pub(super) printer: Printer<'a>,
     pub(super) source: &'a Source,
-    /// Whether the source has carriage returns, which are in no output.
-    pub(super) carriage_returns: bool,
 }
 
 impl Walker<'_> {
@@ -32,7 +28,7 @@ impl Walker<'_> {
             let last = match statement {
                 Statement::Attribute(attribute) => {
                     self.attribute(attribute);
-                    self.last_offset(&attribute.value)
+                    attribute.span.end - 1
                 }
                 Statement::Block(block) => {
                     self.block(block);
@@ -157,8 +153,7 @@ impl Walker<'_> {
         let written = self.source.slice(span);
         match literal {
             Literal::Number { .. } => self.printer.number(written),
-            Literal::String { raw: true, .. } => self.printer.string(&self.without_carriage_returns(written)),
-            Literal::String { raw: false, .. } => self.printer.string(written),
+            Literal::String { .. } => self.printer.string(written),
             Literal::Null | Literal::Bool(_) | Literal::Float { .. } => self.printer.word(written),
         }
     }
@@ -177,7 +172,7 @@ impl Walker<'_> {
                 self.printer.layout(Layout::Blank);
             }
             self.expression(element);
-            previous = self.last_offset(element);
+            previous = element.span.end - 1;
             if index + 1 < elements.len() {
                 self.printer.sign(",");
             }
@@ -210,7 +205,7 @@ impl Walker<'_> {
             } else if index > 0 {
                 self.printer.layout(Layout::Blank);
             }
-            // Names have one line, but for raw ones; and of those Alloy counts neither quotes nor carriage returns.
+            // Only a raw name has several lines; Alloy forgets its quotes, and so may miss the last.
             previous = match self.printer.rules() {
                 Rules::Alloy => (name.start + u32::try_from(field.name.name.len()).unwrap_or(0)).max(1) - 1,
                 Rules::Exact => name.end - 1,
@@ -222,8 +217,8 @@ impl Walker<'_> {
             if index + 1 < fields.len() {
                 self.printer.sign(",");
             }
-            let last = self.last_offset(&field.value);
-            previous_is_one_line = !self.on_other_lines(field.value.span.start, last);
+            let value = field.value.span;
+            previous_is_one_line = !self.on_other_lines(value.start, value.end - 1);
         }
         let close = span.end - 1;
         if !fields.is_empty() && self.on_other_lines(previous, close) {
@@ -241,13 +236,13 @@ impl Walker<'_> {
         if !field.quoted {
             return self.printer.word(&field.name.name);
         }
-        let written = self.without_carriage_returns(self.source.slice(field.name.span));
+        let written = self.source.slice(field.name.span);
         let inside = &*field.name.name;
         let needs_backticks = |byte: u8| matches!(byte, b'\\' | b'"') || byte < b' ' || byte == 0x7f;
         if written.starts_with('`') && written.len() > 2 && !inside.bytes().any(needs_backticks) {
             self.printer.word(&format!("\"{inside}\""));
         } else {
-            self.printer.string(&written);
+            self.printer.string(written);
         }
     }
 
@@ -261,7 +256,7 @@ impl Walker<'_> {
                 self.printer.layout(Layout::Indent);
             }
             self.expression(argument);
-            previous = self.last_offset(argument);
+            previous = argument.span.end - 1;
             if index + 1 < arguments.len() {
                 self.printer.sign(",");
                 self.printer.layout(Layout::Blank);
@@ -280,31 +275,5 @@ impl Walker<'_> {
 
     fn on_other_lines(&mut self, a: u32, b: u32) -> bool {
         self.printer.line(a) != self.printer.line(b)
-    }
-
-    /// The offset of the last byte of an expression. Alloy does not count the carriage returns of a raw string, which
-    /// moves its end forward.
-    fn last_offset(&self, expr: &Expr) -> u32 {
-        if !self.carriage_returns || self.printer.rules() == Rules::Exact {
-            return expr.span.end - 1;
-        }
-        match &expr.kind {
-            ExprKind::Unary { operand, .. } => self.last_offset(operand),
-            ExprKind::Binary { right, .. } => self.last_offset(right),
-            ExprKind::Literal(Literal::String { raw: true, .. }) => {
-                let written = self.source.slice(expr.span);
-                let dropped = written.bytes().filter(|&byte| byte == b'\r').count();
-                expr.span.end - 1 - u32::try_from(dropped).unwrap_or(0)
-            }
-            _ => expr.span.end - 1,
-        }
-    }
-
-    fn without_carriage_returns<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if self.carriage_returns && text.starts_with('`') && text.contains('\r') {
-            text.replace('\r', "").into()
-        } else {
-            text.into()
-        }
     }
 }
