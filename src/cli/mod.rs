@@ -4,6 +4,7 @@
 mod client;
 mod components;
 mod control;
+mod convert;
 mod fmt;
 mod history;
 mod local;
@@ -69,6 +70,8 @@ enum Command {
     /// Put configurations into the canonical form
     #[command(alias = "format")]
     Fmt(fmt::FmtArguments),
+    /// Convert a configuration of Prometheus, Promtail or the OpenTelemetry Collector
+    Convert(convert::ConvertArguments),
     /// Show what would change if a configuration were applied to the running agent
     Plan(plan::PlanArguments),
     /// Show what runs, whether it is what is desired, and whether it is healthy
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(*arguments, styling),
         Command::Validate(arguments) => validate::main(&arguments, styling),
         Command::Fmt(arguments) => fmt::main(&arguments, styling),
+        Command::Convert(arguments) => convert::main(&arguments),
         Command::Components(arguments) => components::main(&arguments, styling),
         Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
         Command::Status(arguments) => client::block_on(status::main(arguments, styling)),

@@ -45,7 +45,7 @@ impl ConvertError {
     /// Puts a field name before the path.
     #[must_use]
     pub fn at_field(mut self, name: &str) -> Self {
-        let step = if crate::expression_text::is_identifier(name) {
+        let step = if crate::lexer::is_identifier(name) {
             format!(".{name}")
         } else {
             format!("[{}]", crate::expression_text::quote(name))

@@ -1,6 +1,7 @@
 //! Values written as expressions of the language, for defaults in documentation and for the subject of a diagnostic.
 //! Secrets print as `(secret)`, capsules as their own text.
 
+use crate::lexer::is_identifier;
 use crate::value::{Value, capsule_text};
 
 /// The value as an expression on one line.
@@ -48,16 +49,6 @@ pub fn quote(text: &str) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-/// Whether the text can stand as a name without quotes.
-#[must_use]
-pub fn is_identifier(text: &str) -> bool {
-    let mut characters = text.chars();
-    let starts = characters.next().is_some_and(|first| first == '_' || first.is_alphabetic());
-    starts
-        && characters.all(|character| character == '_' || character.is_alphanumeric())
-        && !matches!(text, "true" | "false" | "null")
 }
 
 fn push_formatted(text: &mut String, arguments: std::fmt::Arguments<'_>) {

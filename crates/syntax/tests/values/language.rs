@@ -294,7 +294,7 @@ proptest! {
         ]);
         // Keys in quotes are not unescaped by the language, so only plain ones read back.
         if let Value::Object(object) = &value
-            && object.keys().all(|key| invar_syntax::expression_text::is_identifier(key))
+            && object.keys().all(|key| invar_syntax::lexer::is_identifier(key))
         {
             let printed = invar_syntax::value_to_expression(&value);
             prop_assert_eq!(evaluate(&expression(&printed), &EmptyScope), Ok(value));
