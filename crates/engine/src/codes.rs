@@ -24,3 +24,11 @@ pub const REFUSED: &str = "E210";
 pub const ADDRESS_TAKEN: &str = "E211";
 /// An instance or state could not be made.
 pub const NOT_PREPARED: &str = "E212";
+/// An import does not say what to import, or that cannot be had.
+pub const IMPORT: &str = "E213";
+/// A block stands where it may not.
+pub const MISPLACED: &str = "E214";
+/// Modules, custom components or templates are nested too deep, or make too many components.
+pub const TOO_DEEP: &str = "E215";
+/// A custom component is given an argument that it has not, or lacks one that it needs.
+pub const ARGUMENT: &str = "E216";

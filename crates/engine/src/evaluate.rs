@@ -10,12 +10,13 @@ use invar_syntax::scope::Scope;
 use invar_syntax::span::Span;
 use invar_syntax::value::Value;
 
+use crate::block::BlockRef;
 use crate::codes;
 use crate::configuration::{INPUT_NAMES, Inputs};
 use crate::context::Check;
 use crate::definition::AnyArc;
 use crate::engine::FailureClass;
-use crate::graph::{BlockRef, Graph, GraphNode};
+use crate::graph::{Graph, GraphNode};
 use crate::instance::panic_message;
 
 /// Exports of the nodes of a graph by index, and the inputs.

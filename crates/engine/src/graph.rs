@@ -6,11 +6,9 @@ mod order;
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use invar_syntax::ast::{Block, File, Statement};
-use invar_syntax::diagnostic::Diagnostic;
 use invar_syntax::schema::Stability;
-use invar_syntax::span::Span;
 
+use crate::block::BlockRef;
 use crate::definition::Definition;
 use crate::node::NodeId;
 
@@ -38,13 +36,6 @@ pub(crate) struct GraphNode {
     pub(crate) references: Vec<u32>,
     /// The nodes that refer to it, each once, in source order.
     pub(crate) dependants: Vec<u32>,
-}
-
-/// A block at the top of a file.
-#[derive(Clone)]
-pub(crate) struct BlockRef {
-    file: Arc<File>,
-    statement: usize,
 }
 
 /// Which component types a configuration may use.
@@ -100,36 +91,4 @@ fn resolve<S: AsRef<str>>(index: &HashMap<NodeId, u32>, path: &[S]) -> Option<(u
         }
     }
     None
-}
-
-// === impl BlockRef ===
-
-impl BlockRef {
-    pub(crate) fn new(file: &Arc<File>, statement: usize) -> Self {
-        Self { file: Arc::clone(file), statement }
-    }
-
-    /// # Panics
-    /// Never: references are made for block statements only, and files are immutable.
-    pub(crate) fn get(&self) -> &Block {
-        match &self.file.body.statements[self.statement] {
-            Statement::Block(block) => block,
-            Statement::Attribute(_) => unreachable!("a block reference names a block"),
-        }
-    }
-
-    /// `file:line:column` of the block.
-    pub(crate) fn location(&self) -> String {
-        self.file.source.location(self.get().span.start)
-    }
-
-    /// The place of the block's name.
-    pub(crate) fn header(&self) -> Span {
-        self.get().name_span()
-    }
-
-    /// Adds a place in this block's file to a diagnostic.
-    pub(crate) fn label(&self, diagnostic: Diagnostic, span: Span, text: impl Into<String>) -> Diagnostic {
-        diagnostic.with_label(&self.file.source, span, text)
-    }
 }

@@ -13,6 +13,7 @@
 // The model test of the lease compiles its word a second time, over other atomics.
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
+mod block;
 mod definition;
 mod evaluate;
 mod graph;
@@ -41,6 +42,7 @@ pub mod harness;
 pub mod health;
 pub mod listener;
 pub mod logging;
+pub mod modules;
 pub mod node;
 pub mod plan;
 pub mod receiver;
@@ -55,7 +57,7 @@ pub mod vitals;
 
 pub use call::{Call, Flow};
 pub use component::{Component, Transition, VitalGroup};
-pub use configuration::{Configuration, Inputs};
+pub use configuration::{Configuration, ConfigurationBuilder, Inputs};
 pub use context::{Check, ExportContext, InstanceContext, StateContext};
 pub use delivery::{DeliveryError, PrepareError, PrepareErrorKind, RunError};
 pub use engine::{
@@ -66,6 +68,9 @@ pub use health::{Health, HealthState};
 pub use invar_syntax::schema::Stability;
 pub use listener::{Dispatcher, ListenRequest, ListenerLoan, ListenerRegistry};
 pub use logging::LogControl;
+pub use modules::{
+    ImportArguments, ImportRequest, ModuleContent, ModuleFault, ModuleFile, ModuleKey, ModuleKind, ModuleSet,
+};
 pub use node::NodeId;
 pub use plan::{Action, ArgumentChange, Change, Plan};
 pub use prepare::Prepared;

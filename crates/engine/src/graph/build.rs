@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use foldhash::HashSet;
-use invar_syntax::ast::{Block, Statement};
+use invar_syntax::ast::Block;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
 use invar_syntax::evaluate::{Reference, references};
 use invar_syntax::stdlib;
 
-use super::{Admission, BlockRef, Graph, GraphNode, order, resolve};
+use super::{Admission, Graph, GraphNode, order, resolve};
+use crate::block::BlockRef;
 use crate::codes;
 use crate::configuration::{Configuration, INPUT_NAMES};
 use crate::definition::Definition;
@@ -36,22 +37,15 @@ impl Graph {
             graph: Self::default(),
             doubtful: false,
         };
-        for file in &configuration.files {
-            for (position, statement) in file.body.statements.iter().enumerate() {
-                match statement {
-                    Statement::Attribute(attribute) => builder.diagnostics.push(
-                        Diagnostic::error(
-                            codes::STRAY_ATTRIBUTE,
-                            format!("attribute \"{}\" stands outside of any block", attribute.name),
-                        )
-                        .with_label(
-                            &file.source,
-                            attribute.span,
-                            "only blocks are allowed here",
-                        ),
-                    ),
-                    Statement::Block(block) => builder.block(block, BlockRef::new(file, position)),
-                }
+        for body in configuration.roots.iter().flat_map(|root| &root.bodies) {
+            for attribute in body.attributes() {
+                let message = format!("attribute \"{}\" stands outside of any block", attribute.name);
+                let diagnostic = Diagnostic::error(codes::STRAY_ATTRIBUTE, message);
+                let diagnostic = body.label(diagnostic, attribute.span, "only blocks are allowed here");
+                builder.diagnostics.push(diagnostic);
+            }
+            for (place, block) in body.blocks() {
+                builder.block(block, place);
             }
         }
         builder.connect();

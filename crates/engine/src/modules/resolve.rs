@@ -1,0 +1,406 @@
+//! From import blocks to modules: evaluates what a configuration imports, parses what the module set has of it, and goes on with
+//! the imports in there.
+
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+use invar_syntax::arguments::Arguments;
+use invar_syntax::ast::{Block, Body, Statement};
+use invar_syntax::check::{UnknownTypes, check_body_at};
+use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
+use invar_syntax::evaluate::{EvaluatedBlock, EvaluatedBody, Reference, references};
+use invar_syntax::parser::parse_bytes;
+use invar_syntax::scope::Scope;
+use invar_syntax::stdlib;
+use invar_syntax::value::Value;
+use sha2::{Digest, Sha256};
+
+use super::arguments::StringImport;
+use super::{
+    Declare, FileImport, GitImport, HttpImport, Import, ImportArguments, ImportContent, ImportRequest,
+    Lexicon, Module, ModuleFault, ModuleKey, ModuleKind, ModuleSet,
+};
+use crate::block::{BlockRef, BodyRef};
+use crate::codes;
+use crate::configuration::{INPUT_NAMES, Inputs, add_text, hexadecimal};
+use crate::evaluate::{decode_diagnostics, evaluate};
+
+/// How deep modules may import modules.
+const DEEPEST_IMPORT: usize = 32;
+
+/// Resolves the imports of a configuration.
+pub(crate) struct Resolver<'a> {
+    inputs: &'a Inputs,
+    set: &'a ModuleSet,
+    found: Resolution,
+    requested: HashSet<ModuleKey>,
+    /// Modules parsed so far; none for those that cannot be used.
+    loaded: HashMap<ModuleKey, Option<Arc<Module>>>,
+    /// The imports that led here, outermost first.
+    chain: Vec<(ModuleKey, String)>,
+}
+
+/// What the imports of a configuration came to.
+#[derive(Debug, Default)]
+pub(crate) struct Resolution {
+    /// All imports whose content has to be fetched, each content once, in source order.
+    pub(crate) requests: Vec<ImportRequest>,
+    /// Those that the set has not.
+    pub(crate) missing: Vec<ImportRequest>,
+    pub(crate) faults: Vec<ModuleFault>,
+    /// All modules that were parsed.
+    pub(crate) modules: Vec<Arc<Module>>,
+}
+
+/// The inputs, as the arguments of an import see them.
+struct ImportScope<'a> {
+    inputs: &'a Inputs,
+    module_path: &'a str,
+}
+
+impl Scope for ImportScope<'_> {
+    fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
+        match path.first()? {
+            &"module_path" => Some((Value::string(self.module_path), 1)),
+            first => self.inputs.get(first).map(|value| (value, 1)),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        INPUT_NAMES.map(str::to_owned).to_vec()
+    }
+}
+
+// === impl Resolver ===
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(inputs: &'a Inputs, set: &'a ModuleSet) -> Self {
+        Self {
+            inputs,
+            set,
+            found: Resolution::default(),
+            requested: HashSet::default(),
+            loaded: HashMap::default(),
+            chain: Vec::new(),
+        }
+    }
+
+    /// What was found.
+    pub(crate) fn finish(self) -> Resolution {
+        self.found
+    }
+
+    /// What bodies that make one scope declare and import.
+    pub(crate) fn lexicon(
+        &mut self,
+        bodies: &[BodyRef],
+        module_path: &Arc<str>,
+        namespace: &str,
+    ) -> Arc<Lexicon> {
+        let mut lexicon = Lexicon { module_path: Arc::clone(module_path), ..Lexicon::default() };
+        for body in bodies {
+            for (place, block) in body.blocks() {
+                let Some(first) = block.name.first() else { continue };
+                let Some(label) = &block.label else { continue };
+                let label = &label.text;
+                match (&*first.name, block.name.get(1)) {
+                    ("declare", None) if !lexicon.declares.contains_key(label) => {
+                        let body = place.body();
+                        let inner = self.lexicon(
+                            std::slice::from_ref(&body),
+                            module_path,
+                            &format!("{namespace}{label}/"),
+                        );
+                        let declare =
+                            Declare { label: Arc::clone(label), block: place, body, lexicon: inner };
+                        lexicon.declares.insert(Arc::clone(label), Arc::new(declare));
+                    }
+                    ("foreach", None) if !lexicon.templates.contains_key(label) => {
+                        if let Some((template, _)) =
+                            place.body().blocks().find(|(_, block)| block.dotted_name() == TEMPLATE)
+                        {
+                            let inner = self.lexicon(
+                                &[template.body()],
+                                module_path,
+                                &format!("{namespace}{label}/"),
+                            );
+                            lexicon.templates.insert(Arc::clone(label), inner);
+                        }
+                    }
+                    ("import", Some(kind))
+                        if block.name.len() == 2 && !lexicon.imports.contains_key(label) =>
+                    {
+                        let kind = ModuleKind::ALL.into_iter().find(|known| known.as_str() == &*kind.name);
+                        if let Some(kind) = kind {
+                            let content =
+                                self.import(kind, &place, module_path, &format!("{namespace}{label}"));
+                            let import = Import { label: Arc::clone(label), kind, block: place, content };
+                            lexicon.imports.insert(Arc::clone(label), Arc::new(import));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Arc::new(lexicon)
+    }
+
+    /// What an import block brings in. What is wrong with it is among the faults then.
+    fn import(
+        &mut self,
+        kind: ModuleKind,
+        place: &BlockRef,
+        module_path: &Arc<str>,
+        namespace: &str,
+    ) -> ImportContent {
+        match self.try_import(kind, place, module_path, namespace) {
+            Ok(content) => content,
+            Err(diagnostics) => {
+                self.found.faults.push(ModuleFault { key: None, diagnostics });
+                ImportContent::Unknown
+            }
+        }
+    }
+
+    fn try_import(
+        &mut self,
+        kind: ModuleKind,
+        place: &BlockRef,
+        module_path: &Arc<str>,
+        namespace: &str,
+    ) -> Result<ImportContent, Diagnostics> {
+        let block = place.get();
+        let body = without_client(&block.body, kind);
+        let errors = check_body_at(&body, &kind.schema(), &UnknownTypes, place.header());
+        if !errors.is_empty() {
+            return Err(decode_diagnostics(place, errors));
+        }
+        if let Some(reference) = references(&block.body).into_iter().find(|found| !is_constant(found)) {
+            if kind == ModuleKind::String {
+                return Ok(ImportContent::Dynamic);
+            }
+            return Err(not_constant(kind, place, &reference).into());
+        }
+        let scope = ImportScope { inputs: self.inputs, module_path };
+        let mut evaluated = evaluate(place, &scope).map_err(|error| error.diagnostics)?;
+        if evaluated.has_unknown() {
+            return Ok(ImportContent::Unknown);
+        }
+        let client = take_client(&mut evaluated, kind);
+        let arguments = match kind {
+            ModuleKind::File => ImportArguments::File(decode::<FileImport>(place, &evaluated)?),
+            ModuleKind::Git => ImportArguments::Git(Box::new(decode::<GitImport>(place, &evaluated)?)),
+            ModuleKind::Http => ImportArguments::Http {
+                request: Box::new(decode::<HttpImport>(place, &evaluated)?),
+                client: client.map(Box::new),
+            },
+            ModuleKind::String => {
+                let StringImport { content } = decode(place, &evaluated)?;
+                let text = content.expose();
+                return Ok(self.text_module(place, text, content.is_secret(), module_path, namespace));
+            }
+        };
+        let key = arguments.key(module_path);
+        let request = ImportRequest {
+            key: key.clone(),
+            arguments,
+            namespace: namespace.to_owned(),
+            module_path: module_path.to_string(),
+            block: place.clone(),
+        };
+        if self.requested.insert(key.clone()) {
+            self.found.requests.push(request.clone());
+        }
+        let content = match self.set.entry(&key) {
+            Some(Ok(content)) => Arc::clone(content),
+            Some(Err(reason)) => {
+                let diagnostic =
+                    request.diagnostic(format!("cannot import module \"{namespace}\": {reason}"));
+                self.found.faults.push(ModuleFault { key: Some(key), diagnostics: diagnostic.into() });
+                return Ok(ImportContent::Unknown);
+            }
+            None => {
+                if !self.found.missing.iter().any(|missing| missing.key == key) {
+                    self.found.missing.push(request);
+                }
+                return Ok(ImportContent::Unknown);
+            }
+        };
+        self.enter(place, &key)?;
+        if !self.loaded.contains_key(&key) {
+            let files = content.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
+            let module_path = Arc::from(content.module_path.as_str());
+            let module = self.parse(&key, files, false, &module_path, namespace);
+            self.loaded.insert(key.clone(), module);
+        }
+        self.chain.pop();
+        Ok(self.loaded.get(&key).cloned().flatten().map_or(ImportContent::Unknown, ImportContent::Module))
+    }
+
+    /// The module that a text is.
+    pub(crate) fn text_module(
+        &mut self,
+        place: &BlockRef,
+        text: &str,
+        secret: bool,
+        module_path: &Arc<str>,
+        namespace: &str,
+    ) -> ImportContent {
+        let key = text_key(text, module_path);
+        if let Err(diagnostics) = self.enter(place, &key) {
+            self.found.faults.push(ModuleFault { key: None, diagnostics });
+            return ImportContent::Unknown;
+        }
+        if !self.loaded.contains_key(&key) {
+            let name = format!("{} of {}", ModuleKind::String, place.location());
+            let module = self.parse(
+                &key,
+                std::iter::once((name.as_str(), text.as_bytes())),
+                secret,
+                module_path,
+                namespace,
+            );
+            self.loaded.insert(key.clone(), module);
+        }
+        self.chain.pop();
+        self.loaded.get(&key).cloned().flatten().map_or(ImportContent::Unknown, ImportContent::Module)
+    }
+
+    /// Notes an import on the way; refuses circles and endless chains.
+    fn enter(&mut self, place: &BlockRef, key: &ModuleKey) -> Result<(), Diagnostics> {
+        if let Some(start) = self.chain.iter().position(|(other, _)| other == key) {
+            let mut names: Vec<&str> = self.chain[start..].iter().map(|(_, place)| place.as_str()).collect();
+            let here = place.location();
+            names.push(&here);
+            let message = format!("import cycle: {}", names.join(" imports "));
+            let diagnostic = Diagnostic::error(codes::CYCLE, message);
+            return Err(place.label(diagnostic, place.header(), "imports what it is part of").into());
+        }
+        if self.chain.len() >= DEEPEST_IMPORT {
+            let message = format!("modules import modules more than {DEEPEST_IMPORT} deep");
+            let diagnostic = Diagnostic::error(codes::TOO_DEEP, message);
+            return Err(place.label(diagnostic, place.header(), "").into());
+        }
+        self.chain.push((key.clone(), place.location()));
+        Ok(())
+    }
+
+    /// Parses a module; none if it cannot be used.
+    fn parse<'f>(
+        &mut self,
+        key: &ModuleKey,
+        files: impl Iterator<Item = (&'f str, &'f [u8])>,
+        secret: bool,
+        module_path: &Arc<str>,
+        namespace: &str,
+    ) -> Option<Arc<Module>> {
+        let mut diagnostics = Diagnostics::new();
+        let mut bodies = Vec::new();
+        for (name, content) in files {
+            let (file, found) = parse_bytes(name, content);
+            diagnostics.0.extend(found.0);
+            bodies.extend(file.map(|file| BodyRef::file(&Arc::new(file))));
+        }
+        for body in &bodies {
+            diagnostics.0.extend(misplaced(body).0);
+        }
+        if secret {
+            // The text is not to be shown; a diagnostic would.
+            for diagnostic in &mut diagnostics.0 {
+                diagnostic.labels.clear();
+            }
+        }
+        if diagnostics.has_errors() {
+            self.found.faults.push(ModuleFault { key: Some(key.clone()), diagnostics });
+            return None;
+        }
+        let lexicon = self.lexicon(&bodies, module_path, &format!("{namespace}/"));
+        let module = Arc::new(Module { key: key.clone(), bodies, lexicon });
+        self.found.modules.push(Arc::clone(&module));
+        Some(module)
+    }
+}
+
+/// The block of a `foreach` that is made once for each item.
+pub(crate) const TEMPLATE: &str = "template";
+
+/// Names a module that is a text.
+pub(crate) fn text_key(text: &str, module_path: &str) -> ModuleKey {
+    let mut hasher = Sha256::new();
+    add_text(&mut hasher, text);
+    add_text(&mut hasher, module_path);
+    ModuleKey::new(format!("{}-{}", ModuleKind::String.as_str(), hexadecimal(&hasher.finalize())))
+}
+
+/// What may not stand at the top of a module.
+fn misplaced(body: &BodyRef) -> Diagnostics {
+    let mut diagnostics = Diagnostics::new();
+    for statement in &body.get().statements {
+        let (name, span) = match statement {
+            Statement::Block(block) if is_declare(block) || is_import(block) => continue,
+            Statement::Block(block) => (block.dotted_name(), block.name_span()),
+            Statement::Attribute(attribute) => (attribute.name.to_string(), attribute.name.span),
+        };
+        let message = format!("only declare and import blocks are allowed in a module, got {name}");
+        diagnostics.push(body.label(Diagnostic::error(codes::MISPLACED, message), span, ""));
+    }
+    diagnostics
+}
+
+pub(crate) fn is_declare(block: &Block) -> bool {
+    matches!(&*block.name, [name] if &*name.name == "declare")
+}
+
+pub(crate) fn is_import(block: &Block) -> bool {
+    matches!(&*block.name, [first, _] if &*first.name == "import")
+}
+
+/// Whether a name has the same value before anything runs.
+fn is_constant(reference: &Reference) -> bool {
+    let Some(first) = reference.path.first() else { return true };
+    INPUT_NAMES.contains(&&**first) || stdlib::lookup(first).is_some()
+}
+
+fn not_constant(kind: ModuleKind, place: &BlockRef, reference: &Reference) -> Diagnostic {
+    let name = reference.path.join(".");
+    let message = format!("the arguments of {kind} must be known before anything runs, \"{name}\" is not");
+    let help = match nearest(&name, INPUT_NAMES.into_iter()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => {
+            "use literals, the standard library, module_path, var.* and agent.*; import.string can take its \
+                 content from a component"
+                .to_owned()
+        }
+    };
+    place.label(Diagnostic::error(codes::IMPORT, message), reference.span, "").with_help(help)
+}
+
+fn decode<A: Arguments>(place: &BlockRef, body: &EvaluatedBody) -> Result<A, Diagnostics> {
+    let mut errors = Vec::new();
+    match A::decode(body, &mut errors) {
+        Some(arguments) if errors.is_empty() => Ok(arguments),
+        _ => Err(decode_diagnostics(place, errors)),
+    }
+}
+
+/// The name of the block of `import.http` that is not the engine's to understand.
+const CLIENT: &str = "client";
+
+fn is_client(block: &Block, kind: ModuleKind) -> bool {
+    kind == ModuleKind::Http && block.dotted_name() == CLIENT
+}
+
+/// The body without its `client` block.
+fn without_client(body: &Body, kind: ModuleKind) -> Body {
+    let keep =
+        |statement: &&Statement| !matches!(statement, Statement::Block(block) if is_client(block, kind));
+    Body { statements: body.statements.iter().filter(keep).cloned().collect() }
+}
+
+fn take_client(body: &mut EvaluatedBody, kind: ModuleKind) -> Option<EvaluatedBlock> {
+    if kind != ModuleKind::Http {
+        return None;
+    }
+    let position = body.blocks.iter().position(|block| block.dotted_name() == CLIENT)?;
+    Some(body.blocks.remove(position))
+}
