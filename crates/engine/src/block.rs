@@ -63,7 +63,7 @@ impl BodyRef {
     }
 
     /// Whether both are the same place of the same file.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.file, &other.file) && self.path == other.path
     }
 }
@@ -92,9 +92,20 @@ impl BlockRef {
         BodyRef { file: Arc::clone(&self.body.file), path }
     }
 
-    /// The body it stands in.
-    pub(crate) fn parent(&self) -> &BodyRef {
-        &self.body
+    /// Whether both are the same block of the same file.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.statement == other.statement && self.body.is(&other.body)
+    }
+
+    /// Name and label, joined by a dot.
+    pub(crate) fn name_with_label(&self) -> String {
+        let block = self.get();
+        let mut name = block.dotted_name();
+        if let Some(label) = &block.label {
+            name.push('.');
+            name.push_str(&label.text);
+        }
+        name
     }
 
     /// The name of its file.

@@ -137,6 +137,7 @@ impl Flow {
         let cell = match &next.standing().place.occupant {
             Occupant::Ready(unit) => Arc::clone(&unit.cell),
             Occupant::Failed(failure) => return Err(DeliveryError::retryable(failure.reason.clone())),
+            Occupant::Value(_) => return Err(DeliveryError::permanent("what is called is no component")),
         };
         if cell.is_down() {
             let reason = format!("{} is being restarted", cell.node());

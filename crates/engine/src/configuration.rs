@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use invar_syntax::ast::File;
 use invar_syntax::diagnostic::Diagnostics;
+use invar_syntax::evaluate::Reference;
+use invar_syntax::scope::Scope;
+use invar_syntax::stdlib;
 use invar_syntax::value::{Object, Value};
 
 use crate::block::BodyRef;
-use crate::modules::{ImportRequest, Lexicon, Module, ModuleFault, ModuleSet};
+use crate::modules::{ImportRequest, Lexicon, ModuleFault, ModuleSet};
 
 pub use builder::ConfigurationBuilder;
 pub(crate) use digest::{add_text, hexadecimal};
@@ -45,8 +48,6 @@ pub struct Configuration {
     requests: Vec<ImportRequest>,
     missing: Vec<ImportRequest>,
     faults: Vec<ModuleFault>,
-    /// All modules, for the digest and the static check.
-    pub(crate) modules: Vec<Arc<Module>>,
     /// For what is imported by modules that only running components give.
     pub(crate) module_set: Arc<ModuleSet>,
 }
@@ -58,6 +59,34 @@ pub(crate) struct ScopeRoot {
     pub(crate) prefix: String,
     pub(crate) bodies: Vec<BodyRef>,
     pub(crate) lexicon: Arc<Lexicon>,
+}
+
+/// The inputs as names, for expressions that must have a value before anything runs.
+pub(crate) struct InputScope<'a> {
+    pub(crate) inputs: &'a Inputs,
+    /// The `module_path` of the file.
+    pub(crate) module_path: &'a str,
+}
+
+// === impl InputScope ===
+
+impl Scope for InputScope<'_> {
+    fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
+        match path.first()? {
+            &"module_path" => Some((Value::string(self.module_path), 1)),
+            first => self.inputs.get(first).map(|value| (value, 1)),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        INPUT_NAMES.map(str::to_owned).to_vec()
+    }
+}
+
+/// Whether a name has the same value before anything runs.
+pub(crate) fn is_constant(reference: &Reference) -> bool {
+    let Some(first) = reference.path.first() else { return true };
+    INPUT_NAMES.contains(&&**first) || stdlib::lookup(first).is_some()
 }
 
 // === impl Inputs ===

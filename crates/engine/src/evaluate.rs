@@ -2,8 +2,10 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use invar_syntax::arguments::DecodeError;
+use invar_syntax::ast::Attribute;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
 use invar_syntax::evaluate::{EvaluatedBody, evaluate_body};
 use invar_syntax::scope::Scope;
@@ -12,19 +14,25 @@ use invar_syntax::value::Value;
 
 use crate::block::BlockRef;
 use crate::codes;
-use crate::configuration::{INPUT_NAMES, Inputs};
+use crate::configuration::{Configuration, INPUT_NAMES, InputScope};
 use crate::context::Check;
-use crate::definition::AnyArc;
+use crate::definition::{AnyArc, Definition};
 use crate::engine::FailureClass;
 use crate::graph::{Graph, GraphNode};
 use crate::instance::panic_message;
 
-/// Exports of the nodes of a graph by index, and the inputs.
-pub(crate) struct NodeScope<'a, E> {
+/// What expressions of a graph can see: the exports of its nodes, and the inputs.
+pub(crate) struct View<'a, E> {
     pub(crate) graph: &'a Graph,
-    pub(crate) inputs: &'a Inputs,
+    pub(crate) configuration: &'a Configuration,
     /// Answers the exports of a node.
     pub(crate) exports: E,
+}
+
+/// What expressions in one frame see of that.
+pub(crate) struct NodeScope<'a, E> {
+    view: &'a View<'a, E>,
+    frame: u32,
 }
 
 /// Why a node could not be evaluated or prepared.
@@ -43,20 +51,29 @@ pub(crate) struct Accepted {
 /// The code of errors in evaluating an expression.
 const EVALUATION: &str = invar_syntax::arguments::codes::EVALUATION;
 
+// === impl View ===
+
+impl<'a, E: Fn(u32) -> Value> View<'a, E> {
+    /// What expressions in a frame see.
+    pub(crate) fn at(&'a self, frame: u32) -> NodeScope<'a, E> {
+        NodeScope { view: self, frame }
+    }
+}
+
 // === impl NodeScope ===
 
 impl<E: Fn(u32) -> Value> Scope for NodeScope<'_, E> {
     fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
-        if let Some((node, taken)) = self.graph.resolve(path) {
-            return Some(((self.exports)(node), taken));
+        let View { graph, configuration, exports } = self.view;
+        if let Some((node, taken)) = graph.resolve(self.frame, path) {
+            return Some((exports(node), taken));
         }
-        let first = path.first()?;
-        self.inputs.get(first).map(|value| (value, 1))
+        let module_path = &graph.frame(self.frame).module_path;
+        InputScope { inputs: &configuration.inputs, module_path }.resolve(path)
     }
 
     fn names(&self) -> Vec<String> {
-        let nodes = self.graph.nodes.iter().map(|node| node.id.as_str());
-        nodes.chain(INPUT_NAMES).map(str::to_owned).collect()
+        self.view.graph.names(self.frame).chain(INPUT_NAMES).map(str::to_owned).collect()
     }
 }
 
@@ -87,13 +104,29 @@ pub(crate) fn evaluate(block: &BlockRef, scope: &dyn Scope) -> Result<EvaluatedB
     })
 }
 
+/// Evaluates one expression of a block.
+pub(crate) fn evaluate_attribute(
+    block: &BlockRef,
+    attribute: &Attribute,
+    scope: &dyn Scope,
+) -> Result<Value, NodeError> {
+    invar_syntax::evaluate::evaluate(&attribute.value, scope).map_err(|error| {
+        let diagnostic = with_help(Diagnostic::error(EVALUATION, error.message), error.help);
+        NodeError::content(block.label(diagnostic, error.span, "").into())
+    })
+}
+
 /// Decodes an evaluated body and lets the component check it.
-pub(crate) fn accept(node: &GraphNode, body: &EvaluatedBody) -> Result<Accepted, NodeError> {
+pub(crate) fn accept(
+    node: &GraphNode,
+    definition: &Arc<dyn Definition>,
+    body: &EvaluatedBody,
+) -> Result<Accepted, NodeError> {
     let mut errors = Vec::new();
     let mut check = Check::new(node.minimum_stability);
     let arguments = guarded(node, || {
-        let arguments = node.definition.decode(body, &mut errors)?;
-        node.definition.check(&arguments, &mut check);
+        let arguments = definition.decode(body, &mut errors)?;
+        definition.check(&arguments, &mut check);
         Some(arguments)
     })?;
     let mut diagnostics = decode_diagnostics(&node.block, errors);

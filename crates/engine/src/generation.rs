@@ -61,6 +61,14 @@ pub(crate) enum Occupant {
     Ready(Arc<Unit>),
     /// The node could not be prepared; calls get a retryable error until it can.
     Failed(Arc<Failure>),
+    /// The node is a value; nothing runs.
+    Value(Option<Arc<Problem>>),
+}
+
+/// Why a node without a component keeps the value, or the inside, that it had.
+pub(crate) struct Problem {
+    pub(crate) reason: String,
+    pub(crate) since: jiff::Timestamp,
 }
 
 /// An instance with one state: what is copied from generation to generation while nothing changes.
@@ -179,7 +187,7 @@ impl Generation {
     pub(crate) fn next_retry(&self) -> Option<Instant> {
         let failed = self.slots.iter().filter_map(|slot| match &slot.place.occupant {
             Occupant::Failed(failure) => Some(failure.retry_at),
-            Occupant::Ready(_) => None,
+            Occupant::Ready(_) | Occupant::Value(_) => None,
         });
         failed.min()
     }
@@ -243,8 +251,22 @@ impl Place {
     pub(crate) fn unit(&self) -> Option<&Arc<Unit>> {
         match &self.occupant {
             Occupant::Ready(unit) => Some(unit),
-            Occupant::Failed(_) => None,
+            Occupant::Failed(_) | Occupant::Value(_) => None,
         }
+    }
+
+    /// Why a value is not the newest.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        match &self.occupant {
+            Occupant::Value(problem) => problem.as_ref().map(|problem| problem.reason.as_str()),
+            _ => None,
+        }
+    }
+
+    /// The place of a value, with why it is not the newest.
+    pub(crate) fn value(exports: Value, problem: Option<String>) -> Self {
+        let problem = problem.map(|reason| Arc::new(Problem { reason, since: jiff::Timestamp::now() }));
+        Self { occupant: Occupant::Value(problem), exports }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Read models of the running pipeline: built from one generation each, without the writer's part in them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use invar_syntax::json::value_to_json;
 use invar_syntax::value::Value;
+use jiff::Timestamp;
 
 use crate::engine::Shared;
 use crate::generation::{Generation, Occupant, Slot};
-use crate::graph::GraphNode;
+use crate::graph::{Custom, NodeKind};
 use crate::health::{Health, HealthState};
 use crate::report::{
     ComponentStatus, EdgeKind, GenerationStatus, GraphEdge, GraphNodeReport, GraphReport, HealthCounts,
@@ -25,15 +27,23 @@ impl Shared {
 
     pub(crate) fn components(&self) -> Vec<ComponentStatus> {
         let generation = self.root.current();
-        let slots = generation.graph.nodes.iter().zip(&generation.slots);
-        slots.map(|(node, slot)| status(&generation, node, slot)).collect()
+        let health = combined_health(&generation);
+        (0_u32..)
+            .zip(&generation.graph.nodes)
+            .filter(|(_, node)| node.is_shown())
+            .map(|(index, _)| status(&generation, index, health[index as usize].clone()))
+            .collect()
     }
 
     pub(crate) fn component(&self, node: &str) -> Option<ComponentStatus> {
         let generation = self.root.current();
         let index = generation.graph.find(node)?;
+        if !generation.graph.node(index).is_shown() {
+            return None;
+        }
         let slot = generation.slot(index);
-        let mut status = status(&generation, generation.graph.node(index), slot);
+        let health = combined_health(&generation).swap_remove(index as usize);
+        let mut status = status(&generation, index, health);
         if let Some(unit) = slot.unit() {
             let definition = unit.cell.definition();
             let debug_info = catch_unwind(AssertUnwindSafe(|| definition.debug_info(unit.cell.instance())));
@@ -46,11 +56,12 @@ impl Shared {
         let generation = self.root.current();
         let graph = &generation.graph;
         let mut report = GraphReport::default();
-        for (node, slot) in graph.nodes.iter().zip(&generation.slots) {
+        let health = combined_health(&generation);
+        for ((node, slot), health) in graph.nodes.iter().zip(&generation.slots).zip(health) {
             report.nodes.push(GraphNodeReport {
                 id: node.id.clone(),
-                name: node.definition.name().to_owned(),
-                health: health(slot).state,
+                name: node.type_name(),
+                health: health.state,
             });
             let targets = slot.outputs.iter().map(|output| (output.slot, EdgeKind::Data));
             for (target, kind) in
@@ -77,14 +88,42 @@ impl Shared {
 
     pub(crate) fn health_counts(&self) -> HealthCounts {
         let mut counts = HealthCounts::default();
-        for slot in &self.root.current().slots {
-            counts.add(health(slot).state);
+        let generation = self.root.current();
+        for (node, health) in generation.graph.nodes.iter().zip(combined_health(&generation)) {
+            if node.is_shown() {
+                counts.add(health.state);
+            }
         }
         counts
     }
 }
 
-fn health(slot: &Slot) -> Health {
+/// How each node is: a custom component as its least healthy part, and as the import it comes from.
+fn combined_health(generation: &Generation) -> Vec<Health> {
+    let graph = &generation.graph;
+    let mut combined: Vec<Health> = generation.slots.iter().map(own_health).collect();
+    // What is within a node comes after it.
+    for index in (0..graph.nodes.len()).rev() {
+        if let NodeKind::Custom(Custom { import: Some(import), .. }) = &graph.nodes[index].kind {
+            let import = combined[*import as usize].clone();
+            worsen(&mut combined[index], import);
+        }
+        if let Some(owner) = u32::try_from(index).ok().and_then(|index| graph.owner(index)) {
+            let part = combined[index].clone();
+            worsen(&mut combined[owner as usize], part);
+        }
+    }
+    combined
+}
+
+/// Takes over the opinion on a part where that is worse.
+fn worsen(health: &mut Health, part: Health) {
+    if part.state > health.state {
+        *health = part;
+    }
+}
+
+fn own_health(slot: &Slot) -> Health {
     match &slot.place.occupant {
         Occupant::Ready(unit) => unit.cell.health().combined(),
         Occupant::Failed(failure) => Health {
@@ -92,23 +131,44 @@ fn health(slot: &Slot) -> Health {
             message: format!("component could not be prepared: {}", failure.reason),
             since: failure.since,
         },
+        Occupant::Value(None) => Health {
+            state: HealthState::Healthy,
+            message: "evaluated".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+        },
+        Occupant::Value(Some(problem)) => Health {
+            state: HealthState::Unhealthy,
+            message: format!("evaluation failed: {}", problem.reason),
+            since: problem.since,
+        },
     }
 }
 
-fn status(generation: &Generation, node: &GraphNode, slot: &Slot) -> ComponentStatus {
+fn status(generation: &Generation, index: u32, health: Health) -> ComponentStatus {
     let graph = &generation.graph;
+    let (node, slot) = (graph.node(index), generation.slot(index));
     let ids = |indices: &[u32]| indices.iter().map(|index| graph.node(*index).id.clone()).collect();
     let unit = slot.unit();
-    let arguments = unit.map(|unit| {
-        let value = catch_unwind(AssertUnwindSafe(|| node.definition.arguments_value(&unit.arguments)));
+    let arguments = node.component().zip(unit).map(|(definition, unit)| {
+        let value = catch_unwind(AssertUnwindSafe(|| definition.arguments_value(&unit.arguments)));
         value_to_json(&value.unwrap_or(Value::Null))
     });
+    let given = || match &node.kind {
+        NodeKind::Custom(custom) => {
+            let value =
+                |argument: u32| generation.slot(argument).place.exports.to_object()?.get("value").cloned();
+            let given = custom.arguments.iter();
+            let given = given.map(|(name, node)| (Arc::clone(name), value(*node).unwrap_or_default()));
+            value_to_json(&Value::object(given))
+        }
+        _ => serde_json::Value::Null,
+    };
     ComponentStatus {
         id: node.id.clone(),
-        name: node.definition.name().to_owned(),
+        name: node.type_name(),
         label: node.block.get().label.as_ref().map(|label| label.text.to_string()),
-        health: health(slot),
-        arguments: arguments.unwrap_or(serde_json::Value::Null),
+        health,
+        arguments: arguments.unwrap_or_else(given),
         exports: value_to_json(&slot.place.exports),
         debug_info: serde_json::Value::Null,
         instance: unit.map(|unit| unit.cell.number().to_string()),

@@ -27,6 +27,7 @@ mod shutdown;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod value_node;
 mod wave;
 mod writer;
 

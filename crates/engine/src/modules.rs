@@ -10,16 +10,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use invar_syntax::check::{UnknownTypes, check_block};
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
+use invar_syntax::schema::Schema;
 
 use crate::block::BlockRef;
 use crate::codes;
+use crate::evaluate::decode_diagnostics;
 
+pub(crate) use arguments::StringImport;
 pub use arguments::{
     FileImport, GitBasicAuth, GitImport, GitSshKey, HttpImport, ImportArguments, ImportDetector, ModuleKind,
 };
-pub(crate) use lexicon::{Declare, Import, ImportContent, Lexicon, Module};
-pub(crate) use resolve::Resolver;
+pub(crate) use lexicon::{Declare, Import, ImportContent, Lexicon, Module, Parameter};
+use resolve::CLIENT;
+pub(crate) use resolve::{Resolver, TEMPLATE, is_import, text_key};
 
 /// Names the content of a module: a digest of the import's kind and of the arguments that decide what it brings in (not how
 /// often it is fetched, nor with which credentials). The same in every process; holds no text of the arguments.
@@ -169,6 +174,20 @@ impl ImportRequest {
     #[must_use]
     pub fn diagnostic(&self, message: impl Into<String>) -> Diagnostic {
         self.block.label(Diagnostic::error(codes::IMPORT, message), self.block.header(), "")
+    }
+}
+
+impl ImportRequest {
+    /// Checks the `client` block of an `import.http` against what HTTP clients take.
+    pub(crate) fn check_client(&self, schema: &Schema) -> Diagnostics {
+        let mut found = Diagnostics::new();
+        for (place, block) in self.block.body().blocks() {
+            if self.kind() == ModuleKind::Http && block.dotted_name() == CLIENT {
+                let errors = check_block(block, schema, &UnknownTypes);
+                found.extend(decode_diagnostics(&place, errors));
+            }
+        }
+        found
     }
 }
 

@@ -9,12 +9,14 @@ use invar_syntax::value::Value;
 use sha2::{Digest, Sha256};
 
 use crate::configuration::{Configuration, add_text, hexadecimal};
-use crate::definition::AnyArc;
+use crate::definition::{AnyArc, Definition};
 use crate::engine::Shared;
-use crate::evaluate::{NodeError, NodeScope, accept, evaluate};
+use crate::evaluate::{NodeError, View, accept, evaluate};
 use crate::generation::{Generation, Unit};
-use crate::graph::{Graph, GraphNode};
+use crate::graph::{Expansion, Graph, GraphNode, NodeKind};
 use crate::node::NodeId;
+use crate::prepare::{MOST_ROUNDS, unsettled};
+use crate::value_node::{Valued, evaluate_value, unknown};
 
 /// What applying a configuration would do.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -108,55 +110,134 @@ const KNOWN_AFTER_PREPARE: &str = "some arguments are known only after preparing
 impl Shared {
     /// Plans against what runs: exports of running nodes are taken as they are, those of new ones are unknown.
     pub(crate) fn plan(&self, configuration: &Configuration) -> Result<Plan, Diagnostics> {
-        let (graph, diagnostics) =
-            Graph::build(&self.options.registry, configuration, self.options.admission());
-        let Some(graph) = graph else { return Err(diagnostics) };
         let base = self.root.current();
-        let scope = NodeScope {
-            graph: &graph,
-            inputs: &configuration.inputs,
-            exports: |index| exports_for_plan(&base, graph.node(index)),
-        };
-        let mut diagnostics = Diagnostics::new();
-        let mut changes = Vec::with_capacity(graph.len());
-        for node in &graph.nodes {
-            match evaluate(&node.block, &scope).and_then(|body| {
-                let arguments = if body.has_unknown() { None } else { Some(accept(node, &body)?.arguments) };
-                change(node, running(&base, node), arguments.as_ref())
-            }) {
-                Ok(change) => changes.push(change),
-                Err(error) => diagnostics.0.extend(error.diagnostics.0),
+        let mut dynamics = base.graph.dynamics.clone();
+        for _ in 0..MOST_ROUNDS {
+            let (graph, diagnostics) =
+                Graph::build(&self.options.registry, configuration, self.options.admission(), &dynamics);
+            let Some(graph) = graph else { return Err(diagnostics) };
+            let mut values = PlannedValues { base: &base, graph: &graph, configuration, values: Vec::new() };
+            let found = values.evaluate()?;
+            if found.is_empty() {
+                let values = values.values;
+                return plan_of(&base, &graph, configuration, &values);
             }
+            dynamics = graph.dynamics;
+            dynamics.extend(found);
         }
-        if diagnostics.has_errors() {
+        Err(unsettled().into())
+    }
+}
+
+/// What nodes export as far as that can be said before anything is prepared.
+struct PlannedValues<'a> {
+    base: &'a Generation,
+    graph: &'a Graph,
+    configuration: &'a Configuration,
+    values: Vec<Value>,
+}
+
+impl PlannedValues<'_> {
+    /// Evaluates everything that is no component; answers what the graph has to be expanded with instead.
+    fn evaluate(&mut self) -> Result<Vec<(NodeId, Expansion)>, Diagnostics> {
+        let mut diagnostics = Diagnostics::new();
+        let mut found = Vec::new();
+        self.values = self.graph.nodes.iter().map(unknown).collect();
+        for index in self.graph.order() {
+            let node = self.graph.node(*index);
+            let value = if node.component().is_some() {
+                exports_for_plan(self.base, node)
+            } else {
+                match evaluate_value(node, &view(self.graph, self.configuration, &self.values)) {
+                    Ok(Valued::Plain(value) | Valued::Dynamic(value, None)) => value,
+                    Ok(Valued::Dynamic(value, Some(expansion))) => {
+                        if self.graph.dynamics.get(&node.id) != Some(&expansion) {
+                            found.push((node.id.clone(), expansion));
+                        }
+                        value
+                    }
+                    // The content that the running configuration has stays in force.
+                    Err(_)
+                        if matches!(node.kind, NodeKind::Import)
+                            && self.graph.dynamics.contains_key(&node.id) =>
+                    {
+                        Value::Null
+                    }
+                    Err(error) => {
+                        diagnostics.extend(error.diagnostics);
+                        continue;
+                    }
+                }
+            };
+            self.values[*index as usize] = value;
+        }
+        // With another inside there would be other errors.
+        if found.is_empty() && diagnostics.has_errors() {
             diagnostics.sort();
             return Err(diagnostics);
         }
-        for node in &base.graph.nodes {
-            if graph.find(node.id.as_str()).is_none() {
-                changes.push(entry(node, Action::Destroy));
-            }
-        }
-        let hash = hash(&configuration.digest, &changes);
-        Ok(Plan { changes, hash })
+        Ok(found)
     }
+}
+
+fn view<'a>(
+    graph: &'a Graph,
+    configuration: &'a Configuration,
+    values: &'a [Value],
+) -> View<'a, impl Fn(u32) -> Value + 'a> {
+    View { graph, configuration, exports: |index: u32| values[index as usize].clone() }
+}
+
+fn plan_of(
+    base: &Generation,
+    graph: &Graph,
+    configuration: &Configuration,
+    values: &[Value],
+) -> Result<Plan, Diagnostics> {
+    let view = view(graph, configuration, values);
+    let mut diagnostics = Diagnostics::new();
+    let mut changes = Vec::with_capacity(graph.len());
+    for node in &graph.nodes {
+        let Some(definition) = node.component() else { continue };
+        match evaluate(&node.block, &view.at(node.frame)).and_then(|body| {
+            let arguments =
+                if body.has_unknown() { None } else { Some(accept(node, definition, &body)?.arguments) };
+            change(node, definition, running(base, node), arguments.as_ref())
+        }) {
+            Ok(change) => changes.push(change),
+            Err(error) => diagnostics.extend(error.diagnostics),
+        }
+    }
+    if diagnostics.has_errors() {
+        diagnostics.sort();
+        return Err(diagnostics);
+    }
+    for node in &base.graph.nodes {
+        if node.component().is_some() && graph.find(node.id.as_str()).is_none() {
+            changes.push(entry(node, Action::Destroy));
+        }
+    }
+    let hash = hash(&configuration.digest, &changes);
+    Ok(Plan { changes, hash })
 }
 
 /// The running unit of a node of the same component type.
 fn running<'a>(base: &'a Generation, node: &GraphNode) -> Option<&'a Arc<Unit>> {
     let unit = base.slot(base.slot_of(&node.id)?).unit()?;
-    (unit.cell.definition().name() == node.definition.name()).then_some(unit)
+    let definition = node.component()?;
+    (unit.cell.definition().name() == definition.name()).then_some(unit)
 }
 
 fn exports_for_plan(base: &Generation, node: &GraphNode) -> Value {
     match (running(base, node), base.slot_of(&node.id)) {
         (Some(_), Some(slot)) => base.slot(slot).place.exports.clone(),
-        _ => node.definition.unknown_exports().clone(),
+        _ => unknown(node),
     }
 }
 
 fn change(
     node: &GraphNode,
+    definition: &Arc<dyn Definition>,
     running: Option<&Arc<Unit>>,
     arguments: Option<&AnyArc>,
 ) -> Result<Change, NodeError> {
@@ -172,7 +253,6 @@ fn change(
         updated.notes.push(KNOWN_AFTER_PREPARE.to_owned());
         return Ok(updated);
     };
-    let definition = &node.definition;
     crate::evaluate::guarded(node, || {
         if definition.equal_arguments(arguments, &unit.arguments) {
             return entry(node, Action::Keep);
@@ -193,7 +273,7 @@ fn change(
 fn entry(node: &GraphNode, action: Action) -> Change {
     Change {
         node: node.id.clone(),
-        component: node.definition.name().to_owned(),
+        component: node.type_name(),
         action,
         arguments: Vec::new(),
         location: node.block.location(),

@@ -15,13 +15,16 @@ use tokio::time::Instant;
 use crate::codes;
 use crate::configuration::Configuration;
 use crate::context::{ExportContext, InstanceContext, NodeEnvironment, StateContext};
+use crate::definition::Definition;
 use crate::delivery::{PrepareError, PrepareErrorKind};
 use crate::engine::{FailureClass, PrepareFailure, PrepareMode, Shared};
-use crate::evaluate::{Accepted, NodeError, NodeScope, accept, evaluate, guarded, panicked};
+use crate::evaluate::{Accepted, NodeError, View, accept, evaluate, guarded, panicked};
 use crate::generation::{Failure, Generation, Occupant, Place, Retained, Unit};
-use crate::graph::{Graph, GraphNode};
+use crate::graph::{Dynamics, Expansion, Graph, GraphNode, NodeKind};
 use crate::instance::InstanceCell;
 use crate::logging::{self, LogSettings};
+use crate::node::NodeId;
+use crate::value_node::{Valued, evaluate_value, placeholder};
 
 /// A prepared configuration. Dropping it undoes the preparation.
 pub struct Prepared {
@@ -41,6 +44,34 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How long building one state may take.
 const LONGEST_PREPARATION: Duration = Duration::from_secs(60);
 
+/// How often a graph is expanded again before that counts as endless. Each level of dynamic nodes within dynamic nodes takes one
+/// round.
+pub(crate) const MOST_ROUNDS: usize = 64;
+
+/// What a pass over a graph does with a node that cannot be evaluated or prepared.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Tolerance {
+    /// It is an error.
+    None,
+    /// The node is left out, shows unhealthy and is tried again.
+    LeaveOut,
+    /// The node keeps what it had, if it had anything; else as before.
+    Keep,
+}
+
+/// What dynamic nodes are not to be expanded with, for it was tried, and why.
+pub(crate) type Refused = HashMap<NodeId, (Expansion, String)>;
+
+/// What a pass over a graph came to.
+pub(crate) struct Passed {
+    /// By index; none where something before the node failed or has to be expanded first.
+    pub(crate) places: Vec<Option<Place>>,
+    /// What the graph has to be expanded with instead.
+    pub(crate) expansions: Vec<(NodeId, Expansion)>,
+    /// The nodes at fault.
+    pub(crate) errors: Vec<(u32, NodeError)>,
+}
+
 impl Shared {
     /// Prepares a configuration against what runs now.
     pub(crate) async fn prepare(
@@ -48,98 +79,302 @@ impl Shared {
         configuration: Arc<Configuration>,
         mode: PrepareMode,
     ) -> Result<Prepared, PrepareFailure> {
-        let (graph, diagnostics) =
-            Graph::build(&self.options.registry, &configuration, self.options.admission());
-        let Some(graph) = graph else {
-            return Err(PrepareFailure { diagnostics, class: FailureClass::Content });
-        };
-        self.prepare_graph(configuration, Arc::new(graph), mode, None).await
+        self.prepare_from(configuration, mode, None).await
     }
 
     /// Prepares again what was prepared against an epoch that has passed: units that still fit are taken over.
     pub(crate) async fn catch_up(self: &Arc<Self>, prepared: Prepared) -> Result<Prepared, PrepareFailure> {
-        let (configuration, graph) = (Arc::clone(&prepared.configuration), Arc::clone(&prepared.graph));
-        let mode = prepared.mode;
-        self.prepare_graph(configuration, graph, mode, Some(prepared.places)).await
+        let (configuration, mode) = (Arc::clone(&prepared.configuration), prepared.mode);
+        self.prepare_from(configuration, mode, Some(prepared)).await
     }
 
-    async fn prepare_graph(
+    async fn prepare_from(
         self: &Arc<Self>,
         configuration: Arc<Configuration>,
-        graph: Arc<Graph>,
         mode: PrepareMode,
-        previous: Option<Vec<Place>>,
+        before: Option<Prepared>,
     ) -> Result<Prepared, PrepareFailure> {
         let (base, retained) = self.base();
-        let mut work = Work {
-            shared: self,
-            configuration: &configuration,
-            graph: &graph,
-            places: std::iter::repeat_with(|| None).take(graph.len()).collect(),
-            addresses: HashMap::default(),
+        let mut known = Dynamics::new();
+        known.extend(retained.iter().flat_map(|retained| retained.graph.dynamics.clone()));
+        known.extend(base.graph.dynamics.clone());
+        let mut rounds = Rounds::new(known);
+        let (mut graph, mut previous) = (None, HashMap::default());
+        if let Some(before) = before {
+            rounds.dynamics.clone_from(&before.graph.dynamics);
+            previous = places_by_name(&before.graph, before.places.into_iter().map(Some));
+            graph = Some(before.graph);
+        }
+        let tolerance = match mode {
+            PrepareMode::AllOrNothing => Tolerance::None,
+            PrepareMode::BestEffort => Tolerance::LeaveOut,
         };
-        let mut errors: Vec<NodeError> = Vec::new();
-        for index in graph.order() {
-            let node = graph.node(*index);
-            if mode == PrepareMode::AllOrNothing && work.depends_on_failure(node) {
+        for _ in 0..MOST_ROUNDS {
+            let graph = match graph.take() {
+                Some(graph) => graph,
+                None => match self.expand(&configuration, &rounds.dynamics) {
+                    Ok(graph) => Arc::new(graph),
+                    Err(diagnostics) if rounds.revert(&diagnostics) => continue,
+                    Err(diagnostics) => {
+                        return Err(PrepareFailure { diagnostics, class: FailureClass::Content });
+                    }
+                },
+            };
+            let copies = |node: &GraphNode| {
+                let mut copies = copies_of(node, &base, retained.as_deref());
+                copies.extend(previous.get(&node.id).cloned());
+                copies
+            };
+            let work = Work::new(self, &configuration, &graph, &rounds.refused, tolerance);
+            let (passed, logging) = work.pass(copies).await;
+            if !passed.expansions.is_empty() {
+                rounds.go_on(&graph, passed.expansions);
+                previous = places_by_name(&graph, passed.places);
                 continue;
             }
-            let mut copies = copies_of(node, &base, retained.as_deref());
-            copies.extend(previous.as_ref().map(|places| places[*index as usize].clone()));
-            match work.node(*index, &copies).await {
-                Ok(place) => work.places[*index as usize] = Some(place),
-                Err(error) if mode == PrepareMode::BestEffort => {
-                    tracing::warn!(node = %node.id, reason = error.reason(), "component could not be prepared; trying again later");
-                    work.places[*index as usize] = Some(failed(node, &error, None));
-                }
-                Err(error) => errors.push(error),
+            let blamed = imports_of(&graph, &passed.errors);
+            if rounds.refuse_changed(&blamed, &passed.errors) {
+                continue;
             }
+            let mut errors: Vec<NodeError> = passed.errors.into_iter().map(|(_, error)| error).collect();
+            let logging = logging.unwrap_or_else(|error| {
+                errors.push(error);
+                None
+            });
+            if !errors.is_empty() {
+                return Err(failure(errors));
+            }
+            let places = passed.places.into_iter().flatten().collect();
+            return Ok(Prepared { base, configuration, graph, places, logging, mode });
         }
-        let logging = work.logging().unwrap_or_else(|error| {
-            errors.push(error);
-            None
-        });
-        if !errors.is_empty() {
-            return Err(failure(errors));
-        }
-        let places = work.places.into_iter().flatten().collect();
-        Ok(Prepared { base, configuration, graph, places, logging, mode })
+        Err(PrepareFailure { diagnostics: unsettled().into(), class: FailureClass::Content })
+    }
+
+    /// The graph of a configuration under given values of dynamic nodes.
+    pub(crate) fn expand(
+        &self,
+        configuration: &Configuration,
+        dynamics: &Dynamics,
+    ) -> Result<Graph, Diagnostics> {
+        let admission = self.options.admission();
+        let (graph, diagnostics) = Graph::build(&self.options.registry, configuration, admission, dynamics);
+        graph.ok_or(diagnostics)
     }
 }
 
+/// The places of a graph's nodes, by their names.
+pub(crate) fn places_by_name(
+    graph: &Graph,
+    places: impl IntoIterator<Item = Option<Place>>,
+) -> HashMap<NodeId, Place> {
+    let named = graph.nodes.iter().zip(places);
+    named.filter_map(|(node, place)| place.map(|place| (node.id.clone(), place))).collect()
+}
+
+/// Nothing settles a configuration whose values decide what it consists of, which decides the values.
+pub(crate) fn unsettled() -> Diagnostic {
+    let message =
+        format!("what foreach and import.string expand to does not settle within {MOST_ROUNDS} rounds");
+    Diagnostic::error(codes::TOO_DEEP, message)
+}
+
+/// The way to a graph that fits the values it is expanded with.
+pub(crate) struct Rounds {
+    /// What worked before.
+    known: Dynamics,
+    /// Whether going back leaves out what is new altogether.
+    drops_new: bool,
+    pub(crate) dynamics: Dynamics,
+    pub(crate) refused: Refused,
+}
+
+impl Rounds {
+    pub(crate) fn new(known: Dynamics) -> Self {
+        Self { dynamics: known.clone(), known, drops_new: false, refused: Refused::default() }
+    }
+
+    /// Going back leaves out what is new.
+    pub(crate) fn dropping_new(mut self) -> Self {
+        self.drops_new = true;
+        self
+    }
+
+    /// Another round with other values.
+    pub(crate) fn go_on(&mut self, graph: &Graph, expansions: Vec<(NodeId, Expansion)>) {
+        self.dynamics.clone_from(&graph.dynamics);
+        self.dynamics.extend(expansions);
+    }
+
+    /// Goes back to what worked before for all dynamic nodes that have such; false if there is nothing to go back to.
+    pub(crate) fn revert(&mut self, diagnostics: &Diagnostics) -> bool {
+        self.refuse(self.changed(), &summary(diagnostics))
+    }
+
+    /// Goes back to what worked before for those imports that have other content than before; false if none of them has.
+    pub(crate) fn refuse_changed(&mut self, imports: &[NodeId], errors: &[(u32, NodeError)]) -> bool {
+        let changed = self.changed().into_iter().filter(|node| imports.contains(node)).collect();
+        let reasons: Vec<_> = errors.iter().map(|(_, error)| error.reason()).collect();
+        self.refuse(changed, &reasons.join("; "))
+    }
+
+    /// The dynamic nodes that are expanded with something else than before.
+    fn changed(&self) -> Vec<NodeId> {
+        let changed = self.dynamics.iter().filter(|(node, now)| {
+            self.known.get(*node).is_some_and(|before| before != *now)
+                || (self.drops_new && !self.known.contains_key(*node))
+        });
+        changed.map(|(node, _)| node.clone()).collect()
+    }
+
+    fn refuse(&mut self, nodes: Vec<NodeId>, reason: &str) -> bool {
+        let mut any = false;
+        for node in nodes {
+            let now = match self.known.get(&node) {
+                Some(before) => self.dynamics.insert(node.clone(), before.clone()),
+                None => self.dynamics.remove(&node),
+            };
+            if let Some(now) = now {
+                self.refused.insert(node, (now, reason.to_owned()));
+                any = true;
+            }
+        }
+        any
+    }
+}
+
+/// The imports from which the nodes at fault come.
+pub(crate) fn imports_of(graph: &Graph, errors: &[(u32, NodeError)]) -> Vec<NodeId> {
+    let mut found = Vec::new();
+    for (index, _) in errors {
+        let mut next = graph.anchor(*index);
+        while let Some(anchor) = next {
+            let node = graph.node(anchor);
+            if matches!(node.kind, NodeKind::Import) {
+                found.push(node.id.clone());
+            }
+            next = graph.anchor(anchor).filter(|further| *further != anchor);
+        }
+    }
+    found
+}
+
+fn summary(diagnostics: &Diagnostics) -> String {
+    let messages: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
+    messages.join("; ")
+}
+
 /// One pass over a graph.
-struct Work<'a> {
+pub(crate) struct Work<'a> {
     shared: &'a Arc<Shared>,
     configuration: &'a Configuration,
     graph: &'a Graph,
+    refused: &'a Refused,
+    tolerance: Tolerance,
     places: Vec<Option<Place>>,
+    expansions: Vec<(NodeId, Expansion)>,
     /// Who wants to listen where.
     addresses: HashMap<String, u32>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    pub(crate) fn new(
+        shared: &'a Arc<Shared>,
+        configuration: &'a Configuration,
+        graph: &'a Graph,
+        refused: &'a Refused,
+        tolerance: Tolerance,
+    ) -> Self {
+        Self {
+            shared,
+            configuration,
+            graph,
+            refused,
+            tolerance,
+            places: std::iter::repeat_with(|| None).take(graph.len()).collect(),
+            expansions: Vec::new(),
+            addresses: HashMap::default(),
+        }
+    }
+
+    /// Evaluates and prepares node by node. `copies` answers the places from which something may be taken over; the first is what
+    /// the node keeps where that is tolerated.
+    pub(crate) async fn pass(
+        mut self,
+        copies: impl Fn(&GraphNode) -> Vec<Place>,
+    ) -> (Passed, Result<Option<LogSettings>, NodeError>) {
+        let mut errors = Vec::new();
+        for index in self.graph.order() {
+            let node = self.graph.node(*index);
+            if self.depends_on_failure(node) {
+                continue;
+            }
+            let copies = copies(node);
+            match self.node(*index, &copies).await {
+                Ok(place) => self.places[*index as usize] = place,
+                Err(error) => {
+                    let kept = copies.first().filter(|place| !matches!(place.occupant, Occupant::Failed(_)));
+                    self.places[*index as usize] = match (self.tolerance, kept) {
+                        (Tolerance::None, _) => None,
+                        (Tolerance::Keep, Some(place)) => Some(kept_place(place, &error)),
+                        (Tolerance::Keep | Tolerance::LeaveOut, _) => {
+                            tracing::warn!(
+                                node = %node.id,
+                                reason = error.reason(),
+                                "component could not be prepared; trying again later"
+                            );
+                            let before = copies.first().and_then(|place| match &place.occupant {
+                                Occupant::Failed(failure) => Some(failure),
+                                _ => None,
+                            });
+                            Some(failed(node, &error, before.map(|failure| &**failure)))
+                        }
+                    };
+                    if self.tolerance != Tolerance::LeaveOut {
+                        errors.push((*index, error));
+                    }
+                }
+            }
+        }
+        let logging = self.logging();
+        (Passed { places: self.places, expansions: self.expansions, errors }, logging)
+    }
+
     fn depends_on_failure(&self, node: &GraphNode) -> bool {
         node.references.iter().any(|reference| self.places[*reference as usize].is_none())
     }
 
-    fn scope(&self) -> NodeScope<'_, impl Fn(u32) -> Value> {
-        NodeScope {
+    fn view(&self) -> View<'_, impl Fn(u32) -> Value> {
+        View {
             graph: self.graph,
-            inputs: &self.configuration.inputs,
-            exports: |index| {
+            configuration: self.configuration,
+            exports: |index: u32| {
                 self.places[index as usize].as_ref().map_or(Value::Null, |place| place.exports.clone())
             },
         }
     }
 
-    async fn node(&mut self, index: u32, copies: &[Place]) -> Result<Place, NodeError> {
+    /// The place of a node; none if the graph has to be expanded otherwise first.
+    async fn node(&mut self, index: u32, copies: &[Place]) -> Result<Option<Place>, NodeError> {
         let started = Instant::now();
         let node = self.graph.node(index);
-        let accepted = evaluate(&node.block, &self.scope()).and_then(|body| accept(node, &body))?;
+        let Some(definition) = node.component() else {
+            let value = value_place(node, &self.view(), self.refused)?;
+            return match value {
+                ValuePlace::Place(place) => Ok(Some(place)),
+                ValuePlace::Expand(expansion) => {
+                    self.expansions.push((node.id.clone(), expansion));
+                    Ok(None)
+                }
+            };
+        };
+        let accepted = {
+            let view = self.view();
+            evaluate(&node.block, &view.at(node.frame)).and_then(|body| accept(node, definition, &body))?
+        };
         self.claim_addresses(index, &accepted.addresses)?;
-        let place = self.shared.prepare_node(node, accepted, copies).await;
+        let place = self.shared.prepare_node(node, definition, accepted, copies).await;
         self.shared.meters.evaluation_seconds.observe(started.elapsed().as_secs_f64());
-        place
+        place.map(Some)
     }
 
     fn claim_addresses(&mut self, index: u32, addresses: &[String]) -> Result<(), NodeError> {
@@ -158,7 +393,8 @@ impl Work<'_> {
 
     fn logging(&self) -> Result<Option<LogSettings>, NodeError> {
         let Some(block) = &self.graph.logging else { return Ok(None) };
-        let body = evaluate(block, &self.scope())?;
+        let view = self.view();
+        let body = evaluate(block, &view.at(0))?;
         let mut errors = Vec::new();
         let settings = logging::decode(&body, &mut errors);
         if errors.is_empty() {
@@ -174,10 +410,10 @@ impl Shared {
     pub(crate) async fn prepare_node(
         self: &Arc<Self>,
         node: &GraphNode,
+        definition: &Arc<dyn Definition>,
         accepted: Accepted,
         copies: &[Place],
     ) -> Result<Place, NodeError> {
-        let definition = &node.definition;
         let arguments = accepted.arguments;
         let fitting = || {
             copies.iter().filter_map(|place| {
@@ -246,9 +482,64 @@ pub(crate) fn failed(node: &GraphNode, error: &NodeError, before: Option<&Failur
         retry_at: Instant::now() + wait,
     };
     let context = ExportContext { node: node.id.clone() };
-    Place {
-        occupant: Occupant::Failed(Arc::new(failure)),
-        exports: node.definition.placeholder_exports(&context),
+    let exports = match node.component() {
+        Some(definition) => definition.placeholder_exports(&context),
+        None => placeholder(node),
+    };
+    Place { occupant: Occupant::Failed(Arc::new(failure)), exports }
+}
+
+/// What a node keeps whose new inputs were not accepted. A component's health is told when that is stored; a value says it
+/// itself.
+pub(crate) fn kept_place(place: &Place, error: &NodeError) -> Place {
+    match &place.occupant {
+        Occupant::Value(_) => Place::value(place.exports.clone(), Some(error.reason())),
+        _ => place.clone(),
+    }
+}
+
+/// Where a node without a component stands after its evaluation.
+pub(crate) enum ValuePlace {
+    /// There.
+    Place(Place),
+    /// Nowhere, before the graph is expanded with this.
+    Expand(Expansion),
+}
+
+/// Evaluates a node without a component. What was refused, and content that is no module, does not change what the node is
+/// expanded with.
+pub(crate) fn value_place<E: Fn(u32) -> Value>(
+    node: &GraphNode,
+    view: &View<'_, E>,
+    refused: &Refused,
+) -> Result<ValuePlace, NodeError> {
+    let present = view.graph.dynamics.get(&node.id);
+    let valued = match evaluate_value(node, view) {
+        Ok(valued) => valued,
+        Err(error) if present.is_some() && matches!(node.kind, NodeKind::Import) => {
+            return Ok(ValuePlace::Place(Place::value(Value::Null, Some(error.reason()))));
+        }
+        Err(error) => return Err(error),
+    };
+    match valued {
+        Valued::Dynamic(exports, Some(expansion)) if present != Some(&expansion) => {
+            match refused.get(&node.id) {
+                Some((tried, reason)) if *tried == expansion => {
+                    Ok(ValuePlace::Place(Place::value(exports, Some(reason.clone()))))
+                }
+                _ => Ok(ValuePlace::Expand(expansion)),
+            }
+        }
+        valued => {
+            let exports = valued.exports();
+            if exports.has_unknown() {
+                let message = format!("{}: what it is an instance of is not known", node.local_name());
+                let diagnostic = Diagnostic::error(codes::IMPORT, message);
+                let diagnostic = node.block.label(diagnostic, node.block.header(), "");
+                return Err(NodeError::content(diagnostic.into()));
+            }
+            Ok(ValuePlace::Place(Place::value(exports, None)))
+        }
     }
 }
 

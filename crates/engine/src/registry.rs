@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use invar_syntax::arguments::Arguments;
 use invar_syntax::schema::{Schema, Stability};
 
 use crate::component::Component;
@@ -12,6 +13,7 @@ use crate::definition::{Definition, Erased};
 #[derive(Clone, Default)]
 pub struct Registry {
     definitions: BTreeMap<&'static str, Arc<dyn Definition>>,
+    import_client: Option<Arc<Schema>>,
 }
 
 /// What a component type declares about itself.
@@ -50,6 +52,17 @@ impl Registry {
         assert!(clash.is_none(), "component {} clashes with {clash:?}, which is registered already", C::NAME);
         self.definitions.insert(C::NAME, Arc::new(Erased::<C>::new()));
         self
+    }
+
+    /// Says what the `client` block of `import.http` takes. Without, its content is not checked here.
+    #[must_use]
+    pub fn with_import_client<A: Arguments>(mut self) -> Self {
+        self.import_client = Some(Arc::new(A::schema()));
+        self
+    }
+
+    pub(crate) fn import_client(&self) -> Option<&Schema> {
+        self.import_client.as_deref()
     }
 
     /// What each type declares, by name.

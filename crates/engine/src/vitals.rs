@@ -280,6 +280,7 @@ impl VitalsReport {
         for (index, (node, slot)) in running.graph.nodes.iter().zip(&running.slots).enumerate() {
             let unit = match &slot.place.occupant {
                 Occupant::Ready(unit) => unit,
+                Occupant::Value(_) => continue,
                 Occupant::Failed(failure) => {
                     report.failed.push(NodeFailure {
                         node: node.id.clone(),

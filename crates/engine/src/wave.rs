@@ -6,28 +6,36 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use invar_syntax::value::Value;
 use tokio::time::Instant;
 
 use crate::configuration::Configuration;
+use crate::definition::Definition;
 use crate::engine::Shared;
-use crate::evaluate::{NodeError, NodeScope, accept, evaluate, guarded};
+use crate::evaluate::{Accepted, NodeError, View, accept, evaluate, guarded};
 use crate::generation::{Generation, Occupant, Place, Retained};
-use crate::graph::Graph;
+use crate::graph::{Expansion, Graph, GraphNode};
 use crate::instance::InstanceCell;
-use crate::prepare::failed;
+use crate::node::NodeId;
+use crate::prepare::{
+    MOST_ROUNDS, Refused, Rounds, Tolerance, ValuePlace, Work, failed, imports_of, kept_place,
+    places_by_name, unsettled, value_place,
+};
 
 /// Exports that instances published, the latest of each.
 type Published = [(Arc<InstanceCell>, Value)];
 
 /// One configuration that a wave goes through: the running one, or the retained one.
 struct Side<'a> {
-    graph: &'a Graph,
+    graph: Arc<Graph>,
     configuration: &'a Configuration,
     places: Vec<Place>,
     /// Nodes to evaluate again, by rank: dependencies first.
     dirty: BTreeSet<(u32, u32)>,
     changed: bool,
+    /// What the graph has to be expanded with from now on.
+    expansions: Vec<(NodeId, Expansion)>,
 }
 
 /// What went through: nodes whose new inputs were not accepted, and those whose were.
@@ -94,7 +102,7 @@ impl Shared {
                 retained = Some(if side.changed {
                     Arc::new(Retained {
                         configuration: Arc::clone(&kept.configuration),
-                        graph: Arc::clone(&kept.graph),
+                        graph: side.graph,
                         places: side.places,
                     })
                 } else {
@@ -104,9 +112,9 @@ impl Shared {
             let retained_changed =
                 retained.as_ref().map(Arc::as_ptr) != base_retained.as_ref().map(Arc::as_ptr);
             let settled = if running.changed || retained_changed {
-                let (configuration, graph) = (Arc::clone(&base.configuration), Arc::clone(&base.graph));
-                let next =
-                    Generation::assemble(base.id, base.epoch + 1, configuration, graph, running.places);
+                let configuration = Arc::clone(&base.configuration);
+                let (graph, places) = (running.graph, running.places);
+                let next = Generation::assemble(base.id, base.epoch + 1, configuration, graph, places);
                 self.waves_are_allowed() && self.store_epoch(&base, base_retained.as_ref(), next, retained)
             } else {
                 true
@@ -129,7 +137,8 @@ impl Shared {
         }
     }
 
-    /// Evaluates dirty nodes and those that depend on what they export, dependencies first.
+    /// Evaluates dirty nodes and those that depend on what they export, dependencies first. Where values decide what there is,
+    /// the graph is expanded again.
     async fn propagate(
         self: &Arc<Self>,
         side: &mut Side<'_>,
@@ -138,24 +147,26 @@ impl Shared {
     ) {
         while let Some((_, index)) = side.dirty.pop_first() {
             let started = Instant::now();
-            let node = side.graph.node(index);
+            let graph = Arc::clone(&side.graph);
+            let node = graph.node(index);
+            let Some(definition) = node.component() else {
+                side.evaluate_value(index, node);
+                continue;
+            };
             let present = side.places[index as usize].clone();
-            let result = match side.accepted(index) {
+            let result = match side.accepted(node, definition) {
                 Ok(accepted) => {
                     let unchanged = present.unit().map(|unit| {
-                        guarded(node, || {
-                            node.definition.equal_arguments(&accepted.arguments, &unit.arguments)
-                        })
+                        guarded(node, || definition.equal_arguments(&accepted.arguments, &unit.arguments))
                     });
                     match unchanged {
                         Some(Ok(true)) => Ok(None),
                         Some(Err(error)) => Err(error),
                         Some(Ok(false)) | None => {
                             // The other side's unit serves if its arguments are equal: then a rollback does not touch it.
-                            let mut copies: Vec<Place> =
-                                other.and_then(|other| other.place(node.id.as_str())).into_iter().collect();
-                            copies.insert(0, present.clone());
-                            self.prepare_node(node, accepted, &copies).await.map(Some)
+                            let mut copies = vec![present.clone()];
+                            copies.extend(other.and_then(|other| other.place(node.id.as_str())));
+                            self.prepare_node(node, definition, accepted, &copies).await.map(Some)
                         }
                     }
                 }
@@ -177,14 +188,75 @@ impl Shared {
                 Err(error) => side.reject(index, &present, &error, verdicts.as_deref_mut()),
             }
         }
+        if !side.expansions.is_empty() {
+            self.expand_side(side, other, verdicts).await;
+        }
+    }
+
+    /// Expands the graph with other values. Everything that still fits is taken over; a component that does not accept its new
+    /// inputs keeps its state; a new one that cannot be prepared is tried again. An import whose new content does not work keeps
+    /// the content it had.
+    async fn expand_side(
+        self: &Arc<Self>,
+        side: &mut Side<'_>,
+        other: Option<&Side<'_>>,
+        verdicts: Option<&mut Verdicts>,
+    ) {
+        let mut rounds = Rounds::new(side.graph.dynamics.clone()).dropping_new();
+        rounds.go_on(&side.graph, std::mem::take(&mut side.expansions));
+        let mut previous = HashMap::default();
+        for _ in 0..MOST_ROUNDS {
+            let graph = match self.expand(side.configuration, &rounds.dynamics) {
+                Ok(graph) => Arc::new(graph),
+                Err(diagnostics) if rounds.revert(&diagnostics) => continue,
+                Err(diagnostics) => {
+                    tracing::error!(%diagnostics, "the running configuration cannot be expanded again");
+                    return;
+                }
+            };
+            let copies = |node: &GraphNode| {
+                let own = side.place(node.id.as_str()).or_else(|| previous.get(&node.id).cloned());
+                own.into_iter().chain(other.and_then(|other| other.place(node.id.as_str()))).collect()
+            };
+            let work = Work::new(self, side.configuration, &graph, &rounds.refused, Tolerance::Keep);
+            let (passed, _logging) = work.pass(copies).await;
+            if !passed.expansions.is_empty() {
+                rounds.go_on(&graph, passed.expansions);
+                previous = places_by_name(&graph, passed.places);
+                continue;
+            }
+            if rounds.refuse_changed(&imports_of(&graph, &passed.errors), &passed.errors) {
+                continue;
+            }
+            let places: Vec<Place> = passed.places.into_iter().flatten().collect();
+            if let Some(verdicts) = verdicts {
+                for (index, error) in &passed.errors {
+                    if let Some(unit) = places[*index as usize].unit() {
+                        verdicts.rejected.push((Arc::clone(&unit.cell), error.reason()));
+                    }
+                }
+            }
+            side.graph = graph;
+            side.places = places;
+            side.changed = true;
+            return;
+        }
+        tracing::error!(reason = %unsettled(), "the running configuration cannot be expanded again");
     }
 }
 
 // === impl Side ===
 
 impl<'a> Side<'a> {
-    fn new(graph: &'a Graph, configuration: &'a Configuration, places: Vec<Place>) -> Self {
-        Self { graph, configuration, places, dirty: BTreeSet::new(), changed: false }
+    fn new(graph: &Arc<Graph>, configuration: &'a Configuration, places: Vec<Place>) -> Self {
+        Self {
+            graph: Arc::clone(graph),
+            configuration,
+            places,
+            dirty: BTreeSet::new(),
+            changed: false,
+            expansions: Vec::new(),
+        }
     }
 
     fn place(&self, node: &str) -> Option<Place> {
@@ -223,14 +295,35 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn accepted(&self, index: u32) -> Result<crate::evaluate::Accepted, NodeError> {
-        let scope = NodeScope {
-            graph: self.graph,
-            inputs: &self.configuration.inputs,
+    fn view(&self) -> View<'_, impl Fn(u32) -> Value> {
+        View {
+            graph: &self.graph,
+            configuration: self.configuration,
             exports: |index: u32| self.places[index as usize].exports.clone(),
-        };
-        let node = self.graph.node(index);
-        evaluate(&node.block, &scope).and_then(|body| accept(node, &body))
+        }
+    }
+
+    fn accepted(&self, node: &GraphNode, definition: &Arc<dyn Definition>) -> Result<Accepted, NodeError> {
+        let view = self.view();
+        evaluate(&node.block, &view.at(node.frame)).and_then(|body| accept(node, definition, &body))
+    }
+
+    /// Evaluates a node without a component.
+    fn evaluate_value(&mut self, index: u32, node: &GraphNode) {
+        let result = value_place(node, &self.view(), &Refused::default());
+        let present = &self.places[index as usize];
+        match result {
+            Ok(ValuePlace::Expand(expansion)) => self.expansions.push((node.id.clone(), expansion)),
+            Ok(ValuePlace::Place(place)) => {
+                if place.problem() != present.problem() || place.exports != present.exports {
+                    self.replace(index, place);
+                }
+            }
+            Err(error) => {
+                let present = present.clone();
+                self.reject(index, &present, &error, None);
+            }
+        }
     }
 
     fn replace(&mut self, index: u32, place: Place) {
@@ -253,6 +346,12 @@ impl<'a> Side<'a> {
             Occupant::Failed(failure) => {
                 let place = failed(self.graph.node(index), error, Some(failure));
                 self.replace(index, place);
+            }
+            Occupant::Value(_) => {
+                let place = kept_place(present, error);
+                if place.problem() != present.problem() {
+                    self.replace(index, place);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use foldhash::{HashMap, HashSet};
 
 use crate::definition::ErasedTransition;
 use crate::engine::{CutError, CutReport, RollbackReport, Shared};
-use crate::generation::{Generation, Occupant, Retained, Unit};
+use crate::generation::{Generation, Occupant, Place, Retained, Unit};
 use crate::logging::{self, LogSettings};
 use crate::node::NodeId;
 use crate::prepare::Prepared;
@@ -133,7 +133,7 @@ impl Shared {
         let failed =
             next.graph.nodes.iter().zip(&next.slots).filter_map(|(node, slot)| match &slot.place.occupant {
                 Occupant::Failed(failure) => Some((node.id.clone(), failure.reason.clone())),
-                Occupant::Ready(_) => None,
+                Occupant::Ready(_) | Occupant::Value(_) => None,
             });
         let mut started = settled.started;
         started.extend(settled.unparked);
@@ -159,7 +159,28 @@ impl Shared {
         let unmoved = Arc::ptr_eq(&self.root.current(), base)
             && writer.retained.as_ref().map(Arc::as_ptr) == base_retained.map(Arc::as_ptr);
         if unmoved {
-            self.publish(&mut writer, &Arc::new(next), retained, Cause::Wave);
+            let next = Arc::new(next);
+            self.publish(&mut writer, &next, retained.clone(), Cause::Wave);
+            // What the retained configuration no longer has, and nothing else.
+            let units = |retained: Option<&Arc<Retained>>| -> Vec<Arc<Unit>> {
+                retained
+                    .iter()
+                    .flat_map(|retained| &retained.places)
+                    .filter_map(Place::unit)
+                    .cloned()
+                    .collect()
+            };
+            let kept: HashSet<u64> = units(retained.as_ref())
+                .iter()
+                .chain(next.units())
+                .chain(base.units())
+                .map(|unit| unit.cell.number())
+                .collect();
+            for unit in units(base_retained) {
+                if !kept.contains(&unit.cell.number()) {
+                    self.retire(&unit.cell);
+                }
+            }
         }
         unmoved
     }

@@ -108,7 +108,6 @@ impl ConfigurationBuilder {
             requests: found.requests,
             missing: found.missing,
             faults: found.faults,
-            modules: found.modules,
             module_set: self.modules,
         }
     }

@@ -1,90 +1,337 @@
-//! Building a graph: which blocks are components, what they refer to, and everything that can be wrong with that.
+//! Building a graph: what each block is, and everything that can be wrong with that.
 
 use std::sync::Arc;
 
-use foldhash::HashSet;
+use foldhash::{HashMap, HashSet};
 use invar_syntax::ast::Block;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
-use invar_syntax::evaluate::{Reference, references};
-use invar_syntax::stdlib;
+use invar_syntax::schema::Stability;
 
-use super::{Admission, Graph, GraphNode, order, resolve};
-use crate::block::BlockRef;
+use super::names::{Found, Names};
+use super::{Admission, Dynamics, Frame, FrameKind, Graph, GraphNode, NodeKind};
+use crate::block::{BlockRef, BodyRef};
 use crate::codes;
-use crate::configuration::{Configuration, INPUT_NAMES};
+use crate::configuration::{Configuration, InputScope};
 use crate::definition::Definition;
+use crate::modules::{Declare, is_import};
 use crate::node::NodeId;
 use crate::registry::Registry;
 
 /// The block that configures the agent's own log.
 const LOGGING: &str = "logging";
 
-/// Blocks of the language that are recognised, so that the refusal says what it is about.
-const UNSUPPORTED: [&str; 9] =
-    ["argument", "declare", "export", "foreach", "http", "livedebugging", "remotecfg", "tracing", "import"];
+/// Blocks for the local root only.
+const SERVICES: [&str; 3] = ["http", "livedebugging", "remotecfg"];
+const TRACING: &str = "tracing";
+
+/// How deep custom components and `foreach` may be nested.
+const DEEPEST_NESTING: usize = 32;
+
+/// How many nodes a configuration may be expanded to.
+const MOST_NODES: usize = 250_000;
 
 impl Graph {
-    /// Builds the graph of a configuration. None if anything is wrong; the diagnostics may hold warnings besides.
+    /// Builds the graph of a configuration as it runs: custom components and `foreach` are expanded, dynamic ones with what is
+    /// known of them. None if anything is wrong; the diagnostics may hold warnings besides.
     pub(crate) fn build(
         registry: &Registry,
         configuration: &Configuration,
         admission: Admission,
+        dynamics: &Dynamics,
     ) -> (Option<Self>, Diagnostics) {
-        let mut builder = Builder {
-            registry,
-            admission,
-            diagnostics: Diagnostics::new(),
-            graph: Self::default(),
-            doubtful: false,
-        };
-        for body in configuration.roots.iter().flat_map(|root| &root.bodies) {
-            for attribute in body.attributes() {
-                let message = format!("attribute \"{}\" stands outside of any block", attribute.name);
-                let diagnostic = Diagnostic::error(codes::STRAY_ATTRIBUTE, message);
-                let diagnostic = body.label(diagnostic, attribute.span, "only blocks are allowed here");
-                builder.diagnostics.push(diagnostic);
-            }
-            for (place, block) in body.blocks() {
-                builder.block(block, place);
-            }
-        }
-        builder.connect();
-        builder.sort();
-        let graph = (!builder.diagnostics.has_errors()).then_some(builder.graph);
-        (graph, builder.diagnostics)
+        Builder::new(registry, configuration, admission, Purpose::Run, dynamics.clone()).finish()
+    }
+
+    /// Builds the graph of a configuration as it is written: each body stands once, whatever its number of instances. For the
+    /// static check.
+    pub(crate) fn outline(
+        registry: &Registry,
+        configuration: &Configuration,
+        admission: Admission,
+    ) -> (Option<Self>, Diagnostics) {
+        Builder::new(registry, configuration, admission, Purpose::Check, Dynamics::new()).finish()
     }
 }
 
-struct Builder<'a> {
+/// What a graph is built for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Expanded.
+    Run,
+    /// Each body once.
+    Check,
+}
+
+pub(super) struct Builder<'a> {
     registry: &'a Registry,
-    admission: Admission,
-    diagnostics: Diagnostics,
-    graph: Graph,
-    /// Whether blocks were left out: references into them are not judged again.
-    doubtful: bool,
+    configuration: &'a Configuration,
+    pub(super) admission: Admission,
+    pub(super) purpose: Purpose,
+    pub(super) diagnostics: Diagnostics,
+    /// Messages with their places: a body that stands in many frames is reported once.
+    reported: HashSet<(String, String)>,
+    pub(super) graph: Graph,
+    /// Frames in which blocks were left out: references into them are not judged again.
+    pub(super) doubtful: HashSet<u32>,
+    /// Declares and imports by frame and name, for duplicates.
+    definitions: HashMap<(u32, String), BlockRef>,
+    /// The declares within which an expansion is.
+    pub(super) inside: Vec<Arc<Declare>>,
+    /// How deep it is nested, templates included.
+    depth: usize,
+    /// In the static check: bodies still to be looked at, by the frame they are written in; and all that were.
+    pub(super) pending: Vec<(Arc<Declare>, Names, Option<u32>)>,
+    pub(super) seen: HashSet<*const Declare>,
+    /// In the static check: the frame in which a declare was written, by the frame of its body.
+    pub(super) written_in: HashMap<u32, u32>,
+    /// In the static check: which declares a declare uses.
+    pub(super) uses: Vec<(Arc<Declare>, Arc<Declare>, BlockRef)>,
+    overflowed: bool,
 }
 
-impl Builder<'_> {
-    fn block(&mut self, block: &Block, place: BlockRef) {
-        let name = block.dotted_name();
-        if name == LOGGING {
-            self.logging(place);
-        } else if let Some(definition) = self.registry.definition(&name) {
-            let definition = Arc::clone(definition);
-            self.component(block, place, name, definition);
-        } else {
-            self.doubtful = true;
-            self.refuse_unknown(block, &place, &name);
+impl<'a> Builder<'a> {
+    fn new(
+        registry: &'a Registry,
+        configuration: &'a Configuration,
+        admission: Admission,
+        purpose: Purpose,
+        dynamics: Dynamics,
+    ) -> Self {
+        Self {
+            registry,
+            configuration,
+            admission,
+            purpose,
+            diagnostics: Diagnostics::new(),
+            reported: HashSet::default(),
+            graph: Graph { dynamics, ..Graph::default() },
+            doubtful: HashSet::default(),
+            definitions: HashMap::default(),
+            inside: Vec::new(),
+            depth: 0,
+            pending: Vec::new(),
+            seen: HashSet::default(),
+            written_in: HashMap::default(),
+            uses: Vec::new(),
+            overflowed: false,
         }
     }
 
-    fn logging(&mut self, place: BlockRef) {
+    fn finish(mut self) -> (Option<Graph>, Diagnostics) {
+        self.imports();
+        for root in &self.configuration.roots {
+            let kind = if root.prefix.is_empty() { FrameKind::Local } else { FrameKind::Remote };
+            let module_path = &root.lexicon.module_path;
+            let frame = self.frame(root.prefix.as_str(), kind, None, None, module_path);
+            let names = Names::new(&root.lexicon, Some(frame));
+            for body in &root.bodies {
+                self.body(body, frame, &names);
+            }
+        }
+        while let Some((declare, names, written_in)) = self.pending.pop() {
+            self.declared_body(&declare, &names, written_in);
+        }
+        self.refuse_recursion();
+        self.connect();
+        self.sort();
+        let dynamics = std::mem::take(&mut self.graph.dynamics);
+        let living = dynamics.into_iter().filter(|(node, _)| self.graph.find(node.as_str()).is_some());
+        self.graph.dynamics = living.collect();
+        self.diagnostics.sort();
+        let graph = (!self.diagnostics.has_errors()).then_some(self.graph);
+        (graph, self.diagnostics)
+    }
+
+    /// The inputs as expressions in a frame see them.
+    pub(super) fn inputs_at(&self, frame: u32) -> InputScope<'_> {
+        InputScope { inputs: &self.configuration.inputs, module_path: &self.graph.frame(frame).module_path }
+    }
+
+    /// What resolving the imports found wrong.
+    fn imports(&mut self) {
+        for fault in self.configuration.module_faults() {
+            for diagnostic in &fault.diagnostics {
+                self.report(diagnostic.clone());
+            }
+        }
+        for request in self.configuration.missing_modules() {
+            let message = format!("the content of module \"{}\" is not at hand", request.namespace);
+            self.report(request.diagnostic(message));
+        }
+        let Some(client) = self.registry.import_client() else { return };
+        for request in self.configuration.modules() {
+            for diagnostic in request.check_client(client) {
+                self.report(diagnostic);
+            }
+        }
+    }
+
+    /// Adds a diagnostic unless the same was found at the same place.
+    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
+        let place = diagnostic.primary().map(|label| format!("{}\0{:?}", label.source.name, label.span));
+        if self.reported.insert((place.unwrap_or_default(), diagnostic.message.clone())) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// A new frame.
+    pub(super) fn frame(
+        &mut self,
+        prefix: &str,
+        kind: FrameKind,
+        owner: Option<u32>,
+        outer: Option<u32>,
+        module_path: &Arc<str>,
+    ) -> u32 {
+        let anchor = owner.and_then(|owner| self.graph.anchor(owner));
+        self.graph.frames.push(Frame {
+            prefix: Arc::from(prefix),
+            kind,
+            owner,
+            outer,
+            module_path: Arc::clone(module_path),
+            anchor,
+        });
+        index(self.graph.frames.len() - 1)
+    }
+
+    /// Makes all of a frame come after a node.
+    pub(super) fn anchor(&mut self, frame: u32, node: u32) {
+        self.graph.frames[frame as usize].anchor = Some(node);
+    }
+
+    /// Goes through what stands in a body; false, and an error at `place`, if that is nested too deep.
+    pub(super) fn nested(&mut self, place: &BlockRef, expand: impl FnOnce(&mut Self)) {
+        if self.depth >= DEEPEST_NESTING {
+            let message = format!("custom components are nested more than {DEEPEST_NESTING} deep");
+            self.report(place.label(Diagnostic::error(codes::TOO_DEEP, message), place.header(), ""));
+            return;
+        }
+        self.depth += 1;
+        expand(self);
+        self.depth -= 1;
+    }
+
+    /// The statements of a body.
+    pub(super) fn body(&mut self, body: &BodyRef, frame: u32, names: &Names) {
+        for attribute in body.attributes() {
+            let message = format!("attribute \"{}\" stands outside of any block", attribute.name);
+            let diagnostic = Diagnostic::error(codes::STRAY_ATTRIBUTE, message);
+            self.report(body.label(diagnostic, attribute.span, "only blocks are allowed here"));
+        }
+        for (place, block) in body.blocks() {
+            self.block(block, place, frame, names);
+        }
+    }
+
+    fn block(&mut self, block: &Block, place: BlockRef, frame: u32, names: &Names) {
+        let name = block.dotted_name();
+        match name.as_str() {
+            "declare" => self.declare(block, &place, frame, names),
+            "argument" => self.argument(block, &place, frame),
+            "export" => self.export(block, place, frame),
+            "foreach" => self.foreach(block, place, frame, names),
+            LOGGING => self.logging(place, frame),
+            _ if is_import(block) => self.import(block, place, frame, names),
+            _ => {
+                let parts: Vec<&str> = block.name.iter().map(|part| &*part.name).collect();
+                match names.find(&parts) {
+                    Found::Nothing => match self.registry.definition(&name) {
+                        Some(definition) => {
+                            let definition = Arc::clone(definition);
+                            self.component(block, place, name, definition, frame);
+                        }
+                        None => {
+                            self.doubtful.insert(frame);
+                            self.refuse_unknown(block, &place, &name, frame, names);
+                        }
+                    },
+                    found => self.custom(block, place, name, found, frame),
+                }
+            }
+        }
+    }
+
+    fn logging(&mut self, place: BlockRef, frame: u32) {
+        if self.graph.frame(frame).kind != FrameKind::Local {
+            self.misplaced(&place, format!("{LOGGING} block not allowed inside a module"));
+            return;
+        }
         match &self.graph.logging {
             Some(first) => {
                 let diagnostic = duplicate(LOGGING, first, &place);
-                self.diagnostics.push(diagnostic);
+                self.report(diagnostic);
             }
             None => self.graph.logging = Some(place),
+        }
+    }
+
+    pub(super) fn misplaced(&mut self, place: &BlockRef, message: String) {
+        self.report(place.label(Diagnostic::error(codes::MISPLACED, message), place.header(), ""));
+    }
+
+    /// A `declare`: nothing runs for it. In the static check its body is looked at whether it is used or not.
+    fn declare(&mut self, block: &Block, place: &BlockRef, frame: u32, names: &Names) {
+        let Some(label) = &block.label else {
+            let diagnostic = Diagnostic::error(codes::MISSING_LABEL, "declare block must have a label");
+            self.report(place.label(diagnostic, place.header(), "no label"));
+            return;
+        };
+        if &*label.text == "declare" {
+            let diagnostic =
+                Diagnostic::error(codes::MISPLACED, "a custom component cannot be named \"declare\"");
+            self.report(place.label(diagnostic, label.span, ""));
+            return;
+        }
+        if !self.define(frame, &label.text, place) || self.purpose == Purpose::Run {
+            return;
+        }
+        if let Some(declare) = names.lexicon().declares.get(&label.text) {
+            self.check_later(declare, names, Some(frame));
+        }
+    }
+
+    /// Has a body checked, once.
+    pub(super) fn check_later(&mut self, declare: &Arc<Declare>, around: &Names, written_in: Option<u32>) {
+        if self.seen.insert(Arc::as_ptr(declare)) {
+            self.pending.push((Arc::clone(declare), around.clone(), written_in));
+        }
+    }
+
+    /// Notes a name of a declare or import; false if it is taken.
+    fn define(&mut self, frame: u32, name: &str, place: &BlockRef) -> bool {
+        let key = (frame, name.to_owned());
+        if let Some(first) = self.definitions.get(&key) {
+            let diagnostic = duplicate(&place.name_with_label(), first, place);
+            self.report(diagnostic);
+            return false;
+        }
+        self.definitions.insert(key, place.clone());
+        true
+    }
+
+    /// An `import`: only one whose content is the value of something is a node.
+    fn import(&mut self, block: &Block, place: BlockRef, frame: u32, names: &Names) {
+        let name = block.dotted_name();
+        let Some(label) = &block.label else {
+            let message = format!("{name} block must have a label");
+            self.report(place.label(
+                Diagnostic::error(codes::MISSING_LABEL, message),
+                place.header(),
+                "no label",
+            ));
+            return;
+        };
+        if !self.define(frame, &label.text, &place) {
+            return;
+        }
+        let import = names.lexicon().imports.get(&label.text).cloned();
+        match import {
+            Some(import) if matches!(import.content, crate::modules::ImportContent::Dynamic) => {
+                self.node(NodeKind::Import, &import.node_name(), place, frame);
+            }
+            Some(_) => {}
+            None => self.refuse_unknown(block, &place, &name, frame, names),
         }
     }
 
@@ -94,208 +341,121 @@ impl Builder<'_> {
         place: BlockRef,
         mut name: String,
         definition: Arc<dyn Definition>,
+        frame: u32,
     ) {
         self.admit(&place, &name, &*definition);
         let Some(label) = &block.label else {
-            self.doubtful = true;
+            self.doubtful.insert(frame);
             let diagnostic =
                 Diagnostic::error(codes::MISSING_LABEL, format!("component \"{name}\" must have a label"))
                     .with_help(format!("name it, for example: {name} \"default\" {{ … }}"));
-            self.diagnostics.push(place.label(diagnostic, place.header(), "no label"));
+            self.report(place.label(diagnostic, place.header(), "no label"));
             return;
         };
         name.push('.');
         name.push_str(&label.text);
-        let id = NodeId::new(name);
+        self.node(NodeKind::Component(definition), &name, place, frame);
+    }
+
+    /// Adds a node to a frame; none if its name is taken.
+    pub(super) fn node(&mut self, kind: NodeKind, name: &str, place: BlockRef, frame: u32) -> Option<u32> {
+        let prefix = Arc::clone(&self.graph.frame(frame).prefix);
+        let id = if prefix.is_empty() { NodeId::new(name) } else { NodeId::new(format!("{prefix}{name}")) };
         if let Some(first) = self.graph.index.get(&id) {
-            let diagnostic = duplicate(id.as_str(), &self.graph.node(*first).block, &place);
-            self.diagnostics.push(diagnostic);
-            return;
+            let diagnostic = duplicate(name, &self.graph.node(*first).block, &place);
+            self.report(diagnostic);
+            return None;
         }
-        let index = u32::try_from(self.graph.nodes.len()).unwrap_or(u32::MAX);
+        if self.graph.len() >= MOST_NODES {
+            if !self.overflowed {
+                self.overflowed = true;
+                let message = format!("the configuration expands to more than {MOST_NODES} components");
+                self.report(place.label(Diagnostic::error(codes::TOO_DEEP, message), place.header(), ""));
+            }
+            return None;
+        }
+        let index = index(self.graph.nodes.len());
         self.graph.index.insert(id.clone(), index);
         self.graph.nodes.push(GraphNode {
             id,
-            definition,
+            kind,
             block: place,
+            frame,
+            prefix: prefix.len(),
             minimum_stability: self.admission.minimum_stability,
             references: Vec::new(),
             dependants: Vec::new(),
         });
+        Some(index)
     }
 
     fn admit(&mut self, place: &BlockRef, name: &str, definition: &dyn Definition) {
-        let Admission { minimum_stability, community } = self.admission;
-        if definition.is_community() && !community {
+        if definition.is_community() && !self.admission.community {
             let diagnostic = Diagnostic::error(
                 codes::COMMUNITY,
                 format!("component \"{name}\" is a community component, and these are not enabled"),
             )
             .with_help("enable them with --feature.community-components.enabled");
-            self.diagnostics.push(place.label(diagnostic, place.header(), ""));
+            self.report(place.label(diagnostic, place.header(), ""));
         }
-        let stability = definition.stability();
-        if stability < minimum_stability {
+        self.admit_stability(place, &format!("component \"{name}\""), definition.stability());
+    }
+
+    /// The gate of stability.
+    pub(super) fn admit_stability(&mut self, place: &BlockRef, what: &str, stability: Stability) {
+        let minimum = self.admission.minimum_stability;
+        if stability < minimum {
             let diagnostic = Diagnostic::error(
                 codes::STABILITY,
                 format!(
-                    "component \"{name}\" is at stability level \"{stability}\", which is below the minimum allowed \
-                     stability level \"{minimum_stability}\""
+                    "{what} is at stability level \"{stability}\", which is below the minimum allowed stability level \
+                     \"{minimum}\""
                 ),
             )
             .with_help(format!("allow it with --stability.level={stability}"));
-            self.diagnostics.push(place.label(diagnostic, place.header(), ""));
+            self.report(place.label(diagnostic, place.header(), ""));
         }
     }
 
-    fn refuse_unknown(&mut self, block: &Block, place: &BlockRef, name: &str) {
+    fn refuse_unknown(&mut self, block: &Block, place: &BlockRef, name: &str, frame: u32, names: &Names) {
+        let in_root = self.graph.frame(frame).kind == FrameKind::Local;
         let first = block.name.first().map_or("", |part| &*part.name);
-        let diagnostic = if UNSUPPORTED.contains(&first) {
+        let diagnostic = if first == TRACING && !in_root {
+            Diagnostic::error(codes::MISPLACED, format!("{TRACING} block not allowed inside a module"))
+        } else if SERVICES.contains(&first) && !in_root {
             Diagnostic::error(
-                codes::UNSUPPORTED,
-                format!("block \"{name}\" is not supported yet in this version"),
+                codes::MISPLACED,
+                format!("service blocks not allowed inside a module: \"{first}\""),
             )
+        } else if first == TRACING || SERVICES.contains(&first) {
+            let message = format!("block \"{name}\" is not supported yet in this version");
+            Diagnostic::error(codes::UNSUPPORTED, message)
         } else {
             let diagnostic = Diagnostic::error(
                 codes::UNKNOWN_COMPONENT,
                 format!("cannot find the definition of component name \"{name}\""),
             );
-            match nearest(name, self.registry.names()) {
+            let custom = names.all();
+            // A local binding gives the registry's names the shorter lifetime of the custom ones.
+            let registered: Vec<&str> = self.registry.names().collect();
+            let known = custom.iter().map(String::as_str).chain(registered);
+            match nearest(name, known) {
                 Some(near) => diagnostic.with_help(format!("did you mean \"{near}\"?")),
                 None => diagnostic,
             }
         };
-        self.diagnostics.push(place.label(diagnostic, place.header(), ""));
-    }
-
-    /// Resolves all references.
-    fn connect(&mut self) {
-        let mut edges = Vec::with_capacity(self.graph.nodes.len());
-        for index in 0..self.graph.nodes.len() {
-            let place = self.graph.nodes[index].block.clone();
-            let mut targets: Vec<u32> = Vec::new();
-            let mut seen = HashSet::default();
-            for reference in references(&place.get().body) {
-                match resolve(&self.graph.index, &reference.path) {
-                    Some((target, _)) if target as usize == index => self.self_reference(&place, &reference),
-                    Some((target, _)) => {
-                        if seen.insert(target) {
-                            targets.push(target);
-                        }
-                    }
-                    None => self.unresolved(&place, &reference),
-                }
-            }
-            edges.push(targets);
-        }
-        if let Some(logging) = self.graph.logging.clone() {
-            for reference in references(&logging.get().body) {
-                if resolve(&self.graph.index, &reference.path).is_none() {
-                    self.unresolved(&logging, &reference);
-                }
-            }
-        }
-        for (index, targets) in edges.into_iter().enumerate() {
-            for target in &targets {
-                let dependant = u32::try_from(index).unwrap_or(u32::MAX);
-                self.graph.nodes[*target as usize].dependants.push(dependant);
-            }
-            self.graph.nodes[index].references = targets;
-        }
-    }
-
-    fn self_reference(&mut self, place: &BlockRef, reference: &Reference) {
-        let id = dotted(&reference.path);
-        let diagnostic = Diagnostic::error(codes::CYCLE, format!("self reference: {id}"));
-        self.diagnostics.push(place.label(
-            diagnostic,
-            reference.span,
-            "a component cannot use its own exports",
-        ));
-    }
-
-    /// A reference that no node answers: fine for inputs and the standard library.
-    fn unresolved(&mut self, place: &BlockRef, reference: &Reference) {
-        let Some(first) = reference.path.first() else { return };
-        if INPUT_NAMES.contains(&&**first) {
-            return;
-        }
-        if stdlib::lookup(first).is_some() {
-            self.admit_function(place, reference);
-            return;
-        }
-        let path = dotted(&reference.path);
-        // Blocks that were left out have had their own diagnostic.
-        if self.doubtful && reference.path.len() > 1 {
-            return;
-        }
-        let diagnostic = Diagnostic::error(
-            codes::UNKNOWN_REFERENCE,
-            format!("component \"{path}\" does not exist or is out of scope"),
-        );
-        let without_field = path.rsplit_once('.').map_or(path.as_str(), |(node, _)| node);
-        let near = nearest(without_field, self.graph.index.keys().map(NodeId::as_str))
-            .or_else(|| nearest(&path, self.graph.index.keys().map(NodeId::as_str)));
-        let diagnostic = match near {
-            Some(near) => diagnostic.with_help(format!("did you mean \"{near}\"?")),
-            None => diagnostic,
-        };
-        self.diagnostics.push(place.label(diagnostic, reference.span, ""));
-    }
-
-    /// The gate of stability holds for functions of the standard library too.
-    fn admit_function(&mut self, place: &BlockRef, reference: &Reference) {
-        let path: Vec<&str> = reference.path.iter().map(|name| &**name).collect();
-        let minimum = self.admission.minimum_stability;
-        let Some(stability) = stdlib::stability(&path).filter(|stability| *stability < minimum) else {
-            return;
-        };
-        let diagnostic = Diagnostic::error(
-            codes::STABILITY,
-            format!(
-                "function \"{}\" is at stability level \"{stability}\", which is below the minimum allowed stability \
-                 level \"{minimum}\"",
-                dotted(&reference.path)
-            ),
-        )
-        .with_help(format!("allow it with --stability.level={stability}"));
-        self.diagnostics.push(place.label(diagnostic, reference.span, ""));
-    }
-
-    fn sort(&mut self) {
-        match order::sort(&self.graph.nodes) {
-            Ok(order) => {
-                let mut rank = vec![0; order.len()];
-                for (place, index) in (0_u32..).zip(&order) {
-                    rank[*index as usize] = place;
-                }
-                self.graph.order = order;
-                self.graph.rank = rank;
-            }
-            Err(circles) => {
-                for circle in circles {
-                    let names: Vec<_> =
-                        circle.iter().map(|index| self.graph.node(*index).id.as_str()).collect();
-                    let mut diagnostic =
-                        Diagnostic::error(codes::CYCLE, format!("cycle: {}", names.join(", ")));
-                    for index in &circle {
-                        let place = &self.graph.node(*index).block;
-                        diagnostic = place.label(diagnostic, place.header(), "part of the cycle");
-                    }
-                    self.diagnostics.push(diagnostic);
-                }
-            }
-        }
+        self.report(place.label(diagnostic, place.header(), ""));
     }
 }
 
-fn duplicate(name: &str, first: &BlockRef, second: &BlockRef) -> Diagnostic {
+/// A number of nodes or frames, which [`MOST_NODES`] keeps within 32 bits.
+pub(super) fn index(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn duplicate(name: &str, first: &BlockRef, second: &BlockRef) -> Diagnostic {
     let diagnostic =
         Diagnostic::error(codes::DUPLICATE, format!("block {name} already declared at {}", first.location()));
     let diagnostic = second.label(diagnostic, second.header(), "declared again here");
     first.label(diagnostic, first.header(), "first declared here")
-}
-
-fn dotted(path: &[Arc<str>]) -> String {
-    path.join(".")
 }

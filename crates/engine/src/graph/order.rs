@@ -22,7 +22,11 @@ pub(super) fn sort(nodes: &[GraphNode]) -> Result<Vec<u32>, Vec<Vec<u32>>> {
             }
         }
     }
-    if order.len() == nodes.len() { Ok(order) } else { Err(circles(nodes)) }
+    if order.len() == nodes.len() {
+        Ok(order)
+    } else {
+        Err(circles(nodes.len(), |node| &nodes[node].references))
+    }
 }
 
 fn indices(count: usize) -> impl Iterator<Item = u32> {
@@ -30,15 +34,15 @@ fn indices(count: usize) -> impl Iterator<Item = u32> {
 }
 
 /// The strongly connected components of more than one node, by Tarjan's algorithm on an explicit stack.
-fn circles(nodes: &[GraphNode]) -> Vec<Vec<u32>> {
+pub(super) fn circles<'a>(count: usize, edges: impl Fn(usize) -> &'a [u32]) -> Vec<Vec<u32>> {
     const UNSEEN: u32 = u32::MAX;
-    let mut number = vec![UNSEEN; nodes.len()];
-    let mut low = vec![0; nodes.len()];
-    let mut on_stack = vec![false; nodes.len()];
+    let mut number = vec![UNSEEN; count];
+    let mut low = vec![0; count];
+    let mut on_stack = vec![false; count];
     let mut stack = Vec::new();
     let mut next = 0;
     let mut found = Vec::new();
-    for root in indices(nodes.len()) {
+    for root in indices(count) {
         if number[root as usize] != UNSEEN {
             continue;
         }
@@ -52,7 +56,7 @@ fn circles(nodes: &[GraphNode]) -> Vec<Vec<u32>> {
                 stack.push(node);
                 on_stack[at] = true;
             }
-            if let Some(target) = nodes[at].references.get(edge) {
+            if let Some(target) = edges(at).get(edge) {
                 path.push((node, edge + 1));
                 let target_at = *target as usize;
                 if number[target_at] == UNSEEN {

@@ -10,9 +10,6 @@ use invar_syntax::check::{UnknownTypes, check_body_at};
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
 use invar_syntax::evaluate::{EvaluatedBlock, EvaluatedBody, Reference, references};
 use invar_syntax::parser::parse_bytes;
-use invar_syntax::scope::Scope;
-use invar_syntax::stdlib;
-use invar_syntax::value::Value;
 use sha2::{Digest, Sha256};
 
 use super::arguments::StringImport;
@@ -22,8 +19,9 @@ use super::{
 };
 use crate::block::{BlockRef, BodyRef};
 use crate::codes;
-use crate::configuration::{INPUT_NAMES, Inputs, add_text, hexadecimal};
+use crate::configuration::{INPUT_NAMES, InputScope, Inputs, add_text, hexadecimal, is_constant};
 use crate::evaluate::{decode_diagnostics, evaluate};
+use crate::graph::duplicate;
 
 /// How deep modules may import modules.
 const DEEPEST_IMPORT: usize = 32;
@@ -38,6 +36,8 @@ pub(crate) struct Resolver<'a> {
     loaded: HashMap<ModuleKey, Option<Arc<Module>>>,
     /// The imports that led here, outermost first.
     chain: Vec<(ModuleKey, String)>,
+    /// Whether what is looked at stands beside nothing that could run.
+    at_top_of_module: bool,
 }
 
 /// What the imports of a configuration came to.
@@ -52,25 +52,6 @@ pub(crate) struct Resolution {
     pub(crate) modules: Vec<Arc<Module>>,
 }
 
-/// The inputs, as the arguments of an import see them.
-struct ImportScope<'a> {
-    inputs: &'a Inputs,
-    module_path: &'a str,
-}
-
-impl Scope for ImportScope<'_> {
-    fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
-        match path.first()? {
-            &"module_path" => Some((Value::string(self.module_path), 1)),
-            first => self.inputs.get(first).map(|value| (value, 1)),
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
-        INPUT_NAMES.map(str::to_owned).to_vec()
-    }
-}
-
 // === impl Resolver ===
 
 impl<'a> Resolver<'a> {
@@ -82,6 +63,7 @@ impl<'a> Resolver<'a> {
             requested: HashSet::default(),
             loaded: HashMap::default(),
             chain: Vec::new(),
+            at_top_of_module: false,
         }
     }
 
@@ -105,14 +87,11 @@ impl<'a> Resolver<'a> {
                 let label = &label.text;
                 match (&*first.name, block.name.get(1)) {
                     ("declare", None) if !lexicon.declares.contains_key(label) => {
-                        let body = place.body();
-                        let inner = self.lexicon(
-                            std::slice::from_ref(&body),
-                            module_path,
-                            &format!("{namespace}{label}/"),
-                        );
-                        let declare =
-                            Declare { label: Arc::clone(label), block: place, body, lexicon: inner };
+                        let inner = format!("{namespace}{label}/");
+                        let before = std::mem::replace(&mut self.at_top_of_module, false);
+                        let inner = self.lexicon(&[place.body()], module_path, &inner);
+                        self.at_top_of_module = before;
+                        let declare = Declare::new(label, place, inner);
                         lexicon.declares.insert(Arc::clone(label), Arc::new(declare));
                     }
                     ("foreach", None) if !lexicon.templates.contains_key(label) => {
@@ -134,7 +113,7 @@ impl<'a> Resolver<'a> {
                         if let Some(kind) = kind {
                             let content =
                                 self.import(kind, &place, module_path, &format!("{namespace}{label}"));
-                            let import = Import { label: Arc::clone(label), kind, block: place, content };
+                            let import = Import { label: Arc::clone(label), kind, content };
                             lexicon.imports.insert(Arc::clone(label), Arc::new(import));
                         }
                     }
@@ -176,12 +155,12 @@ impl<'a> Resolver<'a> {
             return Err(decode_diagnostics(place, errors));
         }
         if let Some(reference) = references(&block.body).into_iter().find(|found| !is_constant(found)) {
-            if kind == ModuleKind::String {
+            if kind == ModuleKind::String && !self.at_top_of_module {
                 return Ok(ImportContent::Dynamic);
             }
             return Err(not_constant(kind, place, &reference).into());
         }
-        let scope = ImportScope { inputs: self.inputs, module_path };
+        let scope = InputScope { inputs: self.inputs, module_path };
         let mut evaluated = evaluate(place, &scope).map_err(|error| error.diagnostics)?;
         if evaluated.has_unknown() {
             return Ok(ImportContent::Unknown);
@@ -301,9 +280,7 @@ impl<'a> Resolver<'a> {
             diagnostics.0.extend(found.0);
             bodies.extend(file.map(|file| BodyRef::file(&Arc::new(file))));
         }
-        for body in &bodies {
-            diagnostics.0.extend(misplaced(body).0);
-        }
+        diagnostics.extend(misplaced(&bodies));
         if secret {
             // The text is not to be shown; a diagnostic would.
             for diagnostic in &mut diagnostics.0 {
@@ -314,7 +291,9 @@ impl<'a> Resolver<'a> {
             self.found.faults.push(ModuleFault { key: Some(key.clone()), diagnostics });
             return None;
         }
+        let before = std::mem::replace(&mut self.at_top_of_module, true);
         let lexicon = self.lexicon(&bodies, module_path, &format!("{namespace}/"));
+        self.at_top_of_module = before;
         let module = Arc::new(Module { key: key.clone(), bodies, lexicon });
         self.found.modules.push(Arc::clone(&module));
         Some(module)
@@ -333,32 +312,39 @@ pub(crate) fn text_key(text: &str, module_path: &str) -> ModuleKey {
 }
 
 /// What may not stand at the top of a module.
-fn misplaced(body: &BodyRef) -> Diagnostics {
+fn misplaced(bodies: &[BodyRef]) -> Diagnostics {
     let mut diagnostics = Diagnostics::new();
-    for statement in &body.get().statements {
-        let (name, span) = match statement {
-            Statement::Block(block) if is_declare(block) || is_import(block) => continue,
-            Statement::Block(block) => (block.dotted_name(), block.name_span()),
-            Statement::Attribute(attribute) => (attribute.name.to_string(), attribute.name.span),
-        };
+    let mut labels: HashMap<Arc<str>, BlockRef> = HashMap::default();
+    let mut refuse = |body: &BodyRef, name: &str, span| {
         let message = format!("only declare and import blocks are allowed in a module, got {name}");
         diagnostics.push(body.label(Diagnostic::error(codes::MISPLACED, message), span, ""));
+    };
+    let mut twice = Vec::new();
+    for body in bodies {
+        for attribute in body.attributes() {
+            refuse(body, &attribute.name.name, attribute.name.span);
+        }
+        for (place, block) in body.blocks() {
+            if !is_declare(block) && !is_import(block) {
+                refuse(body, &block.dotted_name(), block.name_span());
+            } else if let Some(label) = &block.label {
+                match labels.get(&label.text) {
+                    Some(first) => twice.push(duplicate(&place.name_with_label(), first, &place)),
+                    None => _ = labels.insert(Arc::clone(&label.text), place),
+                }
+            }
+        }
     }
+    diagnostics.extend(twice);
     diagnostics
 }
 
-pub(crate) fn is_declare(block: &Block) -> bool {
+fn is_declare(block: &Block) -> bool {
     matches!(&*block.name, [name] if &*name.name == "declare")
 }
 
 pub(crate) fn is_import(block: &Block) -> bool {
     matches!(&*block.name, [first, _] if &*first.name == "import")
-}
-
-/// Whether a name has the same value before anything runs.
-fn is_constant(reference: &Reference) -> bool {
-    let Some(first) = reference.path.first() else { return true };
-    INPUT_NAMES.contains(&&**first) || stdlib::lookup(first).is_some()
 }
 
 fn not_constant(kind: ModuleKind, place: &BlockRef, reference: &Reference) -> Diagnostic {
@@ -384,7 +370,7 @@ fn decode<A: Arguments>(place: &BlockRef, body: &EvaluatedBody) -> Result<A, Dia
 }
 
 /// The name of the block of `import.http` that is not the engine's to understand.
-const CLIENT: &str = "client";
+pub(super) const CLIENT: &str = "client";
 
 fn is_client(block: &Block, kind: ModuleKind) -> bool {
     kind == ModuleKind::Http && block.dotted_name() == CLIENT

@@ -2,7 +2,7 @@
 
 use super::{configuration, parse, registry};
 use crate::configuration::{Configuration, Inputs};
-use crate::graph::{Admission, Graph};
+use crate::graph::{Admission, Dynamics, Graph};
 use crate::validate::{check, validate};
 use invar_syntax::schema::Stability;
 use invar_syntax::value::Value;
@@ -181,7 +181,8 @@ proptest! {
         inputs in proptest::collection::vec(proptest::option::of(0_usize..12), 12)
     ) {
         let admission = Admission { minimum_stability: Stability::Experimental, community: true };
-        let (graph, diagnostics) = Graph::build(&registry(), &configuration(&consumers(&inputs)), admission);
+        let configuration = configuration(&consumers(&inputs));
+        let (graph, diagnostics) = Graph::build(&registry(), &configuration, admission, &Dynamics::new());
         // With one input each, a walk that never ends is in a circle.
         let circular = |start: usize| {
             let mut at = start;
