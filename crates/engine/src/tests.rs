@@ -5,7 +5,9 @@
 mod apply;
 mod checks;
 mod components;
+mod expansion;
 mod isolation;
+mod modules;
 mod simulation;
 mod tasks;
 mod verdicts;

@@ -1,5 +1,6 @@
 //! Building a graph: what each block is, and everything that can be wrong with that.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
@@ -80,7 +81,7 @@ pub(super) struct Builder<'a> {
     /// How deep it is nested, templates included.
     depth: usize,
     /// In the static check: bodies still to be looked at, by the frame they are written in; and all that were.
-    pub(super) pending: Vec<(Arc<Declare>, Names, Option<u32>)>,
+    pub(super) pending: VecDeque<(Arc<Declare>, Names, Option<u32>)>,
     pub(super) seen: HashSet<*const Declare>,
     /// In the static check: the frame in which a declare was written, by the frame of its body.
     pub(super) written_in: HashMap<u32, u32>,
@@ -109,7 +110,7 @@ impl<'a> Builder<'a> {
             definitions: HashMap::default(),
             inside: Vec::new(),
             depth: 0,
-            pending: Vec::new(),
+            pending: VecDeque::new(),
             seen: HashSet::default(),
             written_in: HashMap::default(),
             uses: Vec::new(),
@@ -128,7 +129,7 @@ impl<'a> Builder<'a> {
                 self.body(body, frame, &names);
             }
         }
-        while let Some((declare, names, written_in)) = self.pending.pop() {
+        while let Some((declare, names, written_in)) = self.pending.pop_front() {
             self.declared_body(&declare, &names, written_in);
         }
         self.refuse_recursion();
@@ -279,7 +280,7 @@ impl<'a> Builder<'a> {
         };
         if &*label.text == "declare" {
             let diagnostic =
-                Diagnostic::error(codes::MISPLACED, "a custom component cannot be named \"declare\"");
+                Diagnostic::error(codes::MISPLACED, "'declare' is not a valid label for a declare block");
             self.report(place.label(diagnostic, label.span, ""));
             return;
         }
@@ -294,7 +295,7 @@ impl<'a> Builder<'a> {
     /// Has a body checked, once.
     pub(super) fn check_later(&mut self, declare: &Arc<Declare>, around: &Names, written_in: Option<u32>) {
         if self.seen.insert(Arc::as_ptr(declare)) {
-            self.pending.push((Arc::clone(declare), around.clone(), written_in));
+            self.pending.push_back((Arc::clone(declare), around.clone(), written_in));
         }
     }
 
@@ -393,9 +394,11 @@ impl<'a> Builder<'a> {
         if definition.is_community() && !self.admission.community {
             let diagnostic = Diagnostic::error(
                 codes::COMMUNITY,
-                format!("component \"{name}\" is a community component, and these are not enabled"),
-            )
-            .with_help("enable them with --feature.community-components.enabled");
+                format!(
+                    "the component \"{name}\" is a community component. Use the \
+                     --feature.community-components.enabled command-line flag to enable community components"
+                ),
+            );
             self.report(place.label(diagnostic, place.header(), ""));
         }
         self.admit_stability(place, &format!("component \"{name}\""), definition.stability());

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use invar_syntax::arguments::Arguments;
-use invar_syntax::ast::{Block, Body, Statement};
+use invar_syntax::ast::{Block, Body, File, Statement};
 use invar_syntax::check::{UnknownTypes, check_body_at};
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
 use invar_syntax::evaluate::{EvaluatedBlock, EvaluatedBody, Reference, references};
 use invar_syntax::parser::parse_bytes;
+use invar_syntax::source::Source;
 use sha2::{Digest, Sha256};
 
 use super::arguments::StringImport;
@@ -231,7 +232,7 @@ impl<'a> Resolver<'a> {
             return ImportContent::Unknown;
         }
         if !self.loaded.contains_key(&key) {
-            let name = format!("{} of {}", ModuleKind::String, place.location());
+            let name = format!("{}.{namespace}", ModuleKind::String);
             let module = self.parse(
                 &key,
                 std::iter::once((name.as_str(), text.as_bytes())),
@@ -278,13 +279,17 @@ impl<'a> Resolver<'a> {
         for (name, content) in files {
             let (file, found) = parse_bytes(name, content);
             diagnostics.0.extend(found.0);
+            let file = file.map(|file| if secret { masked(file) } else { file });
             bodies.extend(file.map(|file| BodyRef::file(&Arc::new(file))));
         }
+        let syntax_errors = diagnostics.len();
         diagnostics.extend(misplaced(&bodies));
         if secret {
-            // The text is not to be shown; a diagnostic would.
-            for diagnostic in &mut diagnostics.0 {
-                diagnostic.labels.clear();
+            // Those of the parser show the text, and name parts of it.
+            let count = syntax_errors;
+            if count > 0 {
+                diagnostics =
+                    Diagnostic::error(codes::IMPORT, format!("the content has {count} syntax errors")).into();
             }
         }
         if diagnostics.has_errors() {
@@ -298,6 +303,13 @@ impl<'a> Resolver<'a> {
         self.found.modules.push(Arc::clone(&module));
         Some(module)
     }
+}
+
+/// The file with a text in which nothing can be read: diagnostics show texts.
+fn masked(file: File) -> File {
+    let letters = file.source.text.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' });
+    let text: String = letters.collect();
+    File { source: Arc::new(Source::new(Arc::clone(&file.source.name), text)), ..file }
 }
 
 /// The block of a `foreach` that is made once for each item.

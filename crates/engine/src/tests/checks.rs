@@ -117,8 +117,7 @@ fn cycles_name_their_members() {
 
 #[test]
 fn blocks_of_later_versions_are_refused_as_such() {
-    for block in ["tracing { }", "http { }", "declare \"x\" { }", "import.git \"x\" { }", "foreach \"x\" { }"]
-    {
+    for block in ["tracing { }", "http { }", "livedebugging { }", "remotecfg { }"] {
         let found = findings(block);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
