@@ -8,29 +8,18 @@ use std::sync::Arc;
 use invar_syntax::ast::File;
 use invar_syntax::diagnostic::Diagnostics;
 use invar_syntax::evaluate::Reference;
-use invar_syntax::scope::Scope;
+use invar_syntax::scope::{Missing, Scope};
 use invar_syntax::stdlib;
-use invar_syntax::value::{Object, Value};
+use invar_syntax::value::Value;
 
 use crate::block::BodyRef;
+use crate::inputs::INPUT_NAMES;
 use crate::modules::{ImportRequest, Lexicon, ModuleFault, ModuleSet};
 
 pub use builder::ConfigurationBuilder;
 pub(crate) use digest::{add_text, hexadecimal};
 
-/// The names by which expressions reach the inputs.
-pub(crate) const INPUT_NAMES: [&str; 3] = ["var", "agent", "module_path"];
-
-/// What the expressions of a configuration may use beside the components.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inputs {
-    /// `var`: typed variables, an object.
-    pub variables: Value,
-    /// `agent`: name, environment, labels; an object.
-    pub agent: Value,
-    /// `module_path`: where relative paths in the files begin.
-    pub module_path: String,
-}
+pub use crate::inputs::Inputs;
 
 /// Parsed files with their inputs and the modules they import.
 #[derive(Debug)]
@@ -74,12 +63,16 @@ impl Scope for InputScope<'_> {
     fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
         match path.first()? {
             &"module_path" => Some((Value::string(self.module_path), 1)),
-            first => self.inputs.get(first).map(|value| (value, 1)),
+            _ => self.inputs.resolve(path),
         }
     }
 
     fn names(&self) -> Vec<String> {
         INPUT_NAMES.map(str::to_owned).to_vec()
+    }
+
+    fn missing(&self, path: &[&str]) -> Option<Missing> {
+        self.inputs.missing(path)
     }
 }
 
@@ -87,30 +80,6 @@ impl Scope for InputScope<'_> {
 pub(crate) fn is_constant(reference: &Reference) -> bool {
     let Some(first) = reference.path.first() else { return true };
     INPUT_NAMES.contains(&&**first) || stdlib::lookup(first).is_some()
-}
-
-// === impl Inputs ===
-
-impl Default for Inputs {
-    fn default() -> Self {
-        Self {
-            variables: Value::from(Object::new()),
-            agent: Value::from(Object::new()),
-            module_path: String::new(),
-        }
-    }
-}
-
-impl Inputs {
-    /// The value of an input name.
-    pub(crate) fn get(&self, name: &str) -> Option<Value> {
-        match name {
-            "var" => Some(self.variables.clone()),
-            "agent" => Some(self.agent.clone()),
-            "module_path" => Some(Value::string(self.module_path.as_str())),
-            _ => None,
-        }
-    }
 }
 
 // === impl Configuration ===

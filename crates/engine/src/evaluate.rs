@@ -8,17 +8,18 @@ use invar_syntax::arguments::DecodeError;
 use invar_syntax::ast::Attribute;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
 use invar_syntax::evaluate::{EvaluatedBody, evaluate_body};
-use invar_syntax::scope::Scope;
+use invar_syntax::scope::{Missing, Scope};
 use invar_syntax::span::Span;
 use invar_syntax::value::Value;
 
 use crate::block::BlockRef;
 use crate::codes;
-use crate::configuration::{Configuration, INPUT_NAMES, InputScope};
+use crate::configuration::{Configuration, InputScope};
 use crate::context::Check;
 use crate::definition::{AnyArc, Definition};
 use crate::engine::FailureClass;
 use crate::graph::{Graph, GraphNode};
+use crate::inputs::INPUT_NAMES;
 use crate::instance::panic_message;
 
 /// What expressions of a graph can see: the exports of its nodes, and the inputs.
@@ -74,6 +75,10 @@ impl<E: Fn(u32) -> Value> Scope for NodeScope<'_, E> {
 
     fn names(&self) -> Vec<String> {
         self.view.graph.names(self.frame).chain(INPUT_NAMES).map(str::to_owned).collect()
+    }
+
+    fn missing(&self, path: &[&str]) -> Option<Missing> {
+        self.view.configuration.inputs.missing(path)
     }
 }
 

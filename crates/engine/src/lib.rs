@@ -17,6 +17,7 @@ mod block;
 mod definition;
 mod evaluate;
 mod graph;
+mod inputs;
 mod inspect;
 mod instance;
 mod lease;
@@ -54,6 +55,7 @@ pub mod run;
 pub mod services;
 #[cfg(feature = "testing")]
 pub mod testing_components;
+pub mod variables;
 pub mod vitals;
 
 pub use call::{Call, Flow};
@@ -82,6 +84,7 @@ pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
 pub use services::Services;
 pub use validate::validate;
+pub use variables::{Definition, VariablePath, Variables};
 pub use vitals::{VitalCounters, VitalsReport};
 
 /// A request for a component, its body read in full: what a slow client sends must not hold a generation.

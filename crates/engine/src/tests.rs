@@ -10,6 +10,7 @@ mod isolation;
 mod modules;
 mod simulation;
 mod tasks;
+mod variables;
 mod verdicts;
 mod waves;
 

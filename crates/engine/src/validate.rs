@@ -4,13 +4,13 @@
 use invar_syntax::arguments::Arguments;
 use invar_syntax::check::{TypeLookup, TypeScope, check_body_at, check_expression};
 use invar_syntax::diagnostic::{Diagnostics, nearest};
-use invar_syntax::evaluate::references;
 use invar_syntax::schema::{Field, FieldKind, Schema, Stability, Type};
 use invar_syntax::value::Value;
 
 use crate::configuration::Configuration;
 use crate::evaluate::{View, accept, decode_diagnostics, evaluate};
 use crate::graph::{Admission, Custom, Graph, GraphNode, NodeKind, collection};
+use crate::inputs::Inputs;
 use crate::logging;
 use crate::modules::StringImport;
 use crate::registry::Registry;
@@ -32,26 +32,24 @@ pub(crate) fn check(registry: &Registry, configuration: &Configuration, admissio
         diagnostics.extend(check_node(&graph, node, &view));
     }
     if let Some(block) = &graph.logging {
-        let types = GraphTypes { graph: &graph, frame: 0 };
+        let types = GraphTypes { graph: &graph, inputs: &configuration.inputs, frame: 0 };
         let errors = check_body_at(&block.get().body, &logging::schema(), &types, block.header());
         diagnostics.0.extend(decode_diagnostics(block, errors).0);
     }
     diagnostics.sort();
+    configuration.point_at_variables(&mut diagnostics);
     diagnostics
 }
 
 fn check_node<E: Fn(u32) -> Value>(graph: &Graph, node: &GraphNode, view: &View<'_, E>) -> Diagnostics {
     let block = &node.block;
     let body = &block.get().body;
-    let types = GraphTypes { graph, frame: node.frame };
+    let types = GraphTypes { graph, inputs: &view.configuration.inputs, frame: node.frame };
     let schema = match &node.kind {
         NodeKind::Component(definition) => {
             let errors = check_body_at(body, definition.arguments_schema(), &types, block.header());
             if !errors.is_empty() {
                 return decode_diagnostics(block, errors);
-            }
-            if depends_on_host(node) {
-                return Diagnostics::new();
             }
             // What is known already can be decoded, and checked by the component itself.
             let result = evaluate(block, &view.at(node.frame)).and_then(|body| {
@@ -95,22 +93,16 @@ fn export_schema() -> Schema {
     Schema { fields: vec![value] }
 }
 
-/// Whether a node's arguments come in part from the environment of the host, which may not be this one.
-fn depends_on_host(node: &GraphNode) -> bool {
-    references(&node.block.get().body).iter().any(|reference| {
-        reference.path.first().is_some_and(|first| matches!(&**first, "sys" | "env" | "agent"))
-    })
-}
-
 /// The types of what nodes export, as expressions in a frame see them.
 struct GraphTypes<'a> {
     graph: &'a Graph,
+    inputs: &'a Inputs,
     frame: u32,
 }
 
 impl TypeScope for GraphTypes<'_> {
     fn type_of(&self, path: &[&str]) -> TypeLookup {
-        let Some((index, taken)) = self.graph.resolve(self.frame, path) else { return TypeLookup::Unknown };
+        let Some((index, taken)) = self.graph.resolve(self.frame, path) else { return self.inputs.type_of(path) };
         let node = self.graph.node(index);
         let field = path.get(taken);
         match &node.kind {
@@ -141,6 +133,10 @@ impl TypeScope for GraphTypes<'_> {
             },
             _ => TypeLookup::Known(Type::Any, taken),
         }
+    }
+
+    fn value_of(&self, path: &[&str]) -> Option<Value> {
+        if self.graph.resolve(self.frame, path).is_some() { None } else { self.inputs.value_of(path) }
     }
 }
 

@@ -1,11 +1,15 @@
-//! Composition: the union of the `*.alloy` files of all sources, in declared order.
+//! Composition: the union of the `*.alloy` files of all sources, in declared order, and the layers of variables along
+//! their path lists.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::feed::{Origin, SourceView};
+use crate::feed::{Origin, SourceContent, SourceView};
 use crate::hex;
+use crate::variables::VARIABLES_FILE;
 
 /// The files of a candidate and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +18,18 @@ pub struct Composition {
     pub origins: Vec<Origin>,
     /// The files, in order of composition.
     pub files: Vec<ComposedFile>,
+    /// What `var.NAME` is made of.
+    pub variables: VariableLayers,
+}
+
+/// The `variables.toml` files of a candidate, in order: later ones override earlier ones by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VariableLayers {
+    /// The files there are.
+    pub files: Vec<ComposedFile>,
+    /// The names of those that were looked for, in the folders there are. The last one is where a variable that is
+    /// missing belongs.
+    pub searched: Vec<String>,
 }
 
 /// One file of a candidate.
@@ -57,30 +73,59 @@ pub fn compose(sources: &[SourceView]) -> Composed {
         return Composed::Missing(missing);
     }
     let several = sources.len() > 1;
-    let mut composition = Composition { origins: Vec::new(), files: Vec::new() };
+    let mut composition =
+        Composition { origins: Vec::new(), files: Vec::new(), variables: VariableLayers::default() };
     for content in sources.iter().filter_map(|source| source.content.as_deref()) {
         // A source that is one named file says with that what it is, whatever its extension.
         let single = content.files.len() == 1;
+        let source = &content.origin.source;
+        let name = |path: &str| if several { format!("{source}:{path}") } else { path.to_owned() };
+        let composed = |path: &str, content: &Bytes| ComposedFile {
+            name: name(path),
+            source: source.clone(),
+            path: path.to_owned(),
+            content: content.clone(),
+        };
         composition.origins.push(content.origin.clone());
         for (path, bytes) in &content.files {
-            let pipeline = has_pipeline_extension(path) || (single && !path.ends_with(".toml"));
-            if !pipeline {
-                continue;
+            let pipeline = has_extension(path, "alloy") || (single && !has_extension(path, "toml"));
+            if pipeline {
+                composition.files.push(composed(path, bytes));
             }
-            let source = &content.origin.source;
-            composition.files.push(ComposedFile {
-                name: if several { format!("{source}:{path}") } else { path.clone() },
-                source: source.clone(),
-                path: path.clone(),
-                content: bytes.clone(),
-            });
+        }
+        let files: HashMap<&str, &Bytes> =
+            content.files.iter().map(|(path, bytes)| (path.as_str(), bytes)).collect();
+        for path in layers(content) {
+            composition.variables.files.extend(files.get(path.as_str()).map(|bytes| composed(&path, bytes)));
+            composition.variables.searched.push(name(&path));
         }
     }
     if composition.files.is_empty() { Composed::Empty } else { Composed::Candidate(composition) }
 }
 
-fn has_pipeline_extension(path: &str) -> bool {
-    std::path::Path::new(path).extension().is_some_and(|extension| extension == "alloy")
+/// The variables files that a source may have: one in each folder of its path list that exists, each once.
+fn layers(content: &SourceContent) -> Vec<String> {
+    let root = [String::new()];
+    let selected = if content.paths.is_empty() { &root } else { content.paths.as_slice() };
+    let mut layers = Vec::new();
+    for path in selected {
+        let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let is_file = content.files.iter().any(|(file, _)| file == path);
+        let layer = match (is_file, path.rsplit('/').next()) {
+            (true, Some(VARIABLES_FILE)) => path.clone(),
+            (true, _) => continue,
+            (false, _) => format!("{folder}{VARIABLES_FILE}"),
+        };
+        let exists = is_file || content.files.iter().any(|(file, _)| file.starts_with(&folder));
+        if exists && !layers.contains(&layer) {
+            layers.push(layer);
+        }
+    }
+    layers
+}
+
+fn has_extension(path: &str, wanted: &str) -> bool {
+    std::path::Path::new(path).extension().is_some_and(|extension| extension == wanted)
 }
 
 impl Composition {
@@ -103,7 +148,10 @@ impl Composition {
     #[must_use]
     pub fn content_digest(&self) -> ContentDigest {
         let mut hash = Sha256::new();
-        for file in &self.files {
+        let (pipeline, variables) = (&self.files, &self.variables.files);
+        // Layers override each other: their order means something, so that the count of what comes before is told apart.
+        hash.update((pipeline.len() as u64).to_le_bytes());
+        for file in pipeline.iter().chain(variables) {
             for part in [file.name.as_bytes(), &file.content] {
                 hash.update((part.len() as u64).to_le_bytes());
                 hash.update(part);
@@ -123,6 +171,10 @@ mod tests {
     use crate::status::SourceState;
 
     fn source(name: &str, required: bool, files: Option<&[(&str, &str)]>) -> SourceView {
+        along(name, required, &[], files)
+    }
+
+    fn along(name: &str, required: bool, paths: &[&str], files: Option<&[(&str, &str)]>) -> SourceView {
         SourceView {
             state: SourceState {
                 name: name.into(),
@@ -149,6 +201,7 @@ mod tests {
                         .iter()
                         .map(|(path, text)| ((*path).to_owned(), Bytes::copy_from_slice(text.as_bytes())))
                         .collect(),
+                    paths: paths.iter().map(|path| (*path).to_owned()).collect(),
                 })
             }),
         }
@@ -165,6 +218,48 @@ mod tests {
         let names: Vec<_> = composition.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["b:x.alloy", "a:x.alloy", "a:y.alloy"]);
         assert_eq!(composition.revision(), "main@b + main@a");
+    }
+
+    #[test]
+    fn variables_come_from_the_folders_of_the_path_list_in_its_order() {
+        let files = [
+            ("base/main.alloy", ""),
+            ("base/nested/variables.toml", "not a layer"),
+            ("base/variables.toml", "1"),
+            ("environments/dev/x.alloy", ""),
+            ("shared/variables.toml", "0"),
+        ];
+        let paths = ["shared", "base", "environments/dev", "hosts/web-17", "base", "shared/variables.toml"];
+        let composed = compose(&[
+            along("fleet", true, &paths, Some(&files)),
+            source("local", false, Some(&[("variables.toml", "2"), ("y.alloy", "")])),
+        ]);
+        let Composed::Candidate(composition) = composed else { panic!("{composed:?}") };
+        let names: Vec<_> = composition.variables.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["fleet:shared/variables.toml", "fleet:base/variables.toml", "local:variables.toml"]);
+        assert_eq!(
+            composition.variables.searched,
+            [
+                "fleet:shared/variables.toml",
+                "fleet:base/variables.toml",
+                "fleet:environments/dev/variables.toml",
+                "local:variables.toml"
+            ]
+        );
+        assert_eq!(composition.files.len(), 3);
+    }
+
+    #[test]
+    fn the_content_digest_sees_variables_and_their_order() {
+        let digest = |paths: &[&str]| {
+            let files = [("a/x.alloy", ""), ("a/variables.toml", "x = 1"), ("b/variables.toml", "x = 2")];
+            match compose(&[along("fleet", true, paths, Some(&files))]) {
+                Composed::Candidate(composition) => composition.content_digest(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_ne!(digest(&["a", "b"]), digest(&["b", "a"]));
+        assert_ne!(digest(&["a", "b"]), digest(&["a"]));
     }
 
     #[test]

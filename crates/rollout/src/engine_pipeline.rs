@@ -14,6 +14,7 @@ use crate::memory;
 use crate::pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
 use crate::probation::{Counters, FailedComponent, GroupVitals, Vitals};
 use crate::status::AgentIdentity;
+use crate::variables::read_variables;
 
 /// Messages of a failure that are kept; a file full of faults has many.
 const MESSAGES: usize = 20;
@@ -36,9 +37,9 @@ impl EnginePipeline {
     #[must_use]
     pub fn new(engine: Engine, agent: &AgentIdentity, module_path: impl Into<String>) -> Self {
         let inputs = Inputs {
-            variables: Value::object::<Arc<str>>([]),
             agent: agent_value(agent),
             module_path: module_path.into(),
+            ..Inputs::default()
         };
         Self { engine, inputs }
     }
@@ -61,13 +62,30 @@ pub fn agent_value(agent: &AgentIdentity) -> Value {
     ])
 }
 
+/// The configuration of a composition, with its variables in `inputs`.
+///
+/// # Errors
+/// All faults of the variables and all syntax errors.
+pub fn configuration(composition: &Composition, inputs: Inputs) -> Result<Configuration, Diagnostics> {
+    let (variables, mut faults) = read_variables(&composition.variables);
+    faults.0.retain(|diagnostic| diagnostic.severity == Severity::Error);
+    let files = composition.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
+    match Configuration::parse(files, Inputs { variables, ..inputs }, composition.revision()) {
+        Ok(configuration) if faults.is_empty() => Ok(configuration),
+        Ok(_) => Err(faults),
+        Err(more) => {
+            faults.extend(more);
+            Err(faults)
+        }
+    }
+}
+
 impl Pipeline for EnginePipeline {
     type Candidate = Configuration;
     type Prepared = Prepared;
 
     fn parse(&self, composition: &Composition) -> Result<Parsed<Configuration>, Failure> {
-        let files = composition.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
-        let configuration = Configuration::parse(files, self.inputs.clone(), composition.revision())
+        let configuration = configuration(composition, self.inputs.clone())
             .map_err(|diagnostics| failure(&diagnostics, FailureClass::Content))?;
         Ok(Parsed { digest: configuration.digest.clone(), candidate: Arc::new(configuration) })
     }
@@ -95,7 +113,10 @@ impl Pipeline for EnginePipeline {
             Mode::AllOrNothing => PrepareMode::AllOrNothing,
             Mode::BestEffort => PrepareMode::BestEffort,
         };
-        self.engine.prepare(candidate, mode).await.map_err(|error| prepare_failure(&error))
+        self.engine.prepare(Arc::clone(&candidate), mode).await.map_err(|mut error| {
+            candidate.point_at_variables(&mut error.diagnostics);
+            prepare_failure(&error)
+        })
     }
 
     fn retain(&self, prepared: Prepared) {
@@ -199,7 +220,11 @@ fn failure(diagnostics: &Diagnostics, class: FailureClass) -> Failure {
         .map(|diagnostic| match diagnostic.labels.first() {
             Some(label) => {
                 let place = label.source.location(label.span.start);
-                format!("{place}: {} [{}]", diagnostic.message, diagnostic.code)
+                let more = diagnostic.labels.iter().skip(1).filter(|label| !label.text.is_empty());
+                let more = more.map(|label| {
+                    format!("; {}: {}", label.text, label.source.location(label.span.start))
+                });
+                format!("{place}: {} [{}]{}", diagnostic.message, diagnostic.code, more.collect::<String>())
             }
             None => format!("{} [{}]", diagnostic.message, diagnostic.code),
         })

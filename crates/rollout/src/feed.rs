@@ -30,6 +30,8 @@ pub struct SourceContent {
     pub origin: Origin,
     /// Path and content, in the order in which the source lists its paths.
     pub files: Vec<(String, Bytes)>,
+    /// The selected paths, in the order of the settings: each folder is a layer of variables. Empty means the root.
+    pub paths: Vec<String>,
 }
 
 /// Where a snapshot comes from: what is stored and shown of it.

@@ -25,9 +25,10 @@ mod settings;
 mod state;
 mod status;
 mod time;
+mod variables;
 
-pub use compose::{Composed, ComposedFile, Composition, ContentDigest, compose};
-pub use engine_pipeline::{EnginePipeline, agent_value};
+pub use compose::{Composed, ComposedFile, Composition, ContentDigest, VariableLayers, compose};
+pub use engine_pipeline::{EnginePipeline, agent_value, configuration};
 pub use event::{Event, EventKind, EventStream};
 pub use feed::{Origin, SnapshotFeed, SourceContent, SourceView};
 pub use handle::{Rollout, RolloutError, RolloutOptions};
@@ -49,6 +50,7 @@ pub use status::{
     AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceErrorState,
     SourceState, Status,
 };
+pub use variables::{VARIABLES_FILE, codes as variable_codes, read_variables};
 pub use time::{Clock, ParseTimestampError, RuntimeClock, SystemClock, Timestamp, parse_duration};
 
 /// Lowercase hexadecimal text.

@@ -125,6 +125,7 @@ fn content_of(snapshot: &Snapshot) -> SourceContent {
             signer: snapshot.signer.clone(),
         },
         files,
+        paths: snapshot.paths.clone(),
     }
 }
 

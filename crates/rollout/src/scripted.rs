@@ -246,6 +246,7 @@ impl ScriptedFeed {
                     .iter()
                     .map(|(path, text)| ((*path).to_owned(), Bytes::copy_from_slice(text.as_bytes())))
                     .collect(),
+                paths: Vec::new(),
             }));
         }
         self.changes.send_modify(|count| *count += 1);

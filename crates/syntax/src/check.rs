@@ -35,6 +35,12 @@ pub trait TypeScope {
     /// The type of the shortest dotted prefix of `path` that names something. Names of the standard library need not be
     /// known here: for those, answer [`TypeLookup::Unknown`] or what the name hides.
     fn type_of(&self, path: &[&str]) -> TypeLookup;
+
+    /// The value of what the whole of `path` names, where that is known already: it is checked as a literal is.
+    fn value_of(&self, path: &[&str]) -> Option<Value> {
+        let _ = path;
+        None
+    }
 }
 
 /// Nothing is known about any name.
@@ -247,7 +253,8 @@ impl Checker<'_> {
                 }
             }
             _ => {
-                if let Some(value) = constant(expr) {
+                let known = || self.types.value_of(&path(expr)?);
+                if let Some(value) = constant(expr).or_else(known) {
                     if let Err(error) = fits(&value, wanted) {
                         self.error(
                             expr.span,

@@ -10,7 +10,7 @@ use crate::expression_text::abbreviated_expression;
 use crate::number::Number;
 use crate::operators::{self, Operand};
 use crate::schema::Type;
-use crate::scope::Scope;
+use crate::scope::{Missing, Scope};
 use crate::secret::OptionalSecret;
 use crate::span::Span;
 use crate::stdlib;
@@ -198,7 +198,12 @@ fn evaluate_path(expr: &Expr, scope: &dyn Scope) -> Result<Value, EvalError> {
                 }
                 (value, 1)
             }
-            None => return Err(unknown_name(&path, start, scope)),
+            None => {
+                return Err(match scope.missing(&path) {
+                    Some(Missing { message, help }) => EvalError { span: expr.span, message, help },
+                    None => unknown_name(&path, start, scope),
+                });
+            }
         },
     };
     let mut span = start.to(names.get(taken - 1).map_or(start, |(_, span)| *span));

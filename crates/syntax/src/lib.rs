@@ -49,7 +49,7 @@ pub use number::Number;
 pub use parser::{parse_bytes, parse_expression, parse_file};
 pub use render::{Style, render};
 pub use schema::{Field, FieldKind, Schema, Stability, Type, schema_to_json};
-pub use scope::{EmptyScope, MapScope, Scope};
+pub use scope::{EmptyScope, MapScope, Missing, Scope};
 pub use secret::{OptionalSecret, Secret};
 pub use source::{Position, Source};
 pub use span::Span;

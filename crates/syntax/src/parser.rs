@@ -18,7 +18,7 @@ mod expression;
 mod recovery;
 mod statement;
 
-pub use encoding::parse_bytes;
+pub use encoding::{decode_bytes, parse_bytes};
 
 /// Parses a file. All independent errors are reported, at most one a line; any error means there is no tree.
 #[must_use]

@@ -6,6 +6,15 @@ use indexmap::IndexMap;
 use crate::span::Span;
 use crate::value::Value;
 
+/// Why a path names nothing, where a scope knows more than that it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What is wrong, in one line.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
 /// Resolves names.
 pub trait Scope {
     /// Resolves the shortest dotted prefix of `path` that names something; returns its value and how many names it took.
@@ -14,6 +23,12 @@ pub trait Scope {
     /// Names near to a wrong one, for the help line.
     fn names(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Asked about a path that `resolve` knows nothing of, once it is clear that nobody else does.
+    fn missing(&self, path: &[&str]) -> Option<Missing> {
+        let _ = path;
+        None
     }
 
     /// Told of every use of a deprecated function, with the one to use instead.
@@ -86,6 +101,10 @@ impl Scope for MapScope<'_> {
             names.extend(outer.names());
         }
         names
+    }
+
+    fn missing(&self, path: &[&str]) -> Option<Missing> {
+        self.outer.and_then(|outer| outer.missing(path))
     }
 
     fn deprecated(&self, name: &str, instead: &str, span: Span) {

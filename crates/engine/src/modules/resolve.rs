@@ -20,7 +20,7 @@ use super::{
 };
 use crate::block::{BlockRef, BodyRef};
 use crate::codes;
-use crate::configuration::{INPUT_NAMES, InputScope, Inputs, add_text, hexadecimal, is_constant};
+use crate::configuration::{InputScope, Inputs, add_text, hexadecimal, is_constant};
 use crate::evaluate::{decode_diagnostics, evaluate};
 use crate::graph::duplicate;
 

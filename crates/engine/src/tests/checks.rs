@@ -5,7 +5,7 @@ use crate::configuration::{Configuration, Inputs};
 use crate::graph::{Admission, Dynamics, Graph};
 use crate::validate::{check, validate};
 use invar_syntax::schema::Stability;
-use invar_syntax::value::Value;
+use invar_syntax::value::{Object, Value};
 use proptest::prelude::*;
 
 fn findings(text: &str) -> Vec<String> {
@@ -154,8 +154,8 @@ fn digests_see_tokens_and_used_inputs_only() {
     assert_ne!(plain, digest("test.sink \"a\" {\n tag = \"2\"\n}"));
 
     let with = |text: &str, name: &str, value: &str| {
-        let variables = Value::object([(name, Value::from(value))]);
-        let inputs = Inputs { variables, ..Inputs::default() };
+        let variables = Object::from_iter([(name, Value::from(value))]);
+        let inputs = Inputs { variables: variables.into(), ..Inputs::default() };
         Configuration::parse([("a.alloy", text)], inputs, "").unwrap().digest
     };
     let used = "test.sink \"a\" { tag = var.x }";

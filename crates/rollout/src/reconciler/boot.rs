@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::model::{ColdStart, Desired, Stage};
 use super::{PREPARE_DEADLINE, Reconciler};
-use crate::compose::{ComposedFile, Composition};
+use crate::compose::{ComposedFile, Composition, VariableLayers};
 use crate::event::EventKind;
 use crate::feed::Origin;
 use crate::pipeline::{Failure, Mode, Parsed, Pipeline};
@@ -474,6 +474,7 @@ impl<P: Pipeline> Reconciler<P> {
                 path: name,
                 content,
             }],
+            variables: VariableLayers::default(),
         };
         let parsed = self.pipeline.parse(&composition)?;
         let prepared = self.prepare_now(parsed.candidate, Mode::BestEffort).await?;

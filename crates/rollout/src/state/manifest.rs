@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::compose::{ComposedFile, Composition};
+use crate::compose::{ComposedFile, Composition, VariableLayers};
 use crate::feed::Origin;
 use crate::hex;
 use crate::record::RevisionRecord;
@@ -20,6 +20,12 @@ pub(crate) struct Manifest {
     pub(crate) origins: Vec<Origin>,
     /// The files.
     pub(crate) files: Vec<ManifestFile>,
+    /// The layers of variables, in order. Older versions wrote none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) variables: Vec<ManifestFile>,
+    /// The names of the variables files that were looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) searched: Vec<String>,
 }
 
 /// One file of a revision.
@@ -56,18 +62,15 @@ impl Manifest {
             format: super::head::FORMAT,
             digest: digest.to_owned(),
             origins: composition.origins.clone(),
-            files: composition
-                .files
-                .iter()
-                .map(|file| ManifestFile {
-                    name: file.name.clone(),
-                    source: file.source.clone(),
-                    path: file.path.clone(),
-                    sha256: sha256(&file.content),
-                    size: file.content.len() as u64,
-                })
-                .collect(),
+            files: composition.files.iter().map(ManifestFile::of).collect(),
+            variables: composition.variables.files.iter().map(ManifestFile::of).collect(),
+            searched: composition.variables.searched.clone(),
         }
+    }
+
+    /// Everything whose content is in the CAS.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &ManifestFile> {
+        self.files.iter().chain(&self.variables)
     }
 
     /// The bytes that are stored, and their name.
@@ -85,16 +88,32 @@ impl Manifest {
         &self,
         mut read: impl FnMut(&str) -> Result<bytes::Bytes, E>,
     ) -> Result<Composition, E> {
-        let mut files = Vec::with_capacity(self.files.len());
-        for file in &self.files {
-            files.push(ComposedFile {
-                name: file.name.clone(),
-                source: file.source.clone(),
-                path: file.path.clone(),
-                content: read(&file.sha256)?,
-            });
+        let mut restored = |files: &[ManifestFile]| {
+            let composed = |file: &ManifestFile| {
+                Ok(ComposedFile {
+                    name: file.name.clone(),
+                    source: file.source.clone(),
+                    path: file.path.clone(),
+                    content: read(&file.sha256)?,
+                })
+            };
+            files.iter().map(composed).collect::<Result<Vec<_>, E>>()
+        };
+        let files = restored(&self.files)?;
+        let variables = VariableLayers { files: restored(&self.variables)?, searched: self.searched.clone() };
+        Ok(Composition { origins: self.origins.clone(), files, variables })
+    }
+}
+
+impl ManifestFile {
+    fn of(file: &ComposedFile) -> Self {
+        Self {
+            name: file.name.clone(),
+            source: file.source.clone(),
+            path: file.path.clone(),
+            sha256: sha256(&file.content),
+            size: file.content.len() as u64,
         }
-        Ok(Composition { origins: self.origins.clone(), files })
     }
 }
 

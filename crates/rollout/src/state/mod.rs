@@ -215,7 +215,8 @@ impl StateDirectory {
         let manifest = Manifest::of(composition, digest);
         let (manifest_digest, bytes) = manifest.encode();
         let stored = (|| {
-            for (file, entry) in composition.files.iter().zip(&manifest.files) {
+            let contents = composition.files.iter().chain(&composition.variables.files);
+            for (file, entry) in contents.zip(manifest.contents()) {
                 self.put_blob(&entry.sha256, &file.content)?;
             }
             crash_point!(self, "blobs_written");
@@ -359,7 +360,7 @@ impl StateDirectory {
         for sequence in fixed.iter().chain(&free) {
             let stored = &self.revisions[sequence];
             let new: Vec<_> =
-                stored.manifest.files.iter().filter(|file| !blobs.contains(&file.sha256)).collect();
+                stored.manifest.contents().filter(|file| !blobs.contains(&file.sha256)).collect();
             let more: u64 = new.iter().map(|file| file.size).sum();
             if !pinned.contains(sequence) && (kept.len() >= keep || bytes + more > RETAINED_BYTES) {
                 continue;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::compose::ComposedFile;
+use crate::compose::{ComposedFile, VariableLayers};
 use crate::record::{Hold, QuarantineEntry};
 use crate::state::head::{FORMAT, HEAD_SIZE};
 use crate::time::Timestamp;
@@ -27,6 +27,15 @@ fn composition(text: &str) -> Composition {
             path: "main.alloy".into(),
             content: Bytes::copy_from_slice(text.as_bytes()),
         }],
+        variables: VariableLayers {
+            files: vec![ComposedFile {
+                name: "variables.toml".into(),
+                source: "git".into(),
+                path: "variables.toml".into(),
+                content: Bytes::from(format!("text = {text:?}\n")),
+            }],
+            searched: vec!["variables.toml".into()],
+        },
     }
 }
 

@@ -21,13 +21,17 @@ const FOREIGN_MARKS: [(&[u8], &str); 4] = [
 /// Parses bytes as read from a file or the network: checks size and encoding first. A UTF-8 byte order mark is accepted.
 #[must_use]
 pub fn parse_bytes(name: &str, bytes: &[u8]) -> (Option<File>, Diagnostics) {
-    match decode(name, bytes) {
+    match decode_bytes(name, bytes) {
         Ok(source) => parse_file(Arc::new(source)),
         Err(refusal) => (None, (*refusal).into()),
     }
 }
 
-fn decode(name: &str, bytes: &[u8]) -> Result<Source, Box<Diagnostic>> {
+/// A named text from bytes: the checks of size and encoding that [`parse_bytes`] makes, for texts of other formats.
+///
+/// # Errors
+/// Why the bytes are no text, with the place.
+pub fn decode_bytes(name: &str, bytes: &[u8]) -> Result<Source, Box<Diagnostic>> {
     if bytes.len() > MAX_SOURCE_BYTES {
         let message = format!(
             "the text has {} bytes, more than the {MAX_SOURCE_BYTES} a configuration may have",
