@@ -1,15 +1,14 @@
 //! `invar plan`: what would change, component by component, if a configuration were applied to the running agent. The
 //! agent computes it with the functions that a swap uses.
 
-use std::collections::BTreeMap;
-
 use invar_rollout::PlanSummary;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::client::{Client, ClientError};
 use super::output::{self, Styling, Tone, complain, line};
 use super::{Format, Remote, local};
 use crate::exit::Exit;
+use crate::planning::Proposal;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArguments {
@@ -21,11 +20,6 @@ pub(crate) struct PlanArguments {
     detailed_exitcode: bool,
     #[command(flatten)]
     remote: Remote,
-}
-
-#[derive(Serialize)]
-struct Proposal {
-    files: BTreeMap<String, String>,
 }
 
 /// One entry of a plan, as the API has it.
@@ -62,7 +56,9 @@ pub(crate) async fn main(arguments: PlanArguments, styling: Styling) -> Result<E
             let text =
                 |(name, content): (String, Vec<u8>)| String::from_utf8(content).map(|text| (name, text));
             match files.into_iter().map(text).collect() {
-                Ok(files) => Some(client.post("/api/v1/plan", &Proposal { files }).await?),
+                Ok(files) => {
+                    Some(client.post("/api/v1/plan", &Proposal { files, ..Proposal::default() }).await?)
+                }
                 Err(_) => {
                     complain("invar: a file is not UTF-8; `invar validate` says which and where");
                     return Ok(Exit::Refused);

@@ -1,7 +1,6 @@
 //! Invar's own API: status, sources, revisions, plan, graph, components, quarantine, and the few calls that change
 //! something. Answers are JSON; changes to their shape are additive.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -12,6 +11,7 @@ use invar_rollout::{Hold, PlanSummary, QuarantineEntry, RevisionRecord, SourceSt
 use serde::Deserialize;
 
 use super::{Face, Refusal, events};
+use crate::planning::Proposal;
 
 /// Longest that a call which waits for its effect waits: a fetch, a prepare and a probation fit in.
 const PATIENCE: Duration = Duration::from_secs(290);
@@ -62,18 +62,10 @@ async fn plan(State(face): State<Face>) -> Answer<Option<PlanSummary>> {
     Ok(Json(face.rooms()?.rollout.plan().await?))
 }
 
-/// A configuration that is not in any source, to be planned against what runs.
-#[derive(Deserialize)]
-struct Proposal {
-    /// Path to text.
-    files: BTreeMap<String, String>,
-}
-
 async fn plan_for(State(face): State<Face>, Json(proposal): Json<Proposal>) -> Answer<PlanSummary> {
     let pipeline = face.rooms()?.pipeline.clone();
-    let files = proposal.files.into_iter().map(|(name, text)| (name, text.into_bytes())).collect();
     // Parsing and evaluating are computation: kept off the threads that move data.
-    let planned = tokio::task::spawn_blocking(move || crate::planning::plan(&pipeline, files)).await;
+    let planned = tokio::task::spawn_blocking(move || crate::planning::plan(&pipeline, proposal)).await;
     match planned {
         Ok(Ok(summary)) => Ok(Json(summary)),
         Ok(Err(faults)) => Err(Refusal::rejected(faults)),

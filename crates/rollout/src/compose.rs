@@ -236,7 +236,10 @@ mod tests {
         ]);
         let Composed::Candidate(composition) = composed else { panic!("{composed:?}") };
         let names: Vec<_> = composition.variables.files.iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(names, ["fleet:shared/variables.toml", "fleet:base/variables.toml", "local:variables.toml"]);
+        assert_eq!(
+            names,
+            ["fleet:shared/variables.toml", "fleet:base/variables.toml", "local:variables.toml"]
+        );
         assert_eq!(
             composition.variables.searched,
             [

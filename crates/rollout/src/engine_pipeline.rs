@@ -36,11 +36,8 @@ impl EnginePipeline {
     /// An engine whose configurations see this agent as `agent`, and their files below `module_path`.
     #[must_use]
     pub fn new(engine: Engine, agent: &AgentIdentity, module_path: impl Into<String>) -> Self {
-        let inputs = Inputs {
-            agent: agent_value(agent),
-            module_path: module_path.into(),
-            ..Inputs::default()
-        };
+        let inputs =
+            Inputs { agent: agent_value(agent), module_path: module_path.into(), ..Inputs::default() };
         Self { engine, inputs }
     }
 
@@ -221,9 +218,8 @@ fn failure(diagnostics: &Diagnostics, class: FailureClass) -> Failure {
             Some(label) => {
                 let place = label.source.location(label.span.start);
                 let more = diagnostic.labels.iter().skip(1).filter(|label| !label.text.is_empty());
-                let more = more.map(|label| {
-                    format!("; {}: {}", label.text, label.source.location(label.span.start))
-                });
+                let more = more
+                    .map(|label| format!("; {}: {}", label.text, label.source.location(label.span.start)));
                 format!("{place}: {} [{}]{}", diagnostic.message, diagnostic.code, more.collect::<String>())
             }
             None => format!("{} [{}]", diagnostic.message, diagnostic.code),

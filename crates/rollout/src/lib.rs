@@ -50,8 +50,8 @@ pub use status::{
     AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceErrorState,
     SourceState, Status,
 };
-pub use variables::{VARIABLES_FILE, codes as variable_codes, read_variables};
 pub use time::{Clock, ParseTimestampError, RuntimeClock, SystemClock, Timestamp, parse_duration};
+pub use variables::{VARIABLES_FILE, codes as variable_codes, read_variables};
 
 /// Lowercase hexadecimal text.
 fn hex(bytes: &[u8]) -> String {

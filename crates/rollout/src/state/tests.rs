@@ -231,7 +231,7 @@ fn retention_never_removes_what_is_pinned() {
     let blobs = fs::read_dir(directory.path().join("cas"))
         .unwrap()
         .map(|folder| fs::read_dir(folder.unwrap().path()).unwrap().count());
-    assert_eq!(blobs.sum::<usize>(), 40, "a content and a manifest each");
+    assert_eq!(blobs.sum::<usize>(), 60, "a pipeline, its variables and a manifest each");
 }
 
 #[test]

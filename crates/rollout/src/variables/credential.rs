@@ -4,21 +4,11 @@
 use invar_syntax::value::Value;
 
 /// Parts of names that say it.
-const NAMES: [&str; 9] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "api_key",
-    "apikey",
-    "access_key",
-    "private_key",
-    "token",
-];
+const NAMES: [&str; 9] =
+    ["password", "passwd", "passphrase", "secret", "api_key", "apikey", "access_key", "private_key", "token"];
 
 /// Ends of names that speak about a credential and do not hold one.
-const ABOUT: [&str; 9] =
-    ["_file", "_path", "_url", "_name", "_id", "_ref", "_field", "_header", "_ttl"];
+const ABOUT: [&str; 9] = ["_file", "_path", "_url", "_name", "_id", "_ref", "_field", "_header", "_ttl"];
 
 /// How the credentials of well-known issuers begin, and how many characters more they have at least.
 const PREFIXES: [(&str, usize); 12] = [

@@ -40,12 +40,17 @@ struct Reader<'a> {
 /// The values of one file; with errors in it, none.
 pub(super) fn read(file: &ComposedFile, diagnostics: &mut Diagnostics) -> Tree {
     if file.content.len() > SIZE_LIMIT {
-        let message = format!("the file has {} bytes, more than the {SIZE_LIMIT} that variables may have", file.content.len());
+        let message = format!(
+            "the file has {} bytes, more than the {SIZE_LIMIT} that variables may have",
+            file.content.len()
+        );
         // Without the text: nobody wants to see a line of it.
         let source = Arc::new(Source::new(file.name.as_str(), ""));
-        diagnostics.push(
-            Diagnostic::error(invar_syntax::codes::TOO_LARGE, message).with_label(&source, Span::at(0), ""),
-        );
+        diagnostics.push(Diagnostic::error(invar_syntax::codes::TOO_LARGE, message).with_label(
+            &source,
+            Span::at(0),
+            "",
+        ));
         return Tree::new();
     }
     let source = match decode_bytes(&file.name, &file.content) {
@@ -94,7 +99,9 @@ impl Reader<'_> {
                 let usable: String =
                     name.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '_' }).collect();
                 let help = is_identifier(&usable).then(|| format!("call it {usable}"));
-                let message = format!("\"{name}\" cannot be used as var.NAME: a name has letters, digits and underscores");
+                let message = format!(
+                    "\"{name}\" cannot be used as var.NAME: a name has letters, digits and underscores"
+                );
                 self.error(codes::NAME, span, message, help);
             } else if RESERVED.contains(&&**name) {
                 self.error(codes::NAME, span, format!("the name \"{name}\" is reserved"), None);
@@ -129,7 +136,9 @@ impl Reader<'_> {
             _ => {
                 let value = self.value(value)?;
                 if credential::looks_like_one(name, &value) {
-                    let message = format!("the value of {name} looks like a credential, and everyone who may read the repository can read it");
+                    let message = format!(
+                        "the value of {name} looks like a credential, and everyone who may read the repository can read it"
+                    );
                     let diagnostic = Diagnostic::warning(codes::CREDENTIAL, message)
                         .with_label(&self.source, definition.key, "")
                         .with_help("keep it in a secret store and use secret(\"…\") or a remote.* component");

@@ -44,13 +44,25 @@ pub(super) fn merge(lower: &mut Tree, upper: Tree, diagnostics: &mut Diagnostics
                 *old = new;
             }
             (Content::Table(_), Content::Leaf(value)) => {
-                let what = format!("{key} is a table in a layer before and of type {} here", value.type_name());
-                diagnostics.extend(conflict(codes::TABLE_OR_NOT, what, &below.definitions, &above.definitions));
+                let what =
+                    format!("{key} is a table in a layer before and of type {} here", value.type_name());
+                diagnostics.extend(conflict(
+                    codes::TABLE_OR_NOT,
+                    what,
+                    &below.definitions,
+                    &above.definitions,
+                ));
                 continue;
             }
             (Content::Leaf(value), Content::Table(_)) => {
-                let what = format!("{key} is of type {} in a layer before and a table here", value.type_name());
-                diagnostics.extend(conflict(codes::TABLE_OR_NOT, what, &below.definitions, &above.definitions));
+                let what =
+                    format!("{key} is of type {} in a layer before and a table here", value.type_name());
+                diagnostics.extend(conflict(
+                    codes::TABLE_OR_NOT,
+                    what,
+                    &below.definitions,
+                    &above.definitions,
+                ));
                 continue;
             }
         }
@@ -79,11 +91,11 @@ fn conflict(
     above: &[Definition],
 ) -> Option<Diagnostic> {
     let (below, above) = (below.last()?, above.first()?);
-    Some(
-        Diagnostic::error(code, message)
-            .with_label(&above.source, above.key, "")
-            .with_label(&below.source, below.key, "first defined here"),
-    )
+    Some(Diagnostic::error(code, message).with_label(&above.source, above.key, "").with_label(
+        &below.source,
+        below.key,
+        "first defined here",
+    ))
 }
 
 /// The value of a node; its places, and those of what is in it, go to `definitions`.

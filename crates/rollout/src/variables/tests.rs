@@ -68,7 +68,10 @@ fn later_layers_override_by_key() {
     assert_eq!(value(&variables, "interval"), Value::from("15s"));
     assert_eq!(value(&variables, "list"), Value::array([Value::from(3)]));
     let labels = [("new", "z"), ("team", "a"), ("zone", "y")];
-    assert_eq!(value(&variables, "labels"), Value::object(labels.map(|(name, text)| (name, Value::from(text)))));
+    assert_eq!(
+        value(&variables, "labels"),
+        Value::object(labels.map(|(name, text)| (name, Value::from(text))))
+    );
 }
 
 #[test]
@@ -88,7 +91,10 @@ fn every_value_knows_where_it_was_written() {
     );
     assert_eq!(
         told(&["db", "host"]),
-        ["base base/variables.toml:4:1 'a'", "environments/production environments/production/variables.toml:1:4 'b'"]
+        [
+            "base base/variables.toml:4:1 'a'",
+            "environments/production environments/production/variables.toml:1:4 'b'"
+        ]
     );
     assert_eq!(variables.definitions(&["db"]).len(), 2);
     assert_eq!(variables.definitions(&["nothing"]), []);
@@ -109,13 +115,22 @@ fn bad_files_are_told_with_their_places() {
         (b"a = 'x", "E301 base/variables.toml:1:"),
         (b"a = 'x'\nb = '\xff'\n", "E009 base/variables.toml:2:6: invalid UTF-8"),
         (b"\xff\xfea", "E009 base/variables.toml:1:1: configuration is encoded with UTF-16LE"),
-        (b"scrape-interval = 1\n", "E302 base/variables.toml:1:1: \"scrape-interval\" cannot be used as var.NAME"),
+        (
+            b"scrape-interval = 1\n",
+            "E302 base/variables.toml:1:1: \"scrape-interval\" cannot be used as var.NAME",
+        ),
         (b"true = 1\n", "E302 base/variables.toml:1:1: \"true\" cannot be used"),
         (b"[append]\nx = [1]\n", "E302 base/variables.toml:1:2: the name \"append\" is reserved"),
         (b"a = [1979-05-27T07:32:00Z]\n", "E303 base/variables.toml:1:6: the language has no type for dates"),
-        (b"a = 99999999999999999999\n", "E303 base/variables.toml:1:5: 99999999999999999999 does not fit 64 bits"),
+        (
+            b"a = 99999999999999999999\n",
+            "E303 base/variables.toml:1:5: 99999999999999999999 does not fit 64 bits",
+        ),
         (b"a = inf\n", "E303 base/variables.toml:1:5: inf is not a number"),
-        (b"x.y = 'hunter2'\nx.password = 'hunter2'\n", "E401 base/variables.toml:2:3: the value of password looks like"),
+        (
+            b"x.y = 'hunter2'\nx.password = 'hunter2'\n",
+            "E401 base/variables.toml:2:3: the value of password looks like",
+        ),
     ];
     for (text, wanted) in cases {
         let found = findings(&[(BASE, text)]);
@@ -124,7 +139,9 @@ fn bad_files_are_told_with_their_places() {
     let huge = vec![b'#'; layer::SIZE_LIMIT + 1];
     assert_eq!(
         findings(&[(BASE, &huge)]),
-        ["E010 base/variables.toml:1:1: the file has 1048577 bytes, more than the 1048576 that variables may have"]
+        [
+            "E010 base/variables.toml:1:1: the file has 1048577 bytes, more than the 1048576 that variables may have"
+        ]
     );
 }
 
@@ -141,7 +158,8 @@ fn a_table_stays_a_table() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("E304 environments/production/variables.toml:1:"), "{found:?}");
     }
-    let (variables, diagnostics) = read_variables(&layers(&[(BASE, b"x = 1\ny = 1\n"), (TOP, b"x = '1'\ny = 1.5\n")]));
+    let (variables, diagnostics) =
+        read_variables(&layers(&[(BASE, b"x = 1\ny = 1\n"), (TOP, b"x = '1'\ny = 1.5\n")]));
     assert_eq!(value(&variables, "x"), Value::from("1"));
     assert_eq!(diagnostics.len(), 1, "{diagnostics}");
     assert_eq!((diagnostics.0[0].severity, diagnostics.0[0].labels.len()), (Severity::Warning, 2));
