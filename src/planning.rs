@@ -31,6 +31,22 @@ pub(crate) struct ProposedLayer {
     pub(crate) text: String,
 }
 
+impl Proposal {
+    /// The files of a composition; none where one is not UTF-8.
+    pub(crate) fn of(composition: &Composition) -> Option<Self> {
+        let text = |file: &ComposedFile| {
+            String::from_utf8(file.content.to_vec()).ok().map(|text| (file.name.clone(), text))
+        };
+        let layers = composition.variables.files.iter().map(text).collect::<Option<Vec<_>>>()?;
+        let layers = layers.into_iter().map(|(file, text)| ProposedLayer { file, text });
+        Some(Self {
+            files: composition.files.iter().map(text).collect::<Option<_>>()?,
+            variables: layers.collect(),
+            searched: composition.variables.searched.clone(),
+        })
+    }
+}
+
 /// The plan against what runs, or the faults of the text for people.
 pub(crate) fn plan(pipeline: &EnginePipeline, proposal: Proposal) -> Result<PlanSummary, String> {
     let planned = || {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod fleet;
 mod receive;
+mod variables;
 
 mod g1_nothing_half_applies;
 mod g3_nothing_is_lost;

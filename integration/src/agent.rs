@@ -46,9 +46,17 @@ impl Agent {
     /// # Errors
     /// The settings cannot be written or the binary cannot be started.
     pub fn start(options: AgentOptions) -> Outcome<Self> {
+        Self::start_as(options, "demo", "demo")
+    }
+
+    /// As [`Self::start`], under a name and in an environment of its own.
+    ///
+    /// # Errors
+    /// The settings cannot be written or the binary cannot be started.
+    pub fn start_as(options: AgentOptions, name: &str, environment: &str) -> Outcome<Self> {
         let address = free_address()?;
         let settings = format!(
-            "[agent]\nname = \"demo\"\nenvironment = \"demo\"\n\n[server]\nlisten = \"{address}\"\n\n\
+            "[agent]\nname = \"{name}\"\nenvironment = \"{environment}\"\n\n[server]\nlisten = \"{address}\"\n\n\
              [state]\ndir = \"{}\"\n\n{}",
             options.directory.join("state").display(),
             options.settings,

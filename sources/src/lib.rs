@@ -11,6 +11,7 @@ mod file;
 mod git;
 mod http_status;
 mod path;
+mod pin;
 mod poller;
 mod settings;
 mod snapshot;
@@ -24,10 +25,11 @@ pub use address::{AddressError, parse_address, redact};
 pub use backoff::{FixedJitter, Jitter, RandomJitter};
 pub use error::{ErrorClass, Rejection, SourceError};
 pub use file::FileSource;
-pub use git::GitSource;
 #[doc(hidden)]
 pub use git::wire_format;
+pub use git::{CommitError, GitSource, read_commit};
 pub use invar_secrets::Credential;
+pub use pin::{PIN_FILE, PINNED_FOLDERS, Pin, PinError, is_pinned, pin_path};
 pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
 pub use settings::{
     AuthSettings, BasicSettings, FileSettings, GitSettings, HistoryPolicy, LimitSettings, ProxySettings,

@@ -1,76 +1,238 @@
-//! Configurations that a command is given by path or address: read once, without an agent.
+//! Configurations that a command is given by path or address: read once and composed without an agent, as one would
+//! compose them.
+//!
+//! A repository of a fleet (`base/`, `environments/`) is composed for an environment: the base, what the environment adds
+//! and overrides, and for a named host its own folder. [`fleet`] does that; here files get in.
 
+mod fleet;
+mod tree;
+
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use invar_secrets::SecretStores;
-use invar_sources::{Poll, PollContext, SourceEnvironment, SourceSettings};
-use tokio_util::sync::CancellationToken;
+use bytes::Bytes;
+use invar_engine::Inputs;
+use invar_rollout::{Composed, Composition, Origin, SourceContent, SourceState, SourceView};
+use invar_sources::AgentAttributes;
+use invar_syntax::value::{Object, Value};
+use invar_syntax::{Diagnostic, Diagnostics};
 
-use super::client::block_on_plain;
 use super::run::is_address;
 
-/// How long reading may take: a first clone may be large.
-const DEADLINE: Duration = Duration::from_secs(300);
-
-/// The files of a configuration, path and content, in order of composition.
-pub(crate) type Files = Vec<(String, Vec<u8>)>;
-
-/// Reads the pipeline files at a path (file, directory) or an address (`git+https://…`).
-pub(crate) fn read(what: &str) -> Result<Files, String> {
-    if is_address(what) {
-        let settings = invar_sources::parse_address(what).map_err(|error| error.to_string())?;
-        return fetch(settings);
-    }
-    let path = Path::new(what);
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    if path.is_dir() {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(failed)? {
-            let file = entry.map_err(failed)?.path();
-            if file.extension().is_some_and(|extension| extension == "alloy") && file.is_file() {
-                files.push((file.display().to_string(), std::fs::read(&file).map_err(failed)?));
-            }
-        }
-        files.sort();
-        if files.is_empty() {
-            return Err(format!("{}: no *.alloy file in this folder", path.display()));
-        }
-        return Ok(files);
-    }
-    Ok(vec![(what.to_owned(), std::fs::read(path).map_err(failed)?)])
+/// The agent that a configuration is composed and checked for; what is not given is not known.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Host {
+    /// Environment to compose for: the folder environments/NAME, and `agent.environment`
+    #[arg(long, visible_alias = "env", value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+    /// Name of the agent: the folder hosts/NAME, and `agent.name`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Label of the agent, as `agent.labels` has it; may be repeated
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
 }
 
-fn fetch(mut settings: SourceSettings) -> Result<Files, String> {
-    crate::tls::install_provider();
-    invar_sources::normalize(std::slice::from_mut(&mut settings))
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    let scratch = std::env::temp_dir().join(format!("invar-fetch-{}", std::process::id()));
-    let environment = SourceEnvironment { state_directory: scratch.clone(), secrets: SecretStores::local() };
-    let fetched = block_on_plain(async {
-        let source = invar_sources::open(&settings, &environment).map_err(|error| error.to_string())?;
-        let context = PollContext {
-            deadline: tokio::time::Instant::now() + DEADLINE,
-            cancellation: CancellationToken::new(),
-            now: SystemTime::now(),
-        };
-        let source = Arc::clone(&source);
-        match source.poll(None, &context).await {
-            Ok(Poll::Changed(snapshot)) => {
-                let pipeline = snapshot.files.into_iter().filter(|(path, _)| path.ends_with(".alloy"));
-                Ok(pipeline.map(|(path, content)| (path, content.to_vec())).collect())
-            }
-            Ok(Poll::Unchanged) => {
-                Err("the source says that nothing changed, and nothing was there".to_owned())
-            }
-            Err(error) => Err(match &error.help {
-                Some(help) => format!("{error}\n  help: {help}"),
-                None => error.to_string(),
-            }),
+/// One agent, or one of every environment.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Hosts {
+    #[command(flatten)]
+    pub(crate) host: Host,
+    /// Compose and check every folder in environments/, each with its pin
+    #[arg(long, conflicts_with = "environment")]
+    pub(crate) all_environments: bool,
+}
+
+/// A configuration as an agent would compose it.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// The environment it is for, where the configuration knows environments.
+    pub(crate) environment: Option<String>,
+    /// The files.
+    pub(crate) composition: Composition,
+    /// What expressions may use beside the variables.
+    pub(crate) inputs: Inputs,
+    /// What is wrong with what it was composed from.
+    pub(crate) faults: Diagnostics,
+}
+
+/// A finding, and whom it concerns.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) diagnostic: Diagnostic,
+    /// The environments it was found in, in order; empty where only one configuration was checked.
+    pub(crate) environments: Vec<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a label is given as NAME=VALUE".to_owned()),
+    }
+}
+
+/// Reads what a path (file, directory) or an address (`git+https://…`) stands for, and composes it for the hosts.
+///
+/// # Errors
+/// It cannot be read, or there is nothing to compose; a sentence for people.
+pub(crate) fn read(what: &str, hosts: &Hosts) -> Result<Vec<Candidate>, String> {
+    if is_address(what) {
+        return fleet::of_address(what, hosts);
+    }
+    let path = Path::new(what);
+    if path.is_dir() {
+        return fleet::of_folder(path, hosts);
+    }
+    let content = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    only_one(what, hosts)?;
+    let files = BTreeMap::from([(what.to_owned(), Bytes::from(content))]);
+    compose(files, vec![what.to_owned()], hosts.host.environment.clone(), &hosts.host, &|path| {
+        path.to_owned()
+    })
+    .map(|candidate| vec![candidate])
+}
+
+/// As [`read`], for one agent.
+///
+/// # Errors
+/// As [`read`]; also where the environment is needed and was not given.
+pub(crate) fn read_for(what: &str, host: &Host) -> Result<Candidate, String> {
+    let mut candidates = read(what, &Hosts { host: host.clone(), all_environments: false })?;
+    match (candidates.pop(), candidates.is_empty()) {
+        (Some(candidate), true) => Ok(candidate),
+        _ => Err(format!("{what} has several environments; say which one with --environment")),
+    }
+}
+
+fn only_one(what: &str, hosts: &Hosts) -> Result<(), String> {
+    if hosts.all_environments {
+        return Err(format!("{what} is no fleet's repository: there is no folder environments/ in it"));
+    }
+    Ok(())
+}
+
+impl Host {
+    fn attributes(&self, environment: Option<&str>) -> AgentAttributes {
+        AgentAttributes {
+            name: self.name.clone().unwrap_or_default(),
+            environment: environment.map(str::to_owned),
+            labels: self.labels.iter().cloned().collect(),
         }
+    }
+
+    /// What expressions see of the agent: what was given; the rest stays unknown.
+    fn inputs(&self, environment: Option<&str>) -> Inputs {
+        let mut agent = Object::new();
+        for (field, value) in [("name", self.name.as_deref()), ("environment", environment)] {
+            if let Some(value) = value {
+                agent.insert(field, Value::from(value));
+            }
+        }
+        let labels = self.labels.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str())));
+        agent.insert("labels", Value::object(labels));
+        Inputs { agent: agent.into(), off_host: true, ..Inputs::default() }
+    }
+}
+
+/// Composes files along a path list. `shown` gives the name of a path for people.
+fn compose(
+    files: BTreeMap<String, Bytes>,
+    paths: Vec<String>,
+    environment: Option<String>,
+    host: &Host,
+    shown: &dyn Fn(&str) -> String,
+) -> Result<Candidate, String> {
+    let content = SourceContent {
+        origin: Origin {
+            source: "local".to_owned(),
+            kind: "file".to_owned(),
+            revision: String::new(),
+            digest: String::new(),
+            author: None,
+            subject: None,
+            signer: None,
+        },
+        files: files.into_iter().collect(),
+        paths,
+    };
+    let state = SourceState {
+        name: "local".to_owned(),
+        kind: "file".to_owned(),
+        revision: None,
+        checked: None,
+        changed: None,
+        error: None,
+    };
+    let view = SourceView { state, required: true, atomic: true, content: Some(content.into()) };
+    let mut composition = match invar_rollout::compose(&[view]) {
+        Composed::Candidate(composition) => composition,
+        Composed::Missing(_) | Composed::Empty => {
+            return Err("there is no file that ends in .alloy".to_owned());
+        }
+    };
+    for file in composition.files.iter_mut().chain(&mut composition.variables.files) {
+        file.name = shown(&file.path);
+    }
+    for name in &mut composition.variables.searched {
+        *name = shown(name);
+    }
+    let inputs = host.inputs(environment.as_deref());
+    Ok(Candidate { environment, composition, inputs, faults: Diagnostics::new() })
+}
+
+/// Everything that can be said about the candidates without running them; what several have in common is said once.
+pub(crate) fn check(candidates: &[Candidate]) -> Vec<Finding> {
+    let registry = crate::registry::components();
+    let mut findings: Vec<Finding> = Vec::new();
+    for candidate in candidates {
+        let mut diagnostics = candidate.faults.clone();
+        diagnostics.extend(candidate.check(&registry));
+        for diagnostic in diagnostics {
+            let known = findings.iter_mut().find(|finding| finding.diagnostic == diagnostic);
+            let environment = candidate.environment.clone().filter(|_| candidates.len() > 1);
+            match known {
+                Some(finding) => finding.environments.extend(environment),
+                None => {
+                    findings.push(Finding { diagnostic, environments: environment.into_iter().collect() })
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// How many different files the candidates have.
+pub(crate) fn count_files(candidates: &[Candidate]) -> usize {
+    let files = candidates.iter().flat_map(|candidate| {
+        candidate.composition.files.iter().chain(&candidate.composition.variables.files)
     });
-    // A clone made for one look; one that cannot be removed is only rubbish.
-    drop(std::fs::remove_dir_all(&scratch));
-    fetched?
+    files.map(|file| file.name.as_str()).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+impl Candidate {
+    fn check(&self, registry: &invar_engine::Registry) -> Diagnostics {
+        let (_, mut diagnostics) = invar_rollout::read_variables(&self.composition.variables);
+        match invar_rollout::configuration(&self.composition, self.inputs.clone()) {
+            Ok(configuration) => diagnostics.extend(invar_engine::validate(registry, &configuration)),
+            // Those of the variables are there already.
+            Err(more) => {
+                let news =
+                    more.into_iter().filter(|found| !diagnostics.0.contains(found)).collect::<Vec<_>>();
+                diagnostics.extend(news);
+            }
+        }
+        diagnostics
+    }
+}
+
+impl Finding {
+    /// The finding with the environments in its message.
+    pub(crate) fn in_words(&self) -> Diagnostic {
+        let mut diagnostic = self.diagnostic.clone();
+        if !self.environments.is_empty() {
+            let word = if self.environments.len() == 1 { "environment" } else { "environments" };
+            diagnostic.message = format!("{} ({word} {})", diagnostic.message, self.environments.join(", "));
+        }
+        diagnostic
+    }
 }

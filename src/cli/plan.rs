@@ -2,6 +2,7 @@
 //! agent computes it with the functions that a swap uses.
 
 use invar_rollout::PlanSummary;
+use invar_syntax::{Style, render};
 use serde::Deserialize;
 
 use super::client::{Client, ClientError};
@@ -15,6 +16,8 @@ pub(crate) struct PlanArguments {
     /// File, directory or address to plan for; by default the newest revision of the sources
     #[arg(value_name = "PATH|ADDRESS")]
     what: Option<String>,
+    #[command(flatten)]
+    host: local::Host,
     /// Exit with 2 if anything would change
     #[arg(long)]
     detailed_exitcode: bool,
@@ -45,21 +48,22 @@ pub(crate) async fn main(arguments: PlanArguments, styling: Styling) -> Result<E
     let summary: Option<PlanSummary> = match arguments.what {
         None => client.get("/api/v1/plan").await?,
         Some(what) => {
-            let read = tokio::task::spawn_blocking(move || local::read(&what)).await;
-            let files = match read.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(files) => files,
+            let host = arguments.host;
+            let read = tokio::task::spawn_blocking(move || local::read_for(&what, &host)).await;
+            let candidate = match read.unwrap_or_else(|error| Err(error.to_string())) {
+                Ok(candidate) => candidate,
                 Err(problem) => {
                     complain(format!("invar: {problem}"));
                     return Ok(Exit::Failed);
                 }
             };
-            let text =
-                |(name, content): (String, Vec<u8>)| String::from_utf8(content).map(|text| (name, text));
-            match files.into_iter().map(text).collect() {
-                Ok(files) => {
-                    Some(client.post("/api/v1/plan", &Proposal { files, ..Proposal::default() }).await?)
-                }
-                Err(_) => {
+            if candidate.faults.has_errors() {
+                complain(render(&candidate.faults, Style { color: styling.errors() }).trim_end());
+                return Ok(Exit::Refused);
+            }
+            match Proposal::of(&candidate.composition) {
+                Some(proposal) => Some(client.post("/api/v1/plan", &proposal).await?),
+                None => {
                     complain("invar: a file is not UTF-8; `invar validate` says which and where");
                     return Ok(Exit::Refused);
                 }

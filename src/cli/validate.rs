@@ -1,7 +1,6 @@
 //! `invar validate`: the checks that the agent runs before it prepares anything, on any machine, without an agent. All
 //! errors at once.
 
-use invar_engine::{Configuration, Inputs};
 use invar_syntax::{Diagnostics, Severity, Style, render};
 use serde_json::json;
 
@@ -14,6 +13,8 @@ pub(crate) struct ValidateArguments {
     /// File, directory or address (git+https://host/repo.git//path?branch=main)
     #[arg(value_name = "PATH|ADDRESS")]
     what: String,
+    #[command(flatten)]
+    hosts: local::Hosts,
     /// Refuse a configuration that has warnings (exit code 3)
     #[arg(long)]
     deny_warnings: bool,
@@ -22,17 +23,18 @@ pub(crate) struct ValidateArguments {
 }
 
 pub(crate) fn main(arguments: &ValidateArguments, styling: Styling) -> Exit {
-    let files = match local::read(&arguments.what) {
-        Ok(files) => files,
+    let candidates = match local::read(&arguments.what, &arguments.hosts) {
+        Ok(candidates) => candidates,
         Err(problem) => {
             complain(format!("invar: {problem}"));
             return Exit::Failed;
         }
     };
-    let count = files.len();
-    let diagnostics = check(files);
+    let count = local::count_files(&candidates);
+    let findings = local::check(&candidates);
+    let diagnostics: Diagnostics = findings.iter().map(local::Finding::in_words).collect();
     match arguments.output.format {
-        Format::Json => output::json(&as_json(&diagnostics)),
+        Format::Json => output::json(&as_json(&findings)),
         Format::Text if diagnostics.0.is_empty() => {
             line(format!(
                 "{}: valid ({count} {})",
@@ -51,15 +53,9 @@ pub(crate) fn main(arguments: &ValidateArguments, styling: Styling) -> Exit {
     }
 }
 
-fn check(files: local::Files) -> Diagnostics {
-    match Configuration::parse(files, Inputs::default(), "") {
-        Ok(configuration) => invar_engine::validate(&crate::registry::components(), &configuration),
-        Err(diagnostics) => diagnostics,
-    }
-}
-
-fn as_json(diagnostics: &Diagnostics) -> serde_json::Value {
-    let entries = diagnostics.0.iter().map(|diagnostic| {
+fn as_json(findings: &[local::Finding]) -> serde_json::Value {
+    let entries = findings.iter().map(|finding| {
+        let diagnostic = &finding.diagnostic;
         let place = diagnostic.labels.first().map(|label| {
             let start = label.source.position(label.span.start);
             let end = label.source.position(label.span.end);
@@ -75,7 +71,9 @@ fn as_json(diagnostics: &Diagnostics) -> serde_json::Value {
             "message": diagnostic.message,
             "place": place,
             "help": diagnostic.help,
+            "environments": finding.environments,
         })
     });
-    json!({ "version": 1, "valid": !diagnostics.has_errors(), "diagnostics": entries.collect::<Vec<_>>() })
+    let valid = findings.iter().all(|finding| finding.diagnostic.severity != Severity::Error);
+    json!({ "version": 1, "valid": valid, "diagnostics": entries.collect::<Vec<_>>() })
 }

@@ -259,7 +259,7 @@ impl Checker<'_> {
                         self.error(
                             expr.span,
                             codes::WRONG_TYPE,
-                            format!("{subject} {}", error.message),
+                            format!("{subject}{} {}", error.path, error.message),
                             None,
                         );
                     }

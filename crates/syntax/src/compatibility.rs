@@ -7,7 +7,7 @@ use crate::expression_text::abbreviated_expression;
 use crate::schema::Type;
 use crate::value::Value;
 
-/// Whether a literal converts to the type.
+/// Whether a value that is known converts to the type: literals, and variables with all that is in them.
 pub(crate) fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
     let mismatch = || {
         let subject = abbreviated_expression(value, 40);
@@ -44,7 +44,30 @@ pub(crate) fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
         }
         // Some capsules have a text form; that is for their own conversion to say.
         Type::Capsule(_) if matches!(value, Value::String(_)) => Ok(()),
-        Type::List(_) | Type::Map(_) | Type::Object(_) | Type::Capsule(_) => mismatch(),
+        // As some are built from an object.
+        Type::Capsule(_) if matches!(value, Value::Object(_)) => Ok(()),
+        Type::List(element) => match value {
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, item)| fits(item, element).map_err(|error| error.at_index(index))),
+            _ => mismatch(),
+        },
+        Type::Map(element) => match value {
+            Value::Object(fields) => fields
+                .iter()
+                .try_for_each(|(name, field)| fits(field, element).map_err(|error| error.at_field(name))),
+            _ => mismatch(),
+        },
+        Type::Object(known) => match value {
+            // A field that is not known is the decoder's to refuse.
+            Value::Object(fields) => known.iter().try_for_each(|(name, wanted)| {
+                let field = fields.get(name);
+                field.map_or(Ok(()), |field| fits(field, wanted).map_err(|error| error.at_field(name)))
+            }),
+            _ => mismatch(),
+        },
+        Type::Capsule(_) => mismatch(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Git source: asks which commit a reference names, fetches exactly that commit into a bare
 //! repository, and reads the selected files from the object database.
 
+mod commit;
 mod history;
 mod local;
 mod pkt_line;
@@ -33,6 +34,8 @@ use crate::snapshot::{
     Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest,
 };
 use crate::source::{BoxFuture, Poll, PollContext, Source};
+
+pub use self::commit::{CommitError, read_commit};
 
 /// Parsers of what servers send, for the fuzzer; not part of the interface.
 #[doc(hidden)]

@@ -113,6 +113,17 @@ fn a_variable_of_the_wrong_type_points_at_its_definition() {
 }
 
 #[test]
+fn lists_and_tables_are_checked_within() {
+    // A text in a list of receivers is nothing that can be told without their own conversion; a number is.
+    let values = [("list", Value::array([Value::from(7)]))];
+    let text =
+        "test.values \"v\" { }\ntest.pass \"p\" {\nforward_to = var.list\ntag = test.values.v.value\n}";
+    let diagnostics = checked(text, inputs(&values));
+    assert!(diagnostics.to_string().contains("forward_to[0] should be"), "{diagnostics}");
+    assert_eq!(diagnostics.0[0].labels.len(), 2, "{diagnostics:#?}");
+}
+
+#[test]
 fn what_no_static_check_sees_points_at_the_definition_too() {
     let values = [("tag", Value::from("x"))];
     let diagnostics =
