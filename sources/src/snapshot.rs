@@ -85,7 +85,13 @@ pub struct Revision {
     /// The object the reference itself names where that is not the commit (an annotated tag).
     #[serde(default)]
     pub object: Option<String>,
+    /// The commit that the folders shared by all environments are taken from, where the environment pins one.
+    #[serde(default)]
+    pub pinned: Option<String>,
 }
+
+/// What stands in a revision's text before the commit that an environment's base is pinned to.
+const PINNED: &str = "+base@";
 
 impl Revision {
     /// A revision of a Git source.
@@ -96,18 +102,32 @@ impl Revision {
             commit: Some(commit.to_owned()),
             reference: Some(reference.to_owned()),
             object: None,
+            pinned: None,
         }
     }
 
     /// A revision that is the digest of the content itself.
     #[must_use]
     pub fn content(kind: SourceKind, digest: &str) -> Self {
-        Self { text: format!("{kind}:sha256:{digest}"), commit: None, reference: None, object: None }
+        let text = format!("{kind}:sha256:{digest}");
+        Self { text, commit: None, reference: None, object: None, pinned: None }
+    }
+
+    /// Notes that an environment takes its base from `commit`: `main@sha1:<40 hex>+base@<40 hex>`.
+    pub(crate) fn pin(&mut self, commit: &str) {
+        self.text = format!("{}{PINNED}{commit}", self.text);
+        self.pinned = Some(commit.to_owned());
     }
 
     /// The text with the digits shortened to twelve, for tables.
     #[must_use]
     pub fn short(&self) -> String {
+        if let Some((head, pin)) = self.text.split_once(PINNED)
+            && pin.is_char_boundary(12.min(pin.len()))
+        {
+            let head = Self { text: head.to_owned(), ..self.clone() };
+            return format!("{}{PINNED}{}", head.short(), &pin[..12.min(pin.len())]);
+        }
         match self.text.rsplit_once(':') {
             Some((head, digits)) if digits.len() > 12 && digits.is_char_boundary(12) => {
                 format!("{head}:{}", &digits[..12])
@@ -265,6 +285,10 @@ mod tests {
         let revision = Revision::git("main", &"ab".repeat(20));
         assert_eq!(revision.text, format!("main@sha1:{}", "ab".repeat(20)));
         assert_eq!(revision.short(), "main@sha1:abababababab");
+        let mut pinned = revision;
+        pinned.pin(&"cd".repeat(20));
+        assert_eq!(pinned.text, format!("main@sha1:{}+base@{}", "ab".repeat(20), "cd".repeat(20)));
+        assert_eq!(pinned.short(), "main@sha1:abababababab+base@cdcdcdcdcdcd");
     }
 
     #[test]

@@ -148,6 +148,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// The first characters of a commit id inside a revision: `main@sha1:4be21c09`.
 pub(crate) fn short_revision(revision: &str) -> String {
+    // An environment may take its base from another commit.
+    if let Some((head, pin)) = revision.split_once("+base@") {
+        let pin =
+            if pin.bytes().all(|byte| byte.is_ascii_hexdigit()) { pin.get(..8).unwrap_or(pin) } else { pin };
+        return format!("{}+base@{pin}", short_revision(head));
+    }
     match revision.rsplit_once(':') {
         Some((head, id)) if id.len() > 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             format!("{head}:{}", &id[..8])

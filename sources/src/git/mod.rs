@@ -4,6 +4,7 @@
 mod commit;
 mod history;
 mod local;
+mod pinned;
 mod pkt_line;
 mod protocol;
 mod reference;
@@ -93,6 +94,8 @@ struct Memory {
     accepted: Option<String>,
     /// The branch behind `HEAD` at the last poll.
     default_branch: Option<String>,
+    /// A pinned commit that the branch was seen to contain.
+    contained: Option<String>,
 }
 
 #[derive(Debug)]
@@ -207,7 +210,7 @@ impl GitSource {
         context: &PollContext,
     ) -> Result<Snapshot, Failure> {
         let old = previous.and_then(|snapshot| snapshot.revision.commit.as_deref());
-        let reading = match self.fetch_and_read(&resolved.commit, old, context).await {
+        let mut reading = match self.fetch_and_read(&resolved.commit, old, context).await {
             Ok(reading) => reading,
             Err(ReadError::Failed(failure)) => return Err(failure),
             Err(ReadError::Damaged(reason)) => {
@@ -239,8 +242,12 @@ impl GitSource {
         if let Some(old) = old.filter(|old| *old != resolved.commit && same_reference && follows_branch) {
             self.check_history(old, &resolved.commit, &reading, &mut notices, context).await?;
         }
+        let pin = self.follow_pin(&mut reading, &resolved.commit, context).await?;
         notices.extend(reading.notices);
         let mut revision = Revision::git(&resolved.name, &resolved.commit);
+        if let Some(pin) = pin {
+            revision.pin(&pin);
+        }
         revision.object = Some(resolved.object.clone());
         Ok(Snapshot {
             source: self.name.clone(),
