@@ -6,6 +6,7 @@ mod components;
 mod control;
 mod convert;
 mod fmt;
+mod explain;
 mod history;
 mod local;
 mod output;
@@ -74,6 +75,8 @@ enum Command {
     Convert(convert::ConvertArguments),
     /// Show what would change if a configuration were applied to the running agent
     Plan(plan::PlanArguments),
+    /// Show where a variable comes from and what it overrode
+    Explain(explain::ExplainArguments),
     /// Show what runs, whether it is what is desired, and whether it is healthy
     Status(status::StatusArguments),
     /// List revisions and what became of them
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Convert(arguments) => convert::main(&arguments),
         Command::Components(arguments) => components::main(&arguments, styling),
         Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
+        Command::Explain(arguments) => client::block_on(explain::main(arguments, styling)),
         Command::Status(arguments) => client::block_on(status::main(arguments, styling)),
         Command::History(arguments) => client::block_on(history::main(arguments, styling)),
         Command::Rollback(arguments) => client::block_on(control::rollback(arguments, styling)),

@@ -7,7 +7,10 @@ use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use invar_engine::{ComponentStatus, GraphReport};
-use invar_rollout::{Hold, PlanSummary, QuarantineEntry, RevisionRecord, SourceState, Status, Timestamp};
+use invar_rollout::{
+    Hold, PlanSummary, QuarantineEntry, RevisionRecord, SourceState, Status, Timestamp, VariableReport,
+    explain_variable,
+};
 use serde::Deserialize;
 
 use super::{Face, Refusal, events};
@@ -26,6 +29,7 @@ pub(super) fn routes() -> Router<Face> {
         .route("/revisions/{generation}", get(revision))
         .route("/plan", get(plan).post(plan_for))
         .route("/graph", get(graph))
+        .route("/variables/{name}", get(variable))
         .route("/components", get(components))
         .route("/components/{*id}", get(component))
         .route("/events", get(events::stream))
@@ -75,6 +79,11 @@ async fn plan_for(State(face): State<Face>, Json(proposal): Json<Proposal>) -> A
 
 async fn graph(State(face): State<Face>) -> Answer<GraphReport> {
     Ok(Json(face.rooms()?.engine().graph()))
+}
+
+async fn variable(State(face): State<Face>, Path(name): Path<String>) -> Answer<VariableReport> {
+    let variables = face.rooms()?.engine().variables();
+    explain_variable(&variables, &name).map(Json).map_err(Refusal::missing)
 }
 
 async fn components(State(face): State<Face>) -> Answer<Vec<ComponentStatus>> {

@@ -33,6 +33,7 @@ use crate::registry::Registry;
 use crate::report::{ComponentStatus, GenerationStatus, GraphReport, HealthCounts};
 use crate::resources::ResourceRegistry;
 use crate::services::Services;
+use crate::variables::Variables;
 use crate::vitals::VitalsReport;
 use crate::writer::Writer;
 use crate::{Request, Response};
@@ -383,6 +384,12 @@ impl Engine {
     #[must_use]
     pub fn components(&self) -> Vec<ComponentStatus> {
         self.shared.components()
+    }
+
+    /// The variables that the running pipeline was evaluated with.
+    #[must_use]
+    pub fn variables(&self) -> Variables {
+        self.shared.base().0.configuration.inputs.variables.clone()
     }
 
     /// One component with its debug information.

@@ -51,7 +51,9 @@ pub use status::{
     SourceState, Status,
 };
 pub use time::{Clock, ParseTimestampError, RuntimeClock, SystemClock, Timestamp, parse_duration};
-pub use variables::{VARIABLES_FILE, codes as variable_codes, read_variables};
+pub use variables::{
+    VARIABLES_FILE, VariablePlace, VariableReport, codes as variable_codes, explain_variable, read_variables,
+};
 
 /// Lowercase hexadecimal text.
 fn hex(bytes: &[u8]) -> String {

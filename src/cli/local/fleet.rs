@@ -163,14 +163,14 @@ impl Pins<'_, '_> {
         let pin = pin_path(&paths).and_then(|path| files.get_key_value(&path));
         let mut chosen: Tree = files
             .iter()
-            .filter(|(path, _)| selected(path) || is_pinned(path) && path.starts_with("modules/"))
+            .filter(|(path, _)| selected(path))
             .map(|(path, content)| (path.clone(), content.clone()))
             .collect();
         let Some((pin_path, content)) = pin else { return compose(chosen, paths, environment, host, shown) };
         match self.follow(&shown(pin_path), content) {
             Ok((commit, pinned)) => {
                 chosen.retain(|path, _| !is_pinned(path));
-                chosen.extend(pinned);
+                chosen.extend(pinned.into_iter().filter(|(path, _)| selected(path)));
                 // Another text than the one at hand: the name says so.
                 let shown = |path: &str| match is_pinned(path) {
                     true => format!("{}@{commit:.12}", shown(path)),

@@ -4,6 +4,7 @@
 //! The engine evaluates with the result; composing decides which files there are and in which order.
 
 mod credential;
+mod explain;
 mod layer;
 mod merge;
 
@@ -15,6 +16,7 @@ use invar_syntax::diagnostic::Diagnostics;
 use invar_syntax::value::Object;
 
 use crate::compose::VariableLayers;
+pub use explain::{VariablePlace, VariableReport, explain_variable};
 use merge::{Tree, flatten, merge};
 
 /// The name of the file in a layer's folder.
