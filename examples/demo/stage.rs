@@ -10,6 +10,9 @@ use super::Arguments;
 pub(crate) const GOOD: &str = "good";
 pub(crate) const BROKEN: &str = "broken";
 
+/// What differs in the environment of the demo.
+pub(crate) const VARIABLES: &str = "environments/demo/variables.toml";
+
 /// Everything the story needs.
 pub(crate) struct Stage {
     pub(crate) agent: Agent,
@@ -40,11 +43,9 @@ impl Stage {
         let good = prometheus.as_ref().map_or_else(|| receiver.url(GOOD), Prometheus::write_url);
         let repository = Repository::create(&directory)?;
         repository.write("base/metrics.alloy", include_str!("../fleet/base/metrics.alloy"))?;
-        let environment = include_str!("../fleet/environments/demo/receiver.alloy");
-        repository.write(
-            "environments/demo/receiver.alloy",
-            environment.replace("http://127.0.0.1:9009/api/v1/write", &good),
-        )?;
+        repository.write("base/variables.toml", include_str!("../fleet/base/variables.toml"))?;
+        let environment = include_str!("../fleet/environments/demo/variables.toml");
+        repository.write(VARIABLES, environment.replace("http://127.0.0.1:9009/api/v1/write", &good))?;
         repository.push("start the fleet")?;
         let binary = arguments.invar.canonicalize().map_err(|error| {
             format!("{}: {error}; build it with `cargo build`", arguments.invar.display())

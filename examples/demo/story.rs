@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use invar_integration::{Outcome, wait_for};
 use serde_json::Value;
 
-use super::stage::{BROKEN, GOOD, Stage};
+use super::stage::{BROKEN, GOOD, Stage, VARIABLES};
 
 const SOON: Duration = Duration::from_secs(30);
 const PROBATION: Duration = Duration::from_secs(90);
@@ -20,14 +20,14 @@ pub(crate) fn by_hand(stage: &mut Stage) -> Outcome {
 Invar follows {bare} and collects its own metrics.
 
   look      export INVAR_SERVER=http://{address}
-            {binary} status            also: history, components, plan
+            {binary} status            also: history, components, plan, explain var
             {page}    what arrives
             {log}     what the agent says
   edit      cd {clone}
-            change scrape_interval in base/metrics.alloy, commit, push: live within a second or two
+            change the interval in {VARIABLES}, commit, push: live within a second or two
   break it  remove a brace, commit, push: nothing happens to what runs; `status` shows the line
   make it bad
-            set the endpoint in environments/demo/receiver.alloy to {broken}
+            set the receiver's url in {VARIABLES} to {broken}
             commit, push: it is swapped in, seen to fail, and undone; `history` says why
   undo      git revert HEAD, push
 
@@ -73,11 +73,10 @@ fn good_push(stage: &mut Stage) -> Outcome {
     step("a good push", "A change of one component leaves the others as they are, and no sample is lost.");
     let scrape = stage.agent.instance("prometheus.scrape.agent")?;
     let relabel = stage.agent.instance("prometheus.relabel.tidy")?;
-    let text = stage.repository.read("environments/demo/receiver.alloy")?;
-    stage.repository.write(
-        "environments/demo/receiver.alloy",
-        text.replace("fleet = \"demo\",", "fleet = \"demo\",\n\t\trelease = \"two\","),
-    )?;
+    let text = stage.repository.read(VARIABLES)?;
+    stage
+        .repository
+        .write(VARIABLES, text.replace("fleet = \"demo\"", "fleet = \"demo\"\nrelease = \"two\""))?;
     let begun = Instant::now();
     let head = stage.repository.push("label the release")?;
     stage.agent.wait("the push is live", SOON, |status| runs(status, &head))?;
@@ -136,11 +135,9 @@ fn bad_push(stage: &mut Stage) -> Outcome<String> {
         "a push that validates but is bad",
         "Its endpoint answers 500: the agent sees it in probation, goes back by itself, and does not try it again.",
     );
-    let text = stage.repository.read("environments/demo/receiver.alloy")?;
+    let text = stage.repository.read(VARIABLES)?;
     let address = stage.receiver.url(GOOD);
-    stage
-        .repository
-        .write("environments/demo/receiver.alloy", text.replace(&address, &stage.receiver.url(BROKEN)))?;
+    stage.repository.write(VARIABLES, text.replace(&address, &stage.receiver.url(BROKEN)))?;
     let bad = stage.repository.push("point at a broken endpoint")?;
     stage.agent.wait("the bad push runs, on probation", SOON, |status| runs(status, &bad))?;
     checked("it validated and was swapped in");

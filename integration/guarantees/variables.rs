@@ -171,3 +171,106 @@ fn environments_of_one_repository_differ_and_survive_its_loss() {
     production.wait("it runs from disk", SOON, |status| runs(status, &head)).unwrap();
     assert_eq!(told(&production), (scrape, write));
 }
+
+/// Runs an `invar` command in a folder; gives its exit code, output and complaints.
+fn invar(folder: &std::path::Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = std::process::Command::new(binary()).current_dir(folder).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn findings(folder: &std::path::Path, arguments: &[&str]) -> (i32, Vec<Value>) {
+    let (code, out, complaints) = invar(folder, arguments);
+    let report: Value =
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{complaints}"));
+    (code, report["diagnostics"].as_array().unwrap().clone())
+}
+
+#[test]
+fn every_environment_is_checked_off_the_host_with_its_pin() {
+    let ground = Ground::new();
+    let folder = ground.repository.clone_directory().to_path_buf();
+    let address = format!("git+file://{}?ref=main", ground.repository.bare().display());
+    let good = ground.repository.head().unwrap();
+    assert_eq!(invar(&folder, &["validate", ".", "--all-environments"]).0, 0);
+    assert_eq!(invar(&folder, &["validate", &address, "--all-environments"]).0, 0);
+    assert_eq!(invar(&folder, &["validate", "base", "--all-environments"]).0, 1, "no fleet");
+
+    // One environment is broken; what all have in common is said once.
+    ground.repository.write("environments/dev/variables.toml", "scrape.interval = 7\n").unwrap();
+    ground.repository.write("base/more.alloy", "no.such \"x\" { }\n").unwrap();
+    ground.repository.push("break two things").unwrap();
+    for place in [".", address.as_str()] {
+        let (code, found) = findings(&folder, &["validate", place, "--all-environments", "-o", "json"]);
+        assert_eq!(code, 4);
+        let common: Vec<_> =
+            found.iter().filter(|finding| finding["place"]["file"] == "base/more.alloy").collect();
+        assert_eq!(common.len(), 1, "{found:#?}");
+        assert_eq!(common[0]["environments"], json!(["dev", "production"]));
+        let broken =
+            found.iter().find(|finding| finding["place"]["file"] == "environments/dev/variables.toml");
+        assert_eq!(broken.unwrap()["environments"], json!(["dev"]), "{found:#?}");
+    }
+    let (code, _, complaints) = invar(&folder, &["validate", ".", "--env", "productoin"]);
+    assert_eq!(code, 1);
+    assert!(complaints.contains("did you mean production?"), "{complaints}");
+
+    // Pinned to the commit before, production does not have the fault of the base.
+    let pin = "environments/production/pin.toml";
+    ground.repository.push_file(pin, format!("commit = \"{good}\"\n"), "pin production").unwrap();
+    for place in [".", address.as_str()] {
+        assert_eq!(invar(&folder, &["validate", place, "--environment", "production"]).0, 0, "{place}");
+        let (code, found) = findings(&folder, &["validate", place, "--all-environments", "-o", "json"]);
+        assert_eq!(code, 4);
+        assert!(found.iter().all(|finding| finding["environments"] == json!(["dev"])), "{found:#?}");
+    }
+    // And an agent of that environment sees the same.
+    let agent = ground.agent("production");
+    let revision = agent.status().unwrap()["running"]["revision"].as_str().unwrap().to_owned();
+    assert!(revision.ends_with(&format!("+base@{good}")), "{revision}");
+
+    // A pin that cannot be followed is a finding of its own.
+    ground.repository.write(pin, format!("\ncommit = \"{}\"\n", "ab".repeat(20))).unwrap();
+    let (code, found) = findings(&folder, &["validate", ".", "--env", "production", "-o", "json"]);
+    assert_eq!(code, 4);
+    let about_pin = found.iter().find(|finding| finding["place"]["file"] == pin).unwrap();
+    assert_eq!(about_pin["place"]["start"]["line"], 2, "{about_pin:#}");
+}
+
+#[test]
+fn variables_are_explained_at_hand_and_in_the_running_agent() {
+    let ground = Ground::new();
+    let folder = ground.repository.clone_directory().to_path_buf();
+    let arguments = ["explain", "var.scrape.interval", ".", "--environment", "production", "-o", "json"];
+    let (code, out, complaints) = invar(&folder, &arguments);
+    assert_eq!(code, 0, "{complaints}");
+    let at_hand: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(at_hand["value"], "400ms");
+    assert_eq!(
+        (&at_hand["defined"]["file"], &at_hand["defined"]["line"], &at_hand["defined"]["layer"]),
+        (&json!(PRODUCTION), &json!(2), &json!("environments/production"))
+    );
+    assert_eq!(at_hand["overrode"][0]["file"], "base/variables.toml");
+    assert_eq!(at_hand["overrode"][0]["text"], "\"500ms\"");
+
+    let agent = ground.agent("production");
+    let told = agent.command(&["explain", "var.scrape.interval", "-o", "json"]).unwrap();
+    let running: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(running["value"], "400ms");
+    assert_eq!(running["defined"]["source"], "fleet");
+    let all = agent.command(&["explain", "var"]).unwrap();
+    let all = String::from_utf8(all.stdout).unwrap();
+    assert!(all.contains("var.labels.stage") && all.contains("base/variables.toml"), "{all}");
+    let missing = agent.command(&["explain", "var.scrape.intervall"]).unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(complaint.contains("did you mean var.scrape.interval?"), "{complaint}");
+
+    // A plan for another environment than the one at hand is composed as an agent would compose it.
+    let plan = ["plan", folder.to_str().unwrap(), "--environment", "production", "-o", "json"];
+    let plan: Value = serde_json::from_slice(&agent.command(&plan).unwrap().stdout).unwrap();
+    assert_eq!(plan["counts"], json!({ "keep": 3 }), "{plan:#}");
+    let plan = ["plan", folder.to_str().unwrap(), "--environment", "dev", "-o", "json"];
+    let plan: Value = serde_json::from_slice(&agent.command(&plan).unwrap().stdout).unwrap();
+    assert_eq!(plan["counts"], json!({ "keep": 1, "update": 2 }), "{plan:#}");
+}

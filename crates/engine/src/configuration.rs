@@ -13,7 +13,7 @@ use invar_syntax::stdlib;
 use invar_syntax::value::Value;
 
 use crate::block::BodyRef;
-use crate::inputs::INPUT_NAMES;
+pub(crate) use crate::inputs::INPUT_NAMES;
 use crate::modules::{ImportRequest, Lexicon, ModuleFault, ModuleSet};
 
 pub use builder::ConfigurationBuilder;

@@ -102,7 +102,9 @@ struct GraphTypes<'a> {
 
 impl TypeScope for GraphTypes<'_> {
     fn type_of(&self, path: &[&str]) -> TypeLookup {
-        let Some((index, taken)) = self.graph.resolve(self.frame, path) else { return self.inputs.type_of(path) };
+        let Some((index, taken)) = self.graph.resolve(self.frame, path) else {
+            return self.inputs.type_of(path);
+        };
         let node = self.graph.node(index);
         let field = path.get(taken);
         match &node.kind {
