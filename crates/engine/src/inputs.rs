@@ -1,17 +1,18 @@
 //! What the expressions of a configuration may use beside the components: variables, the agent's attributes, where
 //! relative paths begin. Off the host, attributes that were not given are unknown values of their type.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use invar_syntax::check::TypeLookup;
-use invar_syntax::diagnostic::{Diagnostics, nearest};
-use invar_syntax::evaluate::references;
+use invar_syntax::diagnostic::{Diagnostics, Label, nearest};
+use invar_syntax::evaluate::{Reference, references};
 use invar_syntax::schema::Type;
 use invar_syntax::scope::Missing;
 use invar_syntax::value::{Object, Value};
 
 use crate::configuration::Configuration;
-use crate::variables::{Undefined, Variables};
+use crate::variables::{Definition, Undefined, Variables};
 
 /// The names by which expressions reach the inputs.
 pub(crate) const INPUT_NAMES: [&str; 3] = ["var", "agent", "module_path"];
@@ -155,18 +156,24 @@ impl Inputs {
 impl Configuration {
     /// Adds to every error in an expression that uses variables where those were defined.
     pub fn point_at_variables(&self, diagnostics: &mut Diagnostics) {
+        let mut uses: HashMap<&str, Vec<Reference>> = HashMap::new();
         for diagnostic in &mut diagnostics.0 {
             let Some(place) = diagnostic.primary() else { continue };
             let Some(file) = self.files.iter().find(|file| file.source.name == place.source.name) else {
                 continue;
             };
             let span = place.span;
-            let mut found = Vec::new();
-            for reference in references(&file.body) {
-                let overlaps = reference.span.start < span.end && span.start < reference.span.end;
-                if overlaps
-                    && reference.path.first().is_some_and(|first| &**first == "var")
-                    && let Some((definition, length)) = self.inputs.variables.origin(&reference.path[1..])
+            let uses = uses.entry(&file.source.name).or_insert_with(|| {
+                let is_variable =
+                    |reference: &Reference| reference.path.first().is_some_and(|root| &**root == "var");
+                references(&file.body).into_iter().filter(is_variable).collect()
+            });
+            let mut found: Vec<(&Definition, String)> = Vec::new();
+            // In the order of the text, and none within another.
+            let first = uses.partition_point(|reference| reference.span.end <= span.start);
+            for reference in uses[first..].iter().take_while(|reference| reference.span.start < span.end) {
+                if let Some((definition, length)) = self.inputs.variables.origin(&reference.path[1..])
+                    && found.len() <= ORIGINS
                     && !found.iter().any(|(known, _)| *known == definition)
                 {
                     found.push((definition, reference.path[..=length].join(".")));
@@ -174,12 +181,13 @@ impl Configuration {
             }
             if found.len() <= ORIGINS {
                 for (definition, name) in found {
-                    let label = format!("{name} is defined here");
-                    *diagnostic = diagnostic.clone().with_label(
-                        &definition.source,
-                        definition.key.to(definition.value),
-                        label,
-                    );
+                    let place = definition.key.to(definition.value);
+                    let label = Label {
+                        source: Arc::clone(&definition.source),
+                        span: place,
+                        text: format!("{name} is defined here"),
+                    };
+                    diagnostic.labels.push(label);
                 }
             }
         }

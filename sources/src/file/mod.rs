@@ -74,12 +74,16 @@ impl FileSource {
         if unchanged {
             return Ok(Poll::Unchanged);
         }
+        // One file is selected by its name; with a folder, all of it is.
+        let own_name = self.path.file_name().and_then(|name| name.to_str());
+        let paths = own_name.filter(|name| files.len() == 1 && files.contains_key(*name));
+        let paths = paths.map(str::to_owned).into_iter().collect();
         Ok(Poll::Changed(Box::new(Snapshot {
             source: self.name.clone(),
             kind: SourceKind::File,
             revision: Revision::content(SourceKind::File, &digest),
             files,
-            paths: Vec::new(),
+            paths,
             digest,
             selection: self.selection.clone(),
             author: None,

@@ -70,8 +70,12 @@ impl Reader {
                     entries.insert(name, entry);
                 }
             }
-            if !entries.keys().any(|name| is_pipeline(name)) {
-                let message = format!("the directory {} has no *.alloy files", self.path.display());
+            // Variables alone make sense beside other sources.
+            if entries.is_empty() {
+                let message = format!(
+                    "the directory {} has no *.alloy files and no variables.toml",
+                    self.path.display()
+                );
                 return Err(Failure::rejected(Rejection::EmptySource, message));
             }
         } else {

@@ -171,3 +171,23 @@ fn the_digest_sees_only_variables_that_are_used() {
     assert_ne!(one, digest(&[("a", Value::from("2"))]));
     assert_ne!(one, digest(&[("a", Value::from(1))]));
 }
+
+/// A fleet's variables by the thousand, all used, and a typo in each use: neither may take more than a moment.
+#[test]
+fn thousands_of_uses_are_checked_in_no_time() {
+    use std::fmt::Write as _;
+    let names: Vec<String> = (0..10_000).map(|number| format!("variable_{number}")).collect();
+    let values: Vec<_> = names.iter().map(|name| (name.as_str(), Value::from("x"))).collect();
+    let mut text = String::new();
+    for name in &names {
+        writeln!(text, "test.sink \"{name}\" {{ tag = var.{name} }}").unwrap();
+    }
+    let start = std::time::Instant::now();
+    assert_eq!(checked(&text, inputs(&values)), Diagnostics::new());
+    let wrong: Vec<_> = values.iter().map(|(name, _)| (*name, Value::array([]))).collect();
+    let found = checked(&text, inputs(&wrong));
+    assert_eq!(found.len(), names.len());
+    assert!(found.iter().all(|diagnostic| diagnostic.labels.len() == 2));
+    // Far above what it takes, even unoptimized: only something quadratic with a heavy step gets there.
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}
