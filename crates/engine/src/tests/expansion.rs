@@ -295,7 +295,7 @@ async fn secret_content_is_never_shown() {
     let secret = invar_syntax::value::Value::Secret(invar_syntax::secret::Secret::new(
         "declare \"thing\" { test.consumer \"c\" { input = \"hunter2\" + 1 } }",
     ));
-    inputs.variables = invar_syntax::value::Value::object([("module", secret)]);
+    inputs.variables = invar_syntax::value::Object::from_iter([("module", secret)]).into();
     let parsed = crate::Configuration::builder(inputs, "test")
         .files([("main.alloy", "import.string \"lib\" { content = var.module }\nlib.thing \"a\" { }")])
         .parse()
