@@ -174,7 +174,7 @@ impl PlannedValues<'_> {
         // With another inside there would be other errors.
         if found.is_empty() && diagnostics.has_errors() {
             diagnostics.sort();
-            configuration.point_at_variables(&mut diagnostics);
+            self.configuration.point_at_variables(&mut diagnostics);
             return Err(diagnostics);
         }
         Ok(found)

@@ -23,6 +23,7 @@ use crate::codes;
 use crate::configuration::{InputScope, Inputs, add_text, hexadecimal, is_constant};
 use crate::evaluate::{decode_diagnostics, evaluate};
 use crate::graph::duplicate;
+use crate::inputs::INPUT_NAMES;
 
 /// How deep modules may import modules.
 const DEEPEST_IMPORT: usize = 32;
