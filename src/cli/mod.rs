@@ -1,10 +1,11 @@
 //! The command line: one file a command. Commands that speak to a running agent go through [`client`] and the
-//! same HTTP API as everything else; those that do not (`validate`, `fmt`, `components`) call the rooms below directly.
+//! same HTTP API as everything else; those that do not (`validate`, `eval`, `fmt`, `components`) call the rooms below directly.
 
 mod client;
 mod components;
 mod control;
 mod convert;
+mod eval;
 mod explain;
 mod fmt;
 mod history;
@@ -68,6 +69,8 @@ enum Command {
     Run(Box<run::RunArguments>),
     /// Check a configuration without running it
     Validate(validate::ValidateArguments),
+    /// Evaluate expressions of the configuration language
+    Eval(eval::EvalArguments),
     /// Put configurations into the canonical form
     #[command(alias = "format")]
     Fmt(fmt::FmtArguments),
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(arguments) => run::main(*arguments, styling),
         Command::Validate(arguments) => validate::main(&arguments, styling),
+        Command::Eval(arguments) => eval::main(&arguments, styling),
         Command::Fmt(arguments) => fmt::main(&arguments, styling),
         Command::Convert(arguments) => convert::main(&arguments),
         Command::Components(arguments) => components::main(&arguments, styling),

@@ -25,6 +25,7 @@ mod meters;
 mod prepare;
 mod runner;
 mod shutdown;
+mod static_scope;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -83,6 +84,7 @@ pub use report::{ComponentStatus, GenerationStatus, GraphReport};
 pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
 pub use services::Services;
+pub use static_scope::{StaticScope, static_scope};
 pub use validate::validate;
 pub use variables::{Definition, VariablePath, Variables};
 pub use vitals::{VitalCounters, VitalsReport};

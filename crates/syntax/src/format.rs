@@ -59,15 +59,16 @@ fn settle(file: &File) -> Result<Option<String>, FormatError> {
     if let Some(text) = settled_like_alloy(file)? {
         return Ok(Some(text));
     }
-    let mut current = file.clone();
+    let mut latest = None;
     for _ in 0..MOST_ROUNDS {
-        let text = once(&current, Rules::Exact)?;
+        let current = latest.as_ref().unwrap_or(file);
+        let text = once(current, Rules::Exact)?;
         if *text == *current.source.text {
             // What Alloy makes of this in turn is no less canonical, and what it would write itself.
-            return Ok(Some(settled_like_alloy(&current)?.unwrap_or(text)));
+            return Ok(Some(settled_like_alloy(current)?.unwrap_or(text)));
         }
-        let Some(next) = read_back(&current, text) else { return Ok(None) };
-        current = next;
+        let Some(next) = read_back(current, text) else { return Ok(None) };
+        latest = Some(next);
     }
     Ok(None)
 }

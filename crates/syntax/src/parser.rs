@@ -103,8 +103,14 @@ impl<'a> Parser<'a> {
     /// The token `count` places on; past the end, the end-of-file token.
     fn ahead(&self, count: usize) -> Token {
         let tokens = &self.lexed.tokens;
-        let end = Token { kind: TokenKind::EndOfFile, span: Span::default(), on_new_line: false };
-        tokens.get(self.cursor + count).or(tokens.last()).copied().unwrap_or(end)
+        match tokens.get(self.cursor + count) {
+            Some(token) => *token,
+            None => tokens.last().copied().unwrap_or(Token {
+                kind: TokenKind::EndOfFile,
+                span: Span::default(),
+                on_new_line: false,
+            }),
+        }
     }
 
     fn at(&self, kind: TokenKind) -> bool {
