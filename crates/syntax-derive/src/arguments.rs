@@ -146,6 +146,7 @@ fn expand_field(owner: &Ident, field: &Field, parts: &mut Parts) -> syn::Result<
     let documentation = documentation(&field.attrs);
     let required = options.required;
     let type_note = options.type_note_code();
+    let values = &options.values;
     let stability = options.stability_code();
     let describe = |kind: TokenStream, value_type: TokenStream, more: TokenStream| {
         quote! {
@@ -154,6 +155,7 @@ fn expand_field(owner: &Ident, field: &Field, parts: &mut Parts) -> syn::Result<
                 field.required = #required;
                 field.documentation = #documentation;
                 field.type_note = #type_note;
+                field.values = &[#(#values),*];
                 field.stability = #stability;
                 #more
                 field

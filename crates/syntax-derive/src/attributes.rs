@@ -22,6 +22,7 @@ pub(crate) struct ArgumentOptions {
     pub(crate) label: bool,
     pub(crate) recursive: bool,
     pub(crate) type_note: Option<String>,
+    pub(crate) values: Vec<String>,
     pub(crate) stability: Option<TokenStream>,
 }
 
@@ -41,6 +42,13 @@ impl ArgumentOptions {
                     "name" => options.name = Some(meta.value()?.parse::<LitStr>()?.value()),
                     "alias" => options.aliases.push(meta.value()?.parse::<LitStr>()?.value()),
                     "type_note" => options.type_note = Some(meta.value()?.parse::<LitStr>()?.value()),
+                    "values" => {
+                        let content;
+                        let value = meta.value()?;
+                        bracketed!(content in value);
+                        let texts = Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?;
+                        options.values = texts.iter().map(LitStr::value).collect();
+                    }
                     "stability" => options.stability = Some(stability(&meta.value()?.parse::<LitStr>()?)?),
                     "default" => options.default = Some(default_value(meta.value()?)?),
                     "default_fn" => options.default_fn = Some(path_or_text(&meta.value()?.parse::<Expr>()?)?),

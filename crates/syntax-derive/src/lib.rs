@@ -21,6 +21,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// - `#[argument(block_enum)]`: a `Vec` of a `BlockEnum`, blocks `name.kind`; `recursive` where the schema holds itself.
 /// - `#[argument(flatten)]`: the fields of a nested `Arguments` stand at this level.
 /// - `#[argument(label)]`: the label of the block.
+/// - `#[argument(values = ["http", "https"])]`: the texts to choose from, where the type is no enum; for documentation and
+///   editors.
 /// - `#[argument(type_note = "config.URL")]`, `#[argument(stability = "experimental")]`: for the schema.
 /// - `#[arguments(validate = "Self::validate")]` on the struct: a function of `&self` whose result is a
 ///   `ValidationOutcome`, called when all fields are decoded.

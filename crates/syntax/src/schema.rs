@@ -200,6 +200,9 @@ pub struct Field {
     pub ty: Type,
     /// What decodes the text further: `config.URL`. See [`Type::text_with_note`].
     pub type_note: Option<&'static str>,
+    /// The texts that make sense where the type alone does not say it, for documentation and editors: of the attribute, or
+    /// of the elements of a list. Decoding does not look at them.
+    pub values: &'static [&'static str],
     /// What holds when an attribute is not given; none where that is null or empty.
     pub default: Option<Value>,
     /// What it means, from the documentation comment.
@@ -226,6 +229,7 @@ impl Field {
             many: false,
             ty,
             type_note: None,
+            values: &[],
             default: None,
             documentation: "",
             fields: Vec::new(),
@@ -239,6 +243,19 @@ impl Field {
     #[must_use]
     pub fn nested(&self) -> Vec<Self> {
         self.recursive.map_or_else(|| self.fields.clone(), |nested| nested())
+    }
+
+    /// The texts to choose from, of the attribute or of the elements of a list; empty where any text will do.
+    #[must_use]
+    pub fn choices(&self) -> &'static [&'static str] {
+        match &self.ty {
+            Type::Enum(names) => names,
+            Type::List(element) => match &**element {
+                Type::Enum(names) => names,
+                _ => self.values,
+            },
+            _ => self.values,
+        }
     }
 
     /// The type's text with its note.

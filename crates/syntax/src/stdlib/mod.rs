@@ -8,6 +8,7 @@ mod go_float;
 mod json_path;
 mod json_text;
 mod path;
+mod reference;
 mod select;
 mod text;
 mod yaml;
@@ -22,6 +23,8 @@ use crate::function::{Function, FunctionError};
 use crate::schema::{Stability, Type};
 use crate::secret::{OptionalSecret, Secret};
 use crate::value::{Object, Value};
+
+pub use reference::{ConstantInfo, FunctionInfo, Parameter, constants, function, functions};
 
 type Outcome = Result<Value, FunctionError>;
 
