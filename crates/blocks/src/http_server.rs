@@ -132,6 +132,15 @@ pub struct ServerTlsBlock {
     pub key_file: String,
     /// `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven` or
     /// `RequireAndVerifyClientCert`.
+    #[argument(
+        values = [
+            "NoClientCert",
+            "RequestClientCert",
+            "RequireAnyClientCert",
+            "VerifyClientCertIfGiven",
+            "RequireAndVerifyClientCert"
+        ]
+    )]
     pub client_auth_type: String,
     /// A file with the authorities of client certificates.
     pub client_ca_file: String,
@@ -140,6 +149,7 @@ pub struct ServerTlsBlock {
     /// Accepted for compatibility: all cipher suites on offer are safe.
     pub cipher_suites: String,
     /// The lowest protocol version: `VersionTLS10` to `VersionTLS13`. Nothing below TLS 1.2 is ever spoken.
+    #[argument(values = ["VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"])]
     pub min_version: String,
 }
 

@@ -34,7 +34,23 @@ pub struct RelabelRuleBlock {
     pub replacement: String,
     /// `replace`, `keep`, `drop`, `keepequal`, `dropequal`, `hashmod`, `labelmap`, `labeldrop`, `labelkeep`,
     /// `lowercase` or `uppercase`.
-    #[argument(default = "\"replace\"", type_note = "relabel.Action")]
+    #[argument(
+        default = "\"replace\"",
+        type_note = "relabel.Action",
+        values = [
+            "replace",
+            "keep",
+            "drop",
+            "keepequal",
+            "dropequal",
+            "hashmod",
+            "labelmap",
+            "labeldrop",
+            "labelkeep",
+            "lowercase",
+            "uppercase"
+        ]
+    )]
     pub action: ActionArgument,
 }
 

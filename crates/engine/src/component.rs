@@ -29,6 +29,9 @@ pub trait Component: Sized + Send + Sync + 'static {
     /// Whether it is a community component, which must be enabled.
     const COMMUNITY: bool = false;
 
+    /// What it is for, in one sentence: the first line of its reference.
+    const SUMMARY: &'static str = "";
+
     /// What the block says.
     type Arguments: Arguments;
     /// What other blocks may refer to; `()` if nothing.

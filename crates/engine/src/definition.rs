@@ -30,6 +30,7 @@ pub(crate) trait Definition: Send + Sync {
     fn name(&self) -> &'static str;
     fn stability(&self) -> Stability;
     fn is_community(&self) -> bool;
+    fn summary(&self) -> &'static str;
     fn arguments_schema(&self) -> &Schema;
     fn exports_schema(&self) -> &Schema;
     /// What references see where the exports are not known yet.
@@ -117,6 +118,10 @@ impl<C: Component> Definition for Erased<C> {
 
     fn is_community(&self) -> bool {
         C::COMMUNITY
+    }
+
+    fn summary(&self) -> &'static str {
+        C::SUMMARY
     }
 
     fn arguments_schema(&self) -> &Schema {

@@ -43,6 +43,7 @@ pub mod engine;
 pub mod generation;
 pub mod harness;
 pub mod health;
+pub mod language;
 pub mod listener;
 pub mod logging;
 pub mod modules;

@@ -21,8 +21,12 @@ pub struct Registry {
 pub struct ComponentInfo {
     /// The block name.
     pub name: &'static str,
+    /// What it is for, in one sentence.
+    pub summary: &'static str,
     /// How settled the interface is.
     pub stability: Stability,
+    /// Whether it is a community component, which must be enabled.
+    pub community: bool,
     /// What the block takes.
     pub arguments: Schema,
     /// What it exports.
@@ -95,7 +99,9 @@ impl Registry {
 fn info(definition: &dyn Definition) -> ComponentInfo {
     ComponentInfo {
         name: definition.name(),
+        summary: definition.summary(),
         stability: definition.stability(),
+        community: definition.is_community(),
         arguments: definition.arguments_schema().clone(),
         exports: definition.exports_schema().clone(),
     }

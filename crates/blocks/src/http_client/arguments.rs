@@ -132,7 +132,7 @@ pub struct OAuth2Block {
 #[derive(Arguments, Clone, Debug, PartialEq)]
 #[arguments(validate = "Self::validate")]
 pub struct ProxyArguments {
-    /// The proxy.
+    /// Address of the proxy to connect through.
     #[argument(type_note = "config.URL")]
     pub proxy_url: ProxyUrl,
     /// Hosts, domains, addresses and networks that are reached directly, separated by commas.
@@ -164,7 +164,7 @@ pub struct TlsConfigBlock {
     /// Whether any certificate is accepted.
     pub insecure_skip_verify: bool,
     /// The lowest protocol version: `TLS10`, `TLS11`, `TLS12` or `TLS13`. Nothing below TLS 1.2 is ever spoken.
-    #[argument(type_note = "config.TLSVersion")]
+    #[argument(type_note = "config.TLSVersion", values = ["TLS10", "TLS11", "TLS12", "TLS13"])]
     pub min_version: TlsVersion,
 }
 

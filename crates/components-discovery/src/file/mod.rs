@@ -74,6 +74,7 @@ struct Scan {
 impl Component for DiscoveryFile {
     const NAME: &'static str = "discovery.file";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Reads targets from JSON and YAML files and follows their changes.";
 
     type Arguments = DiscoveryFileArguments;
     type Exports = TargetsExports;

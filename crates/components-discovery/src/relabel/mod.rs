@@ -49,6 +49,7 @@ pub struct State {
 impl Component for DiscoveryRelabel {
     const NAME: &'static str = "discovery.relabel";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Rewrites and selects targets by rules.";
 
     type Arguments = DiscoveryRelabelArguments;
     type Exports = DiscoveryRelabelExports;

@@ -43,6 +43,7 @@ pub struct Instance {
 impl Component for ExporterSelf {
     const NAME: &'static str = "prometheus.exporter.self";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "The agent's own metrics, as a target to scrape within the process.";
 
     type Arguments = ();
     type Exports = ExporterSelfExports;

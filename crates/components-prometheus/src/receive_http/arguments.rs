@@ -12,7 +12,7 @@ pub struct ReceiveHttpArguments {
     /// Where to listen.
     #[argument(flatten)]
     pub server: ServerArguments,
-    /// Where to send what is received.
+    /// Receivers of what was received; each gets all of it.
     #[argument(required, type_note = "any<storage.Appendable>")]
     pub forward_to: Vec<MetricsReceiver>,
     /// Whether metadata of metric families is forwarded.
@@ -20,7 +20,10 @@ pub struct ReceiveHttpArguments {
     /// Whether series get the labels `__type__` and `__unit__` from the metadata of version 2 requests.
     pub enable_type_and_unit_labels: bool,
     /// The messages to accept: `prometheus.WriteRequest`, `io.prometheus.write.v2.Request`.
-    #[argument(default = "[\"prometheus.WriteRequest\"]")]
+    #[argument(
+        default = "[\"prometheus.WriteRequest\"]",
+        values = ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"]
+    )]
     pub accepted_remote_write_protobuf_messages: Vec<String>,
 }
 

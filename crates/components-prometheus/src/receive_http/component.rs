@@ -66,6 +66,7 @@ enum Verdict {
 impl Component for ReceiveHttp {
     const NAME: &'static str = "prometheus.receive_http";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Listens for remote write requests and passes the metrics on.";
 
     type Arguments = ReceiveHttpArguments;
     type Exports = ();

@@ -33,7 +33,7 @@ pub struct Relabel;
 /// What the block says.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct RelabelArguments {
-    /// Where samples go.
+    /// Receivers of what the rules keep; each gets all of it.
     #[argument(required, type_note = "any<storage.Appendable>")]
     pub forward_to: Vec<MetricsReceiver>,
     /// Rules, applied in order to each series.
@@ -49,7 +49,7 @@ pub struct RelabelArguments {
 /// What other blocks see.
 #[derive(Exports, Clone, Debug, PartialEq)]
 pub struct RelabelExports {
-    /// Takes samples.
+    /// Takes metrics; for the `forward_to` of other components.
     #[argument(type_note = "any<storage.Appendable>")]
     pub receiver: MetricsReceiver,
     /// The rules themselves.
@@ -77,6 +77,7 @@ pub struct State {
 impl Component for Relabel {
     const NAME: &'static str = "prometheus.relabel";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Rewrites and drops series by rules on their way to other components.";
 
     type Arguments = RelabelArguments;
     type Exports = RelabelExports;

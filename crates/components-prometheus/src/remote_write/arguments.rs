@@ -29,7 +29,7 @@ pub struct RemoteWriteArguments {
 pub struct EndpointArguments {
     /// Names the endpoint in metrics; must be unique.
     pub name: String,
-    /// Where to send.
+    /// Address that takes remote write requests, such as `https://host/api/v1/write`.
     #[argument(required)]
     pub url: String,
     /// How long one request may take.
@@ -43,7 +43,10 @@ pub struct EndpointArguments {
     /// Whether native histograms are sent.
     pub send_native_histograms: bool,
     /// The message to send: `prometheus.WriteRequest` or `io.prometheus.write.v2.Request`.
-    #[argument(default = "\"prometheus.WriteRequest\"")]
+    #[argument(
+        default = "\"prometheus.WriteRequest\"",
+        values = ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"]
+    )]
     pub protobuf_message: String,
     /// How to connect and who to be.
     #[argument(flatten)]
@@ -121,21 +124,21 @@ pub struct MetadataArguments {
 /// `sigv4`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct SigV4Arguments {
-    /// AWS region.
+    /// AWS region that requests are signed for.
     pub region: String,
-    /// Access key.
+    /// AWS access key; goes with `secret_key`.
     pub access_key: String,
-    /// Secret key.
+    /// AWS secret key; goes with `access_key`.
     pub secret_key: Secret,
-    /// Named profile.
+    /// Named AWS profile to authenticate with.
     pub profile: String,
-    /// Role to assume.
+    /// ARN of the role to assume.
     pub role_arn: String,
-    /// External id for the role.
+    /// External id that goes along when the role is assumed.
     pub external_id: String,
     /// Whether the FIPS endpoint of STS is used.
     pub use_fips_sts_endpoint: bool,
-    /// Service to sign for.
+    /// Name of the AWS service that requests are signed for.
     pub service_name: String,
 }
 
@@ -154,17 +157,17 @@ pub struct AzureAdArguments {
     /// The SDK's own chain.
     #[argument(block)]
     pub sdk: Option<AzureSdkArguments>,
-    /// The cloud.
+    /// The Azure cloud: `AzurePublic`, `AzureChina` or `AzureGovernment`.
     #[argument(default = "\"AzurePublic\"")]
     pub cloud: String,
-    /// The scope of the token.
+    /// The scope that the token is asked for.
     pub scope: String,
 }
 
 /// `managed_identity`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ManagedIdentityArguments {
-    /// Client id.
+    /// Client id of the application or identity.
     #[argument(required)]
     pub client_id: String,
 }
@@ -172,26 +175,26 @@ pub struct ManagedIdentityArguments {
 /// `workload_identity`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct WorkloadIdentityArguments {
-    /// Client id.
+    /// Client id of the application or identity.
     #[argument(required)]
     pub client_id: String,
-    /// Tenant id.
+    /// Id of the tenant.
     #[argument(required)]
     pub tenant_id: String,
-    /// File with the token.
+    /// File with the federated token of the workload.
     pub token_file_path: String,
 }
 
 /// `oauth` of `azuread`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct AzureOAuthArguments {
-    /// Client id.
+    /// Client id of the application or identity.
     #[argument(required)]
     pub client_id: String,
-    /// Client secret.
+    /// Secret of the application.
     #[argument(required)]
     pub client_secret: Secret,
-    /// Tenant id.
+    /// Id of the tenant.
     #[argument(required)]
     pub tenant_id: String,
 }
@@ -199,7 +202,7 @@ pub struct AzureOAuthArguments {
 /// `sdk` of `azuread`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct AzureSdkArguments {
-    /// Tenant id.
+    /// Id of the tenant.
     #[argument(required)]
     pub tenant_id: String,
 }
@@ -207,7 +210,7 @@ pub struct AzureSdkArguments {
 /// `google_iam`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct GoogleIamArguments {
-    /// File with the credentials.
+    /// File with the credentials of a Google service account.
     pub credentials_file: String,
 }
 
@@ -229,7 +232,7 @@ pub struct WalArguments {
 /// Exports of `prometheus.remote_write`.
 #[derive(Exports, Clone, Debug, PartialEq)]
 pub struct RemoteWriteExports {
-    /// Takes metrics.
+    /// Takes metrics into the log; for the `forward_to` of other components.
     #[argument(required, type_note = "any<storage.Appendable>")]
     pub receiver: MetricsReceiver,
 }

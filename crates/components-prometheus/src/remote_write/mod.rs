@@ -69,6 +69,8 @@ pub struct RemoteWriteState {
 impl Component for RemoteWrite {
     const NAME: &'static str = "prometheus.remote_write";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str =
+        "Sends metrics to remote write endpoints from a log on disk that survives restarts.";
     type Arguments = RemoteWriteArguments;
     type Exports = RemoteWriteExports;
     type Instance = RemoteWriteInstance;

@@ -14,10 +14,10 @@ use invar_telemetry::relabel::NameValidation;
 /// What the block says.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ScrapeArguments {
-    /// What to scrape.
+    /// Targets to scrape: sets of labels, of which `__address__` says where.
     #[argument(required)]
     pub targets: Vec<Target>,
-    /// Where samples go.
+    /// Receivers of what was scraped; each gets all of it.
     #[argument(required, type_note = "any<storage.Appendable>")]
     pub forward_to: Vec<MetricsReceiver>,
     /// The `job` label of targets that have none; the component's name where empty.
@@ -45,6 +45,13 @@ pub struct ScrapeArguments {
     pub scrape_timeout: Duration,
     /// Formats to ask for, best first.
     #[argument(
+        values = [
+            "PrometheusProto",
+            "PrometheusText0.0.4",
+            "PrometheusText1.0.0",
+            "OpenMetricsText0.0.1",
+            "OpenMetricsText1.0.0"
+        ],
         default = "[\"OpenMetricsText1.0.0\", \"OpenMetricsText0.0.1\", \"PrometheusText1.0.0\", \"PrometheusText0.0.4\"]"
     )]
     pub scrape_protocols: Vec<String>,
@@ -52,7 +59,7 @@ pub struct ScrapeArguments {
     #[argument(default = "\"/metrics\"")]
     pub metrics_path: String,
     /// `http` or `https`.
-    #[argument(default = "\"http\"")]
+    #[argument(default = "\"http\"", values = ["http", "https"])]
     pub scheme: String,
     /// A larger page, decompressed, fails the scrape; 0 is no limit.
     #[argument(type_note = "units.Base2Bytes")]
@@ -75,12 +82,22 @@ pub struct ScrapeArguments {
     /// The older way to ask for the protobuf format and native histograms.
     pub enable_protobuf_negotiation: bool,
     /// Which names are valid: `legacy` or `utf8`.
-    #[argument(default = "\"legacy\"")]
+    #[argument(default = "\"legacy\"", values = ["legacy", "utf8"])]
     pub metric_name_validation_scheme: String,
-    /// How targets are to escape other names.
+    /// How targets are to escape other names: `allow-utf-8`, `underscores`, `dots` or `values`.
+    #[argument(values = ["allow-utf-8", "underscores", "dots", "values"])]
     pub metric_name_escaping_scheme: String,
     /// How a page of no or an unknown content type is read.
-    #[argument(default = "\"PrometheusText0.0.4\"")]
+    #[argument(
+        default = "\"PrometheusText0.0.4\"",
+        values = [
+            "PrometheusProto",
+            "PrometheusText0.0.4",
+            "PrometheusText1.0.0",
+            "OpenMetricsText0.0.1",
+            "OpenMetricsText1.0.0"
+        ]
+    )]
     pub scrape_fallback_protocol: String,
     /// Whether classic histograms become native ones with custom bounds.
     pub convert_classic_histograms_to_nhcb: bool,

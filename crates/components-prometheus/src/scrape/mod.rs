@@ -83,6 +83,7 @@ pub struct State {
 impl Component for Scrape {
     const NAME: &'static str = "prometheus.scrape";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Fetches metrics from targets over HTTP at an interval and passes them on.";
 
     type Arguments = ScrapeArguments;
     type Exports = ();

@@ -33,7 +33,7 @@ pub struct LocalFile;
 /// What the block says.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct LocalFileArguments {
-    /// The file.
+    /// Path of the file to read; at most 16 MiB of it.
     #[argument(required)]
     pub filename: String,
     /// How changes are noticed: `fsnotify` or `poll`.
@@ -72,6 +72,7 @@ pub struct State {
 impl Component for LocalFile {
     const NAME: &'static str = "local.file";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Exports the content of a file on this host and keeps it current.";
 
     type Arguments = LocalFileArguments;
     type Exports = LocalFileExports;

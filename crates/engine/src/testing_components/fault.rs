@@ -80,6 +80,7 @@ pub struct Instance {
 impl Component for TestingFault {
     const NAME: &'static str = "testing.fault";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Passes metrics on and misbehaves on command, for tests.";
 
     type Arguments = TestingFaultArguments;
     type Exports = TestingFaultExports;

@@ -95,6 +95,7 @@ struct Counts {
 impl Component for TestingSink {
     const NAME: &'static str = "testing.sink";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Counts samples and notices gaps and duplicates, for tests.";
 
     type Arguments = TestingSinkArguments;
     type Exports = TestingSinkExports;

@@ -59,6 +59,7 @@ pub struct State {
 impl Component for TestingSource {
     const NAME: &'static str = "testing.source";
     const STABILITY: Stability = Stability::GenerallyAvailable;
+    const SUMMARY: &'static str = "Makes numbered samples at a steady rate, for tests.";
 
     type Arguments = TestingSourceArguments;
     type Exports = ();

@@ -47,6 +47,7 @@ pub struct Pace {
 
 impl Component for TestCount {
     const NAME: &'static str = "testcomponents.count";
+    const SUMMARY: &'static str = "Counts, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = TestCountArguments;
@@ -116,6 +117,7 @@ pub struct TestTickExports {
 
 impl Component for TestTick {
     const NAME: &'static str = "testcomponents.tick";
+    const SUMMARY: &'static str = "Exports the time at an interval, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = TestTickArguments;

@@ -18,6 +18,7 @@ pub struct TestCommunity;
 
 impl Component for TestExperimental {
     const NAME: &'static str = "testcomponents.experimental";
+    const SUMMARY: &'static str = "Is experimental, for tests.";
     const STABILITY: Stability = Stability::Experimental;
 
     type Arguments = ();
@@ -42,6 +43,7 @@ impl Component for TestExperimental {
 
 impl Component for TestCommunity {
     const NAME: &'static str = "testcomponents.community";
+    const SUMMARY: &'static str = "Is a community component, for tests.";
     const STABILITY: Stability = Stability::GenerallyAvailable;
     const COMMUNITY: bool = true;
 

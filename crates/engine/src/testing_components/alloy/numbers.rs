@@ -33,6 +33,7 @@ pub struct TestPulseArguments {
 
 impl Component for TestPulse {
     const NAME: &'static str = "testcomponents.pulse";
+    const SUMMARY: &'static str = "Sends ones at an interval, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = TestPulseArguments;
@@ -91,6 +92,7 @@ pub struct TestReceiverExports {
 
 impl Component for TestSummationReceiver {
     const NAME: &'static str = "testcomponents.summation_receiver";
+    const SUMMARY: &'static str = "Adds up the numbers it is sent, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = ();

@@ -34,6 +34,7 @@ pub struct TestPassthroughExports {
 
 impl Component for TestPassthrough {
     const NAME: &'static str = "testcomponents.passthrough";
+    const SUMMARY: &'static str = "Gives what it is given, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = TestPassthroughArguments;

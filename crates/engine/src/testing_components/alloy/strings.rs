@@ -40,6 +40,7 @@ pub struct TestStringerArguments {
 
 impl Component for TestStringer {
     const NAME: &'static str = "testcomponents.stringer";
+    const SUMMARY: &'static str = "Turns a value into text as Go prints it, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = TestStringerArguments;
@@ -120,6 +121,7 @@ pub struct TestStringReceiver;
 
 impl Component for TestStringReceiver {
     const NAME: &'static str = "testcomponents.string_receiver";
+    const SUMMARY: &'static str = "Keeps the text it is given, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = ();

@@ -32,6 +32,7 @@ pub struct TestSummationExports {
 
 impl Component for TestSummation {
     const NAME: &'static str = "testcomponents.summation";
+    const SUMMARY: &'static str = "Adds up its input at every change, for tests.";
     const STABILITY: Stability = Stability::PublicPreview;
 
     type Arguments = TestSummationArguments;
