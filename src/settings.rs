@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use invar_rollout::{RolloutSettings, StateSettings};
 use invar_sources::SourceSettings;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Everything that is settled before the agent starts.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
     /// Who this agent is.
@@ -29,7 +30,7 @@ pub(crate) struct Settings {
 }
 
 /// `[agent]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AgentSettings {
     /// Name of the agent; the host name by default.
@@ -41,7 +42,7 @@ pub(crate) struct AgentSettings {
 }
 
 /// `[server]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServerSettings {
     /// Address the HTTP API listens on.
@@ -57,14 +58,16 @@ impl Default for ServerSettings {
 }
 
 /// `[limits]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitSettings {
     /// Size of the write-ahead log of one component, in bytes.
     #[serde(deserialize_with = "size_text")]
+    #[schemars(with = "String", regex(pattern = SIZE_PATTERN), extend("default" = "2GiB"))]
     pub(crate) log: u64,
     /// Memory of the process, in bytes, for the memory rule of probation where no cgroup says it.
     #[serde(deserialize_with = "optional_size_text")]
+    #[schemars(with = "String", regex(pattern = SIZE_PATTERN))]
     pub(crate) memory: Option<u64>,
 }
 
@@ -75,7 +78,7 @@ impl Default for LimitSettings {
 }
 
 /// `[features]`: Alloy's flags of the same meaning, as settings.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct FeatureSettings {
     /// Least stability a component may have: `experimental`, `public-preview` or `generally-available`.
@@ -89,6 +92,9 @@ impl Default for FeatureSettings {
         Self { stability: "generally-available".to_owned(), community_components: false }
     }
 }
+
+/// What [`parse_size`] accepts.
+const SIZE_PATTERN: &str = r"^[0-9]+ *(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$";
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -147,12 +153,54 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The JSON Schema of a settings file, draft 7: what editors' TOML support understands.
+    pub(crate) fn json_schema() -> serde_json::Value {
+        let generator = schemars::generate::SchemaSettings::draft07().into_generator();
+        let mut schema = generator.into_root_schema_for::<Self>();
+        schema.insert("title".to_owned(), "invar.toml".into());
+        let mut schema = schema.to_value();
+        without_null(&mut schema);
+        schema
+    }
+
     /// The agent's name: as set, else the host's.
     #[must_use]
     pub(crate) fn agent_name(&self) -> String {
         self.agent.name.clone().unwrap_or_else(|| {
             rustix::system::uname().nodename().to_str().map_or_else(|_| "localhost".to_owned(), str::to_owned)
         })
+    }
+}
+
+/// TOML has no null: what a schema says of it would only mislead.
+fn without_null(schema: &mut serde_json::Value) {
+    use serde_json::Value;
+    let is_null = |entry: &Value| entry == "null" || entry.get("type").is_some_and(|kind| kind == "null");
+    match schema {
+        Value::Object(object) => {
+            if object.get("default").is_some_and(Value::is_null) {
+                object.remove("default");
+            }
+            for key in ["type", "anyOf"] {
+                if let Some(Value::Array(entries)) = object.get_mut(key) {
+                    entries.retain(|entry| !is_null(entry));
+                    if key == "type"
+                        && let [only] = entries.as_slice()
+                    {
+                        let only = only.clone();
+                        object.insert(key.to_owned(), only);
+                    }
+                }
+            }
+            // A single alternative is none, and editors explain it better without the detour.
+            if let Some(Value::Array(entries)) = object.remove("anyOf") {
+                let key = if entries.len() == 1 { "allOf" } else { "anyOf" };
+                object.insert(key.to_owned(), Value::Array(entries));
+            }
+            object.values_mut().for_each(without_null);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(without_null),
+        _ => {}
     }
 }
 

@@ -1,9 +1,11 @@
 //! How settings name a credential: as text, or by where it is kept.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use invar_syntax::Secret;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -75,6 +77,33 @@ impl fmt::Debug for Credential {
 impl<'de> Deserialize<'de> for Credential {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(CredentialVisitor)
+    }
+}
+
+impl JsonSchema for Credential {
+    fn schema_name() -> Cow<'static, str> {
+        "Credential".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let place = |key: &str, description: &str| {
+            json_schema!({
+                "type": "object",
+                "description": description,
+                "properties": { key: { "type": "string", "minLength": 1 } },
+                "required": [key],
+                "additionalProperties": false,
+            })
+        };
+        json_schema!({
+            "description": "A credential, resolved at each use.",
+            "anyOf": [
+                { "type": "string", "minLength": 1, "description": "The text itself." },
+                place("secret", "A secret of a store: `store/path#field`."),
+                place("file", "A file on this host."),
+                place("env", "A variable of the agent's environment."),
+            ],
+        })
     }
 }
 

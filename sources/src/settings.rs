@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use invar_secrets::Credential;
+use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::snapshot::{SourceKind, SourceName};
 use crate::substitute::{AgentAttributes, SubstituteError, substitute};
-use crate::units::{deserialize_duration, deserialize_size};
+use crate::units::{DurationText, SizeText, deserialize_duration, deserialize_size};
 
 /// One `[[source]]` table. Exactly one of `git` and `file` is present.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSettings {
     /// Unique among the sources; by default the kind, with a number when there are several.
@@ -28,12 +29,15 @@ pub struct SourceSettings {
     /// Folders or files within the repository, in order; later ones override variables of earlier ones.
     /// Empty means the root folder.
     #[serde(default, deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrManyTexts")]
     pub path: Vec<String>,
     /// How long to wait between two polls, from 1 s; 60 s for remote sources, 30 s for files by default.
     #[serde(default, deserialize_with = "deserialize_duration")]
+    #[schemars(with = "DurationText")]
     pub interval: Option<Duration>,
     /// How long one poll may take; 60 s by default, 300 s for the first one.
     #[serde(default, deserialize_with = "deserialize_duration")]
+    #[schemars(with = "DurationText")]
     pub timeout: Option<Duration>,
     /// Whether a configuration may be composed without this source.
     #[serde(default)]
@@ -59,7 +63,7 @@ pub struct SourceSettings {
 ///
 /// Of several references the first of `commit`, `ref`, `semver`, `tag`, `branch` decides; without any it
 /// is the remote's `HEAD`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GitSettings {
     /// `https://`, `http://`, `file://` or a path; without credentials.
@@ -85,7 +89,7 @@ pub struct GitSettings {
 }
 
 /// `file = { … }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileSettings {
     /// A file, or a directory whose `*.alloy` files (not those of folders in it) are read.
@@ -96,7 +100,7 @@ pub struct FileSettings {
 }
 
 /// `auth = { … }`: exactly one way.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthSettings {
     /// An access token; sent as the password of `username`.
@@ -111,7 +115,7 @@ pub struct AuthSettings {
 }
 
 /// `basic = { username, password }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicSettings {
     /// The user name.
@@ -121,7 +125,7 @@ pub struct BasicSettings {
 }
 
 /// `tls = { … }`: files in PEM form.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
     /// Certificate authorities to trust instead of the system's.
@@ -139,7 +143,7 @@ pub struct TlsSettings {
 }
 
 /// `proxy = { … }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxySettings {
     /// `http://` or `https://`, without credentials.
@@ -156,7 +160,7 @@ pub struct ProxySettings {
 }
 
 /// What to do when a branch no longer contains the commit that was read before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HistoryPolicy {
     /// Nothing is looked at.
@@ -169,19 +173,22 @@ pub enum HistoryPolicy {
 }
 
 /// `limits = { … }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// Received by one fetch, in bytes; 256 MiB by default.
     #[serde(deserialize_with = "deserialize_size")]
+    #[schemars(with = "SizeText", extend("default" = "256MiB"))]
     pub pack: u64,
     /// Selected files; 10 000 by default.
     pub files: usize,
     /// One selected file, in bytes; 8 MiB by default.
     #[serde(deserialize_with = "deserialize_size")]
+    #[schemars(with = "SizeText", extend("default" = "8MiB"))]
     pub file: u64,
     /// All selected files, in bytes; 64 MiB by default.
     #[serde(deserialize_with = "deserialize_size")]
+    #[schemars(with = "SizeText", extend("default" = "64MiB"))]
     pub bytes: u64,
 }
 
@@ -350,6 +357,15 @@ fn check(source: &SourceSettings, errors: &mut Vec<SettingsError>) {
     if source.tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
         error("`tls.cert` and `tls.key` go together");
     }
+}
+
+/// For the schema: what [`one_or_many`] accepts.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OneOrManyTexts {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// Accepts a text or a list of texts.

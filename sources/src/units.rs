@@ -2,7 +2,20 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
+
+/// For schemas: a duration as settings write it, such as `500ms` or `1h30m`.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct DurationText(#[schemars(regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))] String);
+
+/// For schemas: a size as settings write it, such as `8MiB`.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct SizeText(#[schemars(regex(pattern = r"^[0-9]+ *(B|KB|MB|GB|KiB|MiB|GiB)?$"))] String);
 
 /// Parses a duration such as `500ms`, `60s`, `1h30m`; units are `ms`, `s`, `m`, `h`, `d`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {

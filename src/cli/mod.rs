@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod quarantine;
 mod run;
+mod schema;
 mod status;
 mod validate;
 
@@ -96,6 +97,10 @@ enum Command {
     Reconcile(control::ReconcileArguments),
     /// List the components that pipelines can use, or print the reference of one
     Components(components::ComponentsArguments),
+    /// List the functions that expressions can use, or print the reference of one
+    Functions(components::FunctionsArguments),
+    /// Print the schema of the pipeline language, or of invar.toml, for editors
+    Schema(schema::SchemaArguments),
 }
 
 /// How to reach the agent, and how to print what it says.
@@ -139,6 +144,8 @@ pub fn main() -> ExitCode {
         Command::Fmt(arguments) => fmt::main(&arguments, styling),
         Command::Convert(arguments) => convert::main(&arguments),
         Command::Components(arguments) => components::main(&arguments, styling),
+        Command::Functions(arguments) => components::functions(&arguments, styling),
+        Command::Schema(arguments) => schema::main(&arguments),
         Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
         Command::Explain(arguments) => client::block_on(explain::main(arguments, styling)),
         Command::Status(arguments) => client::block_on(status::main(arguments, styling)),

@@ -4,18 +4,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::time::duration_text;
 
 /// `[rollout]`: when a candidate is applied, how long it is watched and what happens when it was bad.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutSettings {
     /// How long sources must be quiet before what they have is composed.
     pub quiesce: QuiesceSettings,
     /// Least time between two applies; candidates in between coalesce to the newest.
     #[serde(with = "duration_text")]
+    #[schemars(with = "String", regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))]
     pub min_gap: Duration,
     /// The watch after a swap.
     pub probation: ProbationSettings,
@@ -38,14 +40,16 @@ impl Default for RolloutSettings {
 }
 
 /// `quiesce = { min, max }`: each change starts `min` again, `max` is the latest moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuiesceSettings {
     /// Quiet time that ends the wait. Default 200 ms.
     #[serde(with = "duration_text")]
+    #[schemars(with = "String", regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))]
     pub min: Duration,
     /// Longest wait since the first change. Default 10 s.
     #[serde(with = "duration_text")]
+    #[schemars(with = "String", regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))]
     pub max: Duration,
 }
 
@@ -56,11 +60,12 @@ impl Default for QuiesceSettings {
 }
 
 /// `probation = { window, on_inconclusive }`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProbationSettings {
     /// How long a candidate is watched before it becomes last known good. Zero: not at all. Default 2 min.
     #[serde(with = "duration_text")]
+    #[schemars(with = "String", regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))]
     pub window: Duration,
     /// What happens when the world, not the candidate, seems to be the cause and the extended window ends.
     pub on_inconclusive: OnInconclusive,
@@ -73,7 +78,7 @@ impl Default for ProbationSettings {
 }
 
 /// Verdict for a probation that could not tell the candidate from the world.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInconclusive {
     /// Extend the window once, then commit with a warning.
@@ -85,7 +90,7 @@ pub enum OnInconclusive {
 }
 
 /// Who undoes a bad candidate.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RollbackMode {
     /// The agent, at once.
@@ -95,7 +100,7 @@ pub enum RollbackMode {
 }
 
 /// `[state]`: where control state lives, how much of it is kept, and what a start runs first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateSettings {
     /// The state directory. Default `/var/lib/invar`.
@@ -113,7 +118,7 @@ impl Default for StateSettings {
 }
 
 /// What a start runs first.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootMode {
     /// Last known good from disk at once; the sources reconcile afterwards.
