@@ -178,9 +178,7 @@ fn without_null(schema: &mut serde_json::Value) {
     let is_null = |entry: &Value| entry == "null" || entry.get("type").is_some_and(|kind| kind == "null");
     match schema {
         Value::Object(object) => {
-            if object.get("default").is_some_and(Value::is_null) {
-                object.remove("default");
-            }
+            object.retain(|_, value| !value.is_null());
             for key in ["type", "anyOf"] {
                 if let Some(Value::Array(entries)) = object.get_mut(key) {
                     entries.retain(|entry| !is_null(entry));
