@@ -8,11 +8,13 @@ mod fleet;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use invar_engine::Inputs;
-use invar_rollout::{Composed, Composition, Origin, SourceContent, SourceState, SourceView};
+use invar_rollout::{
+    Composed, ComposedFile, Composition, Origin, SourceContent, SourceState, SourceView, VariableLayers,
+};
 use invar_sources::AgentAttributes;
 use invar_syntax::value::{Object, Value};
 use invar_syntax::{Diagnostic, Diagnostics};
@@ -178,6 +180,32 @@ fn compose(
     }
     let inputs = host.inputs(environment.as_deref());
     Ok(Candidate { environment, composition, inputs, faults: Diagnostics::new() })
+}
+
+/// Everything that can be said about texts that an editor holds, composed with the variables of these folders; nothing is
+/// known of the agent that will run them.
+pub(crate) fn check_texts(texts: Vec<(String, Vec<u8>)>, layers: &[PathBuf]) -> Diagnostics {
+    let file = |name: String, content: Vec<u8>| ComposedFile {
+        source: "local".to_owned(),
+        path: name.clone(),
+        name,
+        content: Bytes::from(content),
+    };
+    let variables: Vec<PathBuf> = layers.iter().map(|layer| layer.join(invar_rollout::VARIABLES_FILE)).collect();
+    let searched = variables.iter().map(|path| path.display().to_string()).collect();
+    let variables = variables.into_iter().filter_map(|path| {
+        // A folder without variables is a normal one; so is one that an editor just made up.
+        let content = std::fs::read(&path).ok()?;
+        Some(file(path.display().to_string(), content))
+    });
+    let composition = Composition {
+        origins: Vec::new(),
+        files: texts.into_iter().map(|(name, content)| file(name, content)).collect(),
+        variables: VariableLayers { files: variables.collect(), searched },
+    };
+    let inputs = Host::default().inputs(None);
+    let candidate = Candidate { environment: None, composition, inputs, faults: Diagnostics::new() };
+    candidate.check(&crate::registry::components())
 }
 
 /// Everything that can be said about the candidates without running them; what several have in common is said once.

@@ -10,6 +10,7 @@ mod explain;
 mod fmt;
 mod history;
 mod local;
+mod lsp;
 mod output;
 mod plan;
 mod quarantine;
@@ -99,6 +100,8 @@ enum Command {
     Components(components::ComponentsArguments),
     /// List the functions that expressions can use, or print the reference of one
     Functions(components::FunctionsArguments),
+    /// Serve an editor over standard input and output (Language Server Protocol)
+    Lsp(lsp::LspArguments),
     /// Print the schema of the pipeline language, or of invar.toml, for editors
     Schema(schema::SchemaArguments),
 }
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Convert(arguments) => convert::main(&arguments),
         Command::Components(arguments) => components::main(&arguments, styling),
         Command::Functions(arguments) => components::functions(&arguments, styling),
+        Command::Lsp(arguments) => lsp::main(&arguments),
         Command::Schema(arguments) => schema::main(&arguments),
         Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
         Command::Explain(arguments) => client::block_on(explain::main(arguments, styling)),
