@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use invar_engine::HealthState;
@@ -24,8 +24,7 @@ pub(super) fn routes() -> Router<Face> {
         .route("/-/insync", get(in_sync))
         .route("/-/reload", get(reload).post(reload))
         .route("/metrics", get(metrics))
-        .route("/api/v0/component/{id}/{*path}", any(component))
-        .route("/api/v0/component/{id}/", any(component_root))
+        .route("/api/v0/component/{*path}", any(component))
 }
 
 async fn ready(State(face): State<Face>) -> Response {
@@ -104,28 +103,27 @@ async fn metrics(State(face): State<Face>) -> Response {
     }
 }
 
+/// A request to a component. The names of those within modules have slashes; the component sees the path behind its name.
 async fn component(
     State(face): State<Face>,
-    Path((id, _path)): Path<(String, String)>,
+    Path(path): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    serve(&face, &id, request).await
-}
-
-async fn component_root(
-    State(face): State<Face>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    serve(&face, &id, request).await
-}
-
-async fn serve(face: &Face, id: &str, request: Request) -> Result<Response, Refusal> {
     let rooms = face.rooms()?;
-    let (head, body) = request.into_parts();
+    let engine = rooms.engine();
+    let Some((id, rest)) = engine.split_component_path(&path) else {
+        return Ok(StatusCode::NOT_FOUND.into_response());
+    };
+    let (mut head, body) = request.into_parts();
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    head.uri = Uri::builder()
+        .path_and_query(format!("{rest}{query}"))
+        .build()
+        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, "path", error.to_string()))?;
     let body = to_bytes(body, BODY_LIMIT)
         .await
         .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error.to_string()))?;
-    let answer = rooms.engine().serve_component(id, Request::from_parts(head, body)).await;
+    let answer = engine.serve_component(id, Request::from_parts(head, body)).await;
     Ok(answer.map(Body::from))
 }

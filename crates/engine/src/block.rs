@@ -118,6 +118,11 @@ impl BlockRef {
         self.body.file.source.location(self.get().span.start)
     }
 
+    /// The text of the block.
+    pub(crate) fn text(&self) -> &str {
+        self.body.file.source.slice(self.get().span)
+    }
+
     /// The place of the block's name.
     pub(crate) fn header(&self) -> Span {
         self.get().name_span()

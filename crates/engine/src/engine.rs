@@ -416,6 +416,13 @@ impl Engine {
         self.shared.health_counts()
     }
 
+    /// Splits a path into the name of the component that it begins with and the rest. The names of components within modules
+    /// have slashes themselves.
+    #[must_use]
+    pub fn split_component_path<'p>(&self, path: &'p str) -> Option<(&'p str, &'p str)> {
+        self.shared.root.current().split_path(path)
+    }
+
     /// Hands a request to a component; its path is what follows the component's name.
     pub async fn serve_component(&self, node: &str, request: Request) -> Response {
         match self.shared.flow_at(node) {

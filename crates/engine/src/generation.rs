@@ -168,6 +168,14 @@ impl Generation {
         self.graph.find(node.as_str())
     }
 
+    /// Splits a path that begins with the name of a component, which may have slashes itself, behind that name.
+    pub(crate) fn split_path<'p>(&self, path: &'p str) -> Option<(&'p str, &'p str)> {
+        let ends = path.rmatch_indices('/').map(|(end, _)| end);
+        std::iter::once(path.len()).chain(ends).map(|end| path.split_at(end)).find(|(name, _)| {
+            self.graph.find(name).is_some_and(|slot| self.graph.node(slot).component().is_some())
+        })
+    }
+
     /// The slot at an index that this generation's own graph, routes or sockets gave out.
     pub(crate) fn slot(&self, index: u32) -> &Slot {
         &self.slots[index as usize]

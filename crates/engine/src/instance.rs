@@ -283,6 +283,10 @@ impl InstanceCell {
     }
 
     /// A flow that stands at another node of the running generation.
+    pub(crate) fn split_path<'p>(&self, path: &'p str) -> Option<(&'p str, &'p str)> {
+        self.root.current().split_path(path)
+    }
+
     pub(crate) fn flow_of(&self, node: &str) -> Option<Flow> {
         let lease = self.root.enter();
         let slot = lease.generation().graph.find(node)?;

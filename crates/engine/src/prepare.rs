@@ -100,6 +100,7 @@ impl Shared {
         known.extend(base.graph.dynamics.clone());
         let mut rounds = Rounds::new(known);
         let (mut graph, mut previous) = (None, HashMap::default());
+        let catches_up = before.is_some();
         if let Some(before) = before {
             rounds.dynamics.clone_from(&before.graph.dynamics);
             previous = places_by_name(&before.graph, before.places.into_iter().map(Some));
@@ -120,6 +121,12 @@ impl Shared {
                     }
                 },
             };
+            // What was imported by another block says nothing about this one.
+            let others = imports_that_differ(&graph, &base.graph, &rounds.known);
+            if !others.is_empty() {
+                rounds.forget(&others, catches_up);
+                continue;
+            }
             let copies = |node: &GraphNode| {
                 let mut copies = copies_of(node, &base, retained.as_deref());
                 copies.extend(previous.get(&node.id).cloned());
@@ -199,6 +206,16 @@ impl Rounds {
         self
     }
 
+    /// Nothing is known of these any more; what they were expanded with stays where it was found in this very preparation.
+    fn forget(&mut self, nodes: &[NodeId], catches_up: bool) {
+        for node in nodes {
+            self.known.remove(node);
+            if !catches_up {
+                self.dynamics.remove(node);
+            }
+        }
+    }
+
     /// Another round with other values.
     pub(crate) fn go_on(&mut self, graph: &Graph, expansions: Vec<(NodeId, Expansion)>) {
         self.dynamics.clone_from(&graph.dynamics);
@@ -242,6 +259,16 @@ impl Rounds {
     }
 }
 
+/// The imports whose content is known, but from a block that says something else.
+fn imports_that_differ(graph: &Graph, base: &Graph, known: &Dynamics) -> Vec<NodeId> {
+    let differs = |node: &&GraphNode| {
+        matches!(node.kind, NodeKind::Import)
+            && known.contains_key(&node.id)
+            && base.find(node.id.as_str()).is_none_or(|old| base.node(old).block.text() != node.block.text())
+    };
+    graph.nodes.iter().filter(differs).map(|node| node.id.clone()).collect()
+}
+
 /// The imports from which the nodes at fault come.
 pub(crate) fn imports_of(graph: &Graph, errors: &[(u32, NodeError)]) -> Vec<NodeId> {
     let mut found = Vec::new();
@@ -263,6 +290,12 @@ fn summary(diagnostics: &Diagnostics) -> String {
     messages.join("; ")
 }
 
+/// What a configuration was expanded to before.
+struct Before<'a> {
+    graph: &'a Graph,
+    places: &'a [Place],
+}
+
 /// One pass over a graph.
 pub(crate) struct Work<'a> {
     shared: &'a Arc<Shared>,
@@ -270,6 +303,7 @@ pub(crate) struct Work<'a> {
     graph: &'a Graph,
     refused: &'a Refused,
     tolerance: Tolerance,
+    before: Option<Before<'a>>,
     places: Vec<Option<Place>>,
     expansions: Vec<(NodeId, Expansion)>,
     /// Who wants to listen where.
@@ -290,10 +324,38 @@ impl<'a> Work<'a> {
             graph,
             refused,
             tolerance,
+            before: None,
             places: std::iter::repeat_with(|| None).take(graph.len()).collect(),
             expansions: Vec::new(),
             addresses: HashMap::default(),
         }
+    }
+
+    /// What the same configuration was expanded to before.
+    pub(crate) fn after(mut self, graph: &'a Graph, places: &'a [Place]) -> Self {
+        self.before = Some(Before { graph, places });
+        self
+    }
+
+    /// The place of a component whose block and inputs are what they were: there is nothing to evaluate.
+    fn unchanged(&self, node: &GraphNode) -> Option<Place> {
+        let Before { graph, places } = self.before.as_ref()?;
+        let old = graph.node(graph.find(node.id.as_str())?);
+        let place = &places[graph.find(node.id.as_str())? as usize];
+        // Who listens somewhere is evaluated, so that nobody else does there.
+        let unit = place.unit().filter(|unit| unit.loans.is_empty())?;
+        let same_block =
+            node.component().is_some_and(|component| unit.cell.definition().name() == component.name())
+                && node.block.is(&old.block)
+                && node.references.len() == old.references.len();
+        let same_inputs = || {
+            node.references.iter().zip(&old.references).all(|(now, before)| {
+                self.graph.node(*now).id == graph.node(*before).id
+                    && (self.places[*now as usize].as_ref())
+                        .is_some_and(|place| place.exports == places[*before as usize].exports)
+            })
+        };
+        (same_block && same_inputs()).then(|| place.clone())
     }
 
     /// Evaluates and prepares node by node. `copies` answers the places from which something may be taken over; the first is what
@@ -306,6 +368,10 @@ impl<'a> Work<'a> {
         for index in self.graph.order() {
             let node = self.graph.node(*index);
             if self.depends_on_failure(node) {
+                continue;
+            }
+            if let Some(place) = self.unchanged(node) {
+                self.places[*index as usize] = Some(place);
                 continue;
             }
             let copies = copies(node);

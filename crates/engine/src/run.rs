@@ -120,6 +120,13 @@ impl<C: Component> RunContext<C> {
         }
     }
 
+    /// Splits a path into the name of the component that it begins with and the rest; see
+    /// [`Engine::split_component_path`](crate::Engine::split_component_path).
+    #[must_use]
+    pub fn split_component_path<'p>(&self, path: &'p str) -> Option<(&'p str, &'p str)> {
+        self.cell.split_path(path)
+    }
+
     /// Publishes exports. Dependants are evaluated again if they differ from those before.
     pub fn set_exports(&self, exports: &C::Exports) {
         self.cell.publish(exports.to_value());

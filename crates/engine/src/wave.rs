@@ -218,7 +218,8 @@ impl Shared {
                 let own = side.place(node.id.as_str()).or_else(|| previous.get(&node.id).cloned());
                 own.into_iter().chain(other.and_then(|other| other.place(node.id.as_str()))).collect()
             };
-            let work = Work::new(self, side.configuration, &graph, &rounds.refused, Tolerance::Keep);
+            let work = Work::new(self, side.configuration, &graph, &rounds.refused, Tolerance::Keep)
+                .after(&side.graph, &side.places);
             let (passed, _logging) = work.pass(copies).await;
             if !passed.expansions.is_empty() {
                 rounds.go_on(&graph, passed.expansions);

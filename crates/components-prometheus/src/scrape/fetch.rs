@@ -108,7 +108,8 @@ async fn call_in_process(
 ) -> Result<Page, ScrapeError> {
     let path = target.url.path();
     let rest = path.strip_prefix("/api/v0/component/").unwrap_or_default();
-    let (node, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (node, path) =
+        context.split_component_path(rest).ok_or(ScrapeError::Status(StatusCode::NOT_FOUND))?;
     let mut uri = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
     if let Some(query) = target.url.query() {
         uri.push('?');

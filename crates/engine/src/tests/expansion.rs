@@ -258,6 +258,44 @@ async fn bad_content_leaves_the_old_content_running_and_says_why() {
 }
 
 #[tokio::test]
+async fn content_from_another_place_has_to_be_good_by_itself() {
+    let rig = Rig::new();
+    rig.apply(&caller(&module("1"))).await;
+    let elsewhere = caller(&module("1")).replace("content = test.values.content", "content = test.values.v");
+    let found = rig.prepare(&elsewhere).await.err().unwrap().to_string();
+    assert!(found.starts_with("import.string.lib:1:"), "{found}");
+    rig.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_change_of_items_does_not_concern_is_not_even_evaluated() {
+    let rig = Rig::new();
+    let text = format!(
+        "test.values \"v\" {{ initial = \"a\" }}\n{}\ntest.consumer \"aside\" {{ input = test.values.v.value }}",
+        over("string.split(test.values.v.value, \",\")")
+    );
+    rig.apply(&text).await;
+    // Told to both: the one aside changes, the item that stays does not.
+    let states = rig.instance_of::<super::components::Consumer>(&at("a_1"));
+    rig.set_value("test.values.v", "a,b");
+    until("the new item runs", || rig.has(&at("b_1"))).await;
+    assert_eq!(rig.value_seen("test.consumer.aside"), "a,b");
+    assert_eq!(states.states.load(Ordering::SeqCst), 1);
+    rig.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_finds_a_component_within_a_module() {
+    let rig = Rig::new();
+    rig.apply("declare \"m\" { test.sink \"s\" { } }\nm \"a\" { }").await;
+    let engine = &rig.engine;
+    assert_eq!(engine.split_component_path("m.a/test.sink.s/x/y"), Some(("m.a/test.sink.s", "/x/y")));
+    assert_eq!(engine.split_component_path("m.a/test.sink.s"), Some(("m.a/test.sink.s", "")));
+    assert_eq!(engine.split_component_path("m.a/x"), None);
+    rig.shutdown().await;
+}
+
+#[tokio::test]
 async fn bad_content_at_the_start_refuses_the_configuration() {
     let rig = Rig::new();
     let found = rig.prepare(&caller("declare {")).await.err().unwrap().to_string();
