@@ -1,6 +1,5 @@
 //! The `http` (and `grpc`) block of components that listen, and what the engine's listener registry needs to know of it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,9 @@ use invar_syntax::convert::{ConvertError, FromValue, ToValue};
 use invar_syntax::schema::Type;
 use invar_syntax::secret::Secret;
 use invar_syntax::value::Value;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, ServerConfig};
-
-use crate::http_client::{TlsVersion, crypto_provider, protocol_versions};
-use crate::pem::{PemError, PemText};
+use invar_tls::{
+    CipherSuites, ClientAuthentication, LowestVersion, Origin, Origins, PemError, ServerSettings, ServerTls,
+};
 
 const DEFAULT_PORT: u16 = 8080;
 const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -146,7 +142,7 @@ pub struct ServerTlsBlock {
     pub client_ca_file: String,
     /// The authorities of client certificates.
     pub client_ca: String,
-    /// Accepted for compatibility: all cipher suites on offer are safe.
+    /// The cipher suites of TLS 1.2 to offer, by name, separated by commas; empty for all. Unsafe ones are never spoken.
     pub cipher_suites: String,
     /// The lowest protocol version: `VersionTLS10` to `VersionTLS13`. Nothing below TLS 1.2 is ever spoken.
     #[argument(values = ["VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"])]
@@ -199,12 +195,10 @@ impl HttpServerBlock {
     /// When certificates or keys cannot be read or used.
     pub async fn listen_request(&self, body_limit: usize) -> Result<ListenRequest, PrepareError> {
         let tls = match &self.tls {
-            Some(block) => Some(
-                block
-                    .server_config()
-                    .await
-                    .map_err(|error| PrepareError::invalid(format!("tls: {error}")))?,
-            ),
+            Some(block) => {
+                let tls = block.server_tls(self.speaks_http2()).await;
+                Some(Arc::new(tls.map_err(|error| PrepareError::invalid(format!("tls: {error}")))?))
+            }
             None => None,
         };
         let limited =
@@ -218,6 +212,10 @@ impl HttpServerBlock {
             connection_limit: usize::try_from(self.conn_limit).ok().filter(|limit| *limit > 0),
             body_limit,
         })
+    }
+
+    fn speaks_http2(&self) -> bool {
+        self.http2.as_ref().is_some_and(|http2| http2.enabled)
     }
 
     fn validate(&self) -> Vec<(&'static str, String)> {
@@ -235,68 +233,38 @@ impl HttpServerBlock {
 
 // === impl ServerTlsBlock ===
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ClientAuthentication {
-    None,
-    VerifyIfGiven,
-    RequireAndVerify,
-}
-
 impl ServerTlsBlock {
-    /// The TLS side of a server, for new connections.
+    /// The TLS side of a server. New handshakes see files that change.
     ///
     /// # Errors
     /// When certificates or keys cannot be read or used.
-    pub async fn server_config(&self) -> Result<Arc<ServerConfig>, PemError> {
-        let missing =
-            |field: &str| PemError::Content { origin: field.to_owned(), message: "is not set".to_owned() };
-        let certificate = PemText::load("cert_pem", &self.cert_pem, &self.cert_file)
-            .await?
-            .ok_or_else(|| missing("cert_file"))?;
-        let key = PemText::load("key_pem", self.key_pem.expose(), &self.key_file)
-            .await?
-            .ok_or_else(|| missing("key_file"))?;
-        let authorities = PemText::load("client_ca", &self.client_ca, &self.client_ca_file).await?;
-
-        let builder = ServerConfig::builder_with_provider(crypto_provider())
-            .with_protocol_versions(protocol_versions(self.lowest_version()))
-            .map_err(|error| PemError::Unusable(error.to_string()))?;
-        let builder = match (self.client_authentication(), authorities) {
-            (Some(ClientAuthentication::None) | None, _) => builder.with_no_client_auth(),
-            (Some(_), None) => return Err(missing("client_ca_file")),
-            (Some(mode), Some(authorities)) => {
-                builder.with_client_cert_verifier(client_verifier(&authorities, mode)?)
-            }
+    pub async fn server_tls(&self, http2: bool) -> Result<ServerTls, PemError> {
+        let plain = |text: &str| Secret::new(text);
+        let origins = Origins {
+            authorities: Origin::new("client_ca", &plain(&self.client_ca), &self.client_ca_file),
+            certificate: Origin::new("cert_pem", &plain(&self.cert_pem), &self.cert_file),
+            key: Origin::new("key_pem", &self.key_pem, &self.key_file),
         };
-        let mut config = builder
-            .with_single_cert(certificate.certificates()?, key.private_key()?)
-            .map_err(|error| PemError::Unusable(format!("certificate and key cannot be used: {error}")))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
-    }
-
-    /// The files this block names, for those who want to notice that they change.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        [&self.cert_file, &self.key_file, &self.client_ca_file]
-            .into_iter()
-            .filter(|file| !file.is_empty())
-            .map(|file| Path::new(file.as_str()))
+        let settings = ServerSettings {
+            client_authentication: self.client_authentication().unwrap_or_default(),
+            lowest_version: match self.min_version.as_str() {
+                "VersionTLS13" => LowestVersion::Tls13,
+                _ => LowestVersion::Tls12,
+            },
+            cipher_suites: CipherSuites::parse(&self.cipher_suites).unwrap_or_default(),
+            http2,
+        };
+        for suite in settings.cipher_suites.unsupported() {
+            tracing::warn!(%suite, "a cipher suite of cipher_suites is not safe and is never offered");
+        }
+        if matches!(self.min_version.as_str(), "VersionTLS10" | "VersionTLS11") {
+            tracing::warn!(min_version = %self.min_version, "TLS 1.0 and 1.1 are never spoken, the lowest version is TLS 1.2");
+        }
+        ServerTls::new(origins, settings).await
     }
 
     fn client_authentication(&self) -> Option<ClientAuthentication> {
-        match self.client_auth_type.as_str() {
-            "" | "NoClientCert" | "RequestClientCert" => Some(ClientAuthentication::None),
-            "VerifyClientCertIfGiven" => Some(ClientAuthentication::VerifyIfGiven),
-            "RequireAndVerifyClientCert" => Some(ClientAuthentication::RequireAndVerify),
-            _ => None,
-        }
-    }
-
-    fn lowest_version(&self) -> TlsVersion {
-        match self.min_version.as_str() {
-            "VersionTLS13" => TlsVersion::Tls13,
-            _ => TlsVersion::Tls12,
-        }
+        ClientAuthentication::from_name(&self.client_auth_type)
     }
 
     fn validate(&self) -> Vec<(&'static str, String)> {
@@ -322,22 +290,29 @@ impl ServerTlsBlock {
                 "client_auth_type",
                 "client_auth_type must be set where client certificates have authorities, such as RequireAndVerifyClientCert".to_owned(),
             )),
-            Some(ClientAuthentication::VerifyIfGiven | ClientAuthentication::RequireAndVerify) if !has_authorities => {
+            Some(mode) if mode.verifies() && !has_authorities => {
                 errors.push(("client_ca_file", "client_ca or client_ca_file must be set to verify clients".to_owned()));
             }
             Some(_) => {}
-            None if self.client_auth_type == "RequireAnyClientCert" => errors.push((
-                "client_auth_type",
-                "RequireAnyClientCert proves nothing and is not supported: use RequireAndVerifyClientCert".to_owned(),
-            )),
             None => errors.push((
                 "client_auth_type",
                 format!(
-                    "client_auth_type {:?} is unknown: use NoClientCert, RequestClientCert, VerifyClientCertIfGiven or \
-                     RequireAndVerifyClientCert",
+                    "client_auth_type {:?} is unknown: use NoClientCert, RequestClientCert, RequireAnyClientCert, \
+                     VerifyClientCertIfGiven or RequireAndVerifyClientCert",
                     self.client_auth_type
                 ),
             )),
+        }
+        match CipherSuites::parse(&self.cipher_suites) {
+            Err(unknown) => errors.push(("cipher_suites", format!("cipher_suites: {unknown}"))),
+            Ok(suites) if suites.leaves_nothing() && self.min_version != "VersionTLS13" => errors.push((
+                "cipher_suites",
+                format!(
+                    "cipher_suites: none of {} is safe enough to be spoken here; leave cipher_suites out",
+                    suites.unsupported().join(", ")
+                ),
+            )),
+            Ok(_) => {}
         }
         if !matches!(
             self.min_version.as_str(),
@@ -350,21 +325,6 @@ impl ServerTlsBlock {
         }
         errors
     }
-}
-
-fn client_verifier(
-    authorities: &PemText,
-    mode: ClientAuthentication,
-) -> Result<Arc<dyn ClientCertVerifier>, PemError> {
-    let mut roots = RootCertStore::empty();
-    let (usable, _) = roots.add_parsable_certificates(authorities.certificates()?);
-    if usable == 0 {
-        return Err(authorities.wrong("holds no certificate that can be trusted"));
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto_provider());
-    let builder =
-        if mode == ClientAuthentication::VerifyIfGiven { builder.allow_unauthenticated() } else { builder };
-    builder.build().map_err(|error| PemError::Unusable(format!("client_ca cannot be used: {error}")))
 }
 
 // === impl Given ===

@@ -9,15 +9,15 @@
 pub mod file_watch;
 pub mod http_client;
 pub mod http_server;
-mod pem;
 pub mod relabel;
 pub mod target;
 
 pub use file_watch::{Detector, FileWatch};
 pub use http_client::{
     Http1ClientArguments, HttpClient, HttpClientArguments, HttpClientError, HttpClientOptions,
+    RequestAuthenticator,
 };
 pub use http_server::{HttpServerBlock, ServerArguments};
-pub use pem::PemError;
+pub use invar_tls::PemError;
 pub use relabel::{RelabelRuleBlock, RelabelRules};
 pub use target::{Target, targets_equal};

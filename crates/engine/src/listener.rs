@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use invar_tls::ServerTls;
 use parking_lot::Mutex;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,8 +31,9 @@ use crate::{Request, Response};
 pub struct ListenRequest {
     /// `host:port`; an empty host means all addresses, port 0 one that is free.
     pub address: String,
-    /// TLS, or plain text. Connections that were accepted under another one are closed after their next request.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS, or plain text. Connections that were accepted under another one are closed after their next request;
+    /// those that were accepted with other content of its files are not.
+    pub tls: Option<Arc<ServerTls>>,
     /// How long reading one request may take.
     pub read_timeout: Option<Duration>,
     /// How long writing may make no progress.

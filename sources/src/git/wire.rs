@@ -12,6 +12,7 @@ use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode, header};
 use invar_secrets::{SecretError, SecretStores};
+use invar_tls::ClientSettings;
 use parking_lot::Mutex;
 use reqwest::{Client, NoProxy, Proxy, Response};
 use sha2::{Digest as _, Sha256};
@@ -402,21 +403,14 @@ impl HttpWire {
             .http1_only()
             .referer(false);
         // Plain HTTP without a proxy needs no authorities, and reading those of the system takes a while.
-        let config = tokio::task::spawn_blocking(move || {
-            if needs_tls {
-                tls::client_config(&settings)
-            } else {
-                let provider = Arc::new(rustls::crypto::ring::default_provider());
-                rustls::ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map(|builder| {
-                        builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
-                    })
-                    .map_err(|error| Failure::stalled(error.to_string()))
-            }
-        })
-        .await
-        .map_err(|_| Failure::transient("setting up TLS was interrupted"))??;
+        let config = if needs_tls {
+            let material = tls::material(&settings).await?;
+            tokio::task::spawn_blocking(move || tls::client_config(&settings, &material))
+                .await
+                .map_err(|_| Failure::transient("setting up TLS was interrupted"))??
+        } else {
+            ClientSettings::plain_text_only().map_err(|error| Failure::stalled(error.to_string()))?
+        };
         builder = builder.tls_backend_preconfigured(config);
         if let Some(settings) = &self.proxy {
             let mut proxy = Proxy::all(&settings.url)

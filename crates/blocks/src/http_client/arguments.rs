@@ -9,6 +9,7 @@ use invar_syntax::convert::{ConvertError, FromValue, ToValue};
 use invar_syntax::schema::Type;
 use invar_syntax::secret::Secret;
 use invar_syntax::value::Value;
+use invar_tls::{ClientSettings, LowestVersion, Origin, Origins};
 use url::Url;
 
 use super::credentials::SecretSource;
@@ -335,6 +336,29 @@ impl ProxyArguments {
 }
 
 impl TlsConfigBlock {
+    /// Where its certificates and its key are.
+    pub(super) fn origins(&self) -> Origins {
+        Origins {
+            authorities: Origin::new("ca_pem", &Secret::new(self.ca_pem.as_str()), &self.ca_file),
+            certificate: Origin::new("cert_pem", &Secret::new(self.cert_pem.as_str()), &self.cert_file),
+            key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+        }
+    }
+
+    pub(super) fn settings(&self, http2: bool) -> ClientSettings {
+        ClientSettings {
+            server_name: self.server_name.clone(),
+            insecure_skip_verify: self.insecure_skip_verify,
+            lowest_version: match self.min_version {
+                TlsVersion::Tls13 => LowestVersion::Tls13,
+                TlsVersion::Unset | TlsVersion::Tls10 | TlsVersion::Tls11 | TlsVersion::Tls12 => {
+                    LowestVersion::Tls12
+                }
+            },
+            http2,
+        }
+    }
+
     fn validate(&self) -> FieldErrors {
         let mut errors = Vec::new();
         let key_pem = !self.key_pem.expose().is_empty();

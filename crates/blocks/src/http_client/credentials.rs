@@ -1,11 +1,16 @@
 //! Where a client's secret comes from: its arguments, or a file that is read when it is needed.
 
+use std::fmt;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use invar_syntax::secret::Secret;
 use tokio::io::AsyncReadExt as _;
 
@@ -34,7 +39,22 @@ pub(super) enum Authentication {
     Basic { username: String, password: SecretSource },
     Scheme { scheme: String, credentials: SecretSource },
     OAuth2(Box<TokenSource>),
+    Other(Arc<dyn RequestAuthenticator>),
 }
+
+/// A way to authenticate that the arguments of the client do not know: a signature over the request, or a token from
+/// elsewhere.
+pub trait RequestAuthenticator: fmt::Debug + Send + Sync {
+    /// The headers that authenticate the request as it stands.
+    fn headers<'a>(&'a self, request: &'a reqwest::Request) -> AuthenticationHeaders<'a>;
+
+    /// The server refused them, by 401 or 403: the next ones are made with new credentials.
+    fn refused(&self);
+}
+
+/// The future of [`RequestAuthenticator::headers`].
+pub type AuthenticationHeaders<'a> =
+    Pin<Box<dyn Future<Output = Result<HeaderMap, HttpClientError>> + Send + 'a>>;
 
 // === impl SecretSource ===
 
@@ -100,10 +120,17 @@ impl Authentication {
         }
     }
 
-    /// The value of the `Authorization` header for a request that is sent now.
-    pub(super) async fn header(&self) -> Result<Option<HeaderValue>, HttpClientError> {
+    /// The headers for a request that is sent now.
+    pub(super) async fn headers(&self, request: &reqwest::Request) -> Result<HeaderMap, HttpClientError> {
+        if let Self::Other(authenticator) = self {
+            return authenticator.headers(request).await;
+        }
+        Ok(self.header().await?.into_iter().map(|value| (AUTHORIZATION, value)).collect())
+    }
+
+    async fn header(&self) -> Result<Option<HeaderValue>, HttpClientError> {
         match self {
-            Self::None => Ok(None),
+            Self::None | Self::Other(_) => Ok(None),
             Self::Basic { username, password } => {
                 let password = password.read().await?;
                 basic_header(username, &password).map(Some)
@@ -119,10 +146,15 @@ impl Authentication {
         }
     }
 
-    /// Tells a token source that the server refused its token.
-    pub(super) fn refused(&self) {
-        if let Self::OAuth2(source) = self {
-            source.discard();
+    /// Tells whoever has the credentials that the server refused them.
+    pub(super) fn refused(&self, status: StatusCode) {
+        match (self, status) {
+            (Self::OAuth2(source), StatusCode::UNAUTHORIZED) => source.discard(),
+            // AWS says that credentials are not valid any more by 403.
+            (Self::Other(authenticator), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                authenticator.refused();
+            }
+            _ => {}
         }
     }
 }

@@ -8,7 +8,6 @@ mod oauth2;
 mod proxy;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod transport;
 
 use std::error::Error as _;
@@ -29,11 +28,11 @@ pub use self::arguments::{
     AuthenticationArguments, AuthorizationBlock, BasicAuthBlock, Http1ClientArguments, HttpClientArguments,
     OAuth2Block, ProxyArguments, ProxyUrl, TlsConfigBlock, TlsVersion, http_url, redact_url,
 };
+pub use self::credentials::{AuthenticationHeaders, RequestAuthenticator};
 use self::credentials::{Authentication, sensitive};
 use self::oauth2::TokenSource;
-pub(crate) use self::tls::{crypto_provider, protocol_versions};
 use self::transport::Transport;
-use crate::pem::PemError;
+use invar_tls::PemError;
 
 /// As many redirects as Go programs follow.
 const MAX_REDIRECTS: usize = 10;
@@ -99,6 +98,12 @@ pub enum HttpClientError {
         /// Why not.
         message: String,
     },
+    /// No credentials or no signature could be had.
+    #[error("{message}")]
+    Identity {
+        /// Why not.
+        message: String,
+    },
     /// The time was over.
     #[error("timed out{}", if *connecting { " while connecting" } else { "" })]
     Timeout {
@@ -161,6 +166,27 @@ impl HttpClient {
         arguments: &HttpClientArguments,
         options: HttpClientOptions,
     ) -> Result<Self, HttpClientError> {
+        Self::build(arguments, options, None).await
+    }
+
+    /// Builds a client that authenticates in a way that its arguments do not know, and not as they say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub async fn with_authenticator(
+        arguments: &HttpClientArguments,
+        options: HttpClientOptions,
+        authenticator: Arc<dyn RequestAuthenticator>,
+    ) -> Result<Self, HttpClientError> {
+        Self::build(arguments, options, Some(authenticator)).await
+    }
+
+    async fn build(
+        arguments: &HttpClientArguments,
+        options: HttpClientOptions,
+        authenticator: Option<Arc<dyn RequestAuthenticator>>,
+    ) -> Result<Self, HttpClientError> {
         let transport =
             Transport::new(arguments.tls_config.as_ref(), &arguments.proxy, arguments.enable_http2, &options)
                 .await?;
@@ -185,7 +211,10 @@ impl HttpClient {
         Ok(Self {
             shared: Arc::new(Shared {
                 transport,
-                authentication: Authentication::new(&arguments.authentication, token_source),
+                authentication: match authenticator {
+                    Some(authenticator) => Authentication::Other(authenticator),
+                    None => Authentication::new(&arguments.authentication, token_source),
+                },
                 headers,
                 follow_redirects: arguments.follow_redirects,
                 default_timeout: options.timeout,
@@ -211,23 +240,29 @@ impl HttpClient {
             request.headers_mut().append(name.clone(), value.clone());
         }
 
+        let mut authenticated: Vec<HeaderName> = Vec::new();
         for _ in 0..=MAX_REDIRECTS {
             let own = request.url().origin() == origin;
+            // Those of the request before, which may have been another one.
+            for name in authenticated.drain(..) {
+                request.headers_mut().remove(name);
+            }
             if own {
-                let header = tokio::time::timeout_at(deadline, shared.authentication.header())
+                let headers = tokio::time::timeout_at(deadline, shared.authentication.headers(&request))
                     .await
                     .map_err(|_| HttpClientError::Timeout { connecting: true })??;
-                if let Some(header) = header {
-                    request.headers_mut().insert(AUTHORIZATION, header);
+                for (name, value) in &headers {
+                    request.headers_mut().insert(name.clone(), value.clone());
                 }
+                authenticated.extend(headers.keys().cloned());
             }
             *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
             // The transport may rewrite the host, and a body that is a stream cannot be sent twice.
             let url = request.url().clone();
             let again = if shared.follow_redirects { request.try_clone() } else { None };
             let response = shared.transport.send(request).await?;
-            if own && response.status() == StatusCode::UNAUTHORIZED {
-                shared.authentication.refused();
+            if own {
+                shared.authentication.refused(response.status());
             }
             let (Some(next), Some(location)) = (again, redirect_target(&response, &url)?) else {
                 return Ok(response);

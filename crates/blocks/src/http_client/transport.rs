@@ -1,23 +1,18 @@
 //! One request, one response: connections, TLS and proxy of a client, without authentication and without redirects.
-//! Certificate files are looked at again at most once a second; when one has changed, new connections use it.
+//! When a certificate file has changed, new connections use it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
+use invar_tls::{ClientSettings, Material, Watched};
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::arguments::{ProxyArguments, TlsConfigBlock};
-use super::tls::TlsMaterial;
 use super::{HttpClientError, HttpClientOptions, proxy};
 
-/// How often certificate files are looked at while requests are sent.
-const FILES_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// With `server_name` each host has a client of its own; beyond this number they are forgotten and made again.
 const MAX_NAMED_CLIENTS: usize = 256;
 
@@ -29,20 +24,15 @@ pub(super) struct Transport {
 
 #[derive(Debug)]
 struct Shared {
-    tls: TlsConfigBlock,
-    proxy: ProxyArguments,
+    server_name: String,
     http2: bool,
     options: HttpClientOptions,
-    connections: Mutex<Arc<Connections>>,
-    checked: Mutex<Instant>,
-    /// One permit: who holds it looks at the files, the others go on with what there is.
-    checking: Semaphore,
+    connections: Watched<Connections, HttpClientError>,
 }
 
 /// The pools that belong to one reading of the certificate files.
 #[derive(Debug)]
 struct Connections {
-    material: TlsMaterial,
     config: ClientConfig,
     proxy: Option<reqwest::Proxy>,
     client: reqwest::Client,
@@ -65,18 +55,11 @@ impl Transport {
         let tls = tls.cloned().unwrap_or_default();
         // The host of a request is replaced where server_name is set, which only the Host header of HTTP/1.1 undoes.
         let http2 = http2 && tls.server_name.is_empty();
-        let connections = connect(&tls, proxy, http2, options).await?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                tls,
-                proxy: proxy.clone(),
-                http2,
-                options: options.clone(),
-                connections: Mutex::new(Arc::new(connections)),
-                checked: Mutex::new(Instant::now()),
-                checking: Semaphore::new(1),
-            }),
-        })
+        let (settings, proxy, of_client) = (tls.settings(http2), proxy.clone(), options.clone());
+        let make = move |material: &Material| connect(&settings, material, &proxy, &of_client);
+        let connections = Watched::new(tls.origins(), make).await?;
+        let shared = Shared { server_name: tls.server_name, http2, options: options.clone(), connections };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Sends the request; its timeout covers the response's body too.
@@ -84,8 +67,7 @@ impl Transport {
         &self,
         mut request: reqwest::Request,
     ) -> Result<reqwest::Response, HttpClientError> {
-        self.shared.refresh().await;
-        let connections = Arc::clone(&self.shared.connections.lock());
+        let connections = self.shared.connections.current().await;
         if request.timeout().is_none() {
             *request.timeout_mut() = Some(self.shared.options.timeout);
         }
@@ -95,36 +77,13 @@ impl Transport {
 }
 
 impl Shared {
-    /// Takes up changed certificate files. What cannot be loaded is logged, and the previous certificates stay.
-    async fn refresh(&self) {
-        let has_files =
-            [&self.tls.ca_file, &self.tls.cert_file, &self.tls.key_file].iter().any(|file| !file.is_empty());
-        if !has_files || self.checked.lock().elapsed() < FILES_CHECK_INTERVAL {
-            return;
-        }
-        let Ok(_permit) = self.checking.try_acquire() else { return };
-        *self.checked.lock() = Instant::now();
-        let renewed = async {
-            let material = TlsMaterial::load(&self.tls).await?;
-            if material == self.connections.lock().material {
-                return Ok(());
-            }
-            let connections = assemble(material, &self.tls, &self.proxy, self.http2, &self.options)?;
-            *self.connections.lock() = Arc::new(connections);
-            Ok::<_, HttpClientError>(())
-        };
-        if let Err(error) = renewed.await {
-            tracing::warn!(%error, "changed certificates cannot be used, the previous ones stay in use");
-        }
-    }
-
     fn client_for(
         &self,
         connections: &Connections,
         request: &mut reqwest::Request,
     ) -> Result<reqwest::Client, HttpClientError> {
         let url = request.url_mut();
-        let name = &self.tls.server_name;
+        let name = &self.server_name;
         let dialled = url.host_str().unwrap_or_default().to_owned();
         // Through a proxy the dialled host must stay in the request, so there only verification uses the other name.
         if name.is_empty() || *name == dialled || url.scheme() != "https" || connections.proxy.is_some() {
@@ -158,29 +117,18 @@ impl Shared {
     }
 }
 
-async fn connect(
-    tls: &TlsConfigBlock,
+fn connect(
+    settings: &ClientSettings,
+    material: &Material,
     proxy: &ProxyArguments,
-    http2: bool,
     options: &HttpClientOptions,
 ) -> Result<Connections, HttpClientError> {
-    let material = TlsMaterial::load(tls).await?;
-    assemble(material, tls, proxy, http2, options)
-}
-
-fn assemble(
-    material: TlsMaterial,
-    tls: &TlsConfigBlock,
-    proxy: &ProxyArguments,
-    http2: bool,
-    options: &HttpClientOptions,
-) -> Result<Connections, HttpClientError> {
-    let config = material.client_config(tls, http2)?;
+    let config = settings.config(material)?;
     let proxy = proxy::build(proxy)?;
-    let client = client_builder(&config, proxy.as_ref(), http2, options)
+    let client = client_builder(&config, proxy.as_ref(), settings.http2, options)
         .build()
         .map_err(HttpClientError::from_reqwest)?;
-    Ok(Connections { material, config, proxy, client, named: Mutex::new(HashMap::new()) })
+    Ok(Connections { config, proxy, client, named: Mutex::new(HashMap::new()) })
 }
 
 fn client_builder(

@@ -2,18 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode};
-use invar_blocks::ServerArguments;
 use invar_engine::listener::RemoteAddress;
 use invar_engine::vitals::{Outcome, VitalCounters};
 use invar_engine::{
-    Call, Check, Component, DeliveryError, ExportContext, InstanceContext, ListenRequest, ListenerLoan,
+    Call, Check, Component, DeliveryError, ExportContext, Health, InstanceContext, ListenRequest, ListenerLoan,
     PrepareError, Request, Response, RunContext, RunError, Stability, StateContext,
 };
+use invar_tls::ServerTls;
 use invar_telemetry::remote_write::{DecodedRequest, Protocol, RequestCounts};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -26,6 +26,8 @@ use super::{negotiation, type_and_unit};
 const PATH: &str = "/api/v1/metrics/write";
 /// How long senders are told to wait where nothing else is known.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How often the files of the certificates are looked at although nobody connects.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(10);
 /// Series that were not sent for twice as long are forgotten.
 const MEMORY_AGE: Duration = Duration::from_secs(15 * 60);
 
@@ -46,8 +48,6 @@ pub struct State {
     arguments: Arc<ReceiveHttpArguments>,
     protocols: Vec<Protocol>,
     pub(super) listen: ListenRequest,
-    /// What the files of the certificates were when they were read.
-    stamps: Vec<Option<(u64, SystemTime)>>,
     loan: ListenerLoan,
 }
 
@@ -97,17 +97,13 @@ impl Component for ReceiveHttp {
         _instance: Arc<Instance>,
         context: StateContext,
     ) -> Result<State, PrepareError> {
-        // First, so that a file that changes while it is read counts as changed the next time.
-        let stamps = stamps(&arguments.server).await;
         let listen = match context.previous::<Self>() {
             // The same settings, not merely equal ones: those of another TLS would close connections.
-            Some(previous) if previous.arguments.server == arguments.server && previous.stamps == stamps => {
-                previous.listen.clone()
-            }
+            Some(previous) if previous.arguments.server == arguments.server => previous.listen.clone(),
             _ => arguments.server.listen_request(BODY_LIMIT).await?,
         };
         let loan = context.listeners().borrow(listen.clone())?;
-        Ok(State { protocols: arguments.protocols(), arguments, listen, stamps, loan })
+        Ok(State { protocols: arguments.protocols(), arguments, listen, loan })
     }
 
     fn exports(_instance: &Instance, _state: &State, _context: &ExportContext) {}
@@ -135,11 +131,17 @@ impl Component for ReceiveHttp {
         let _registration = instance.meters.register(instance.registry.clone());
         let mut ages = interval(MEMORY_AGE);
         ages.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(CERTIFICATES_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = context.stopped() => break,
                 _ = ages.tick() => instance.intake.memory().age(),
+                _ = looks.tick() => {
+                    let tls = context.enter().state().listen.tls.clone();
+                    context.set_health(certificates(tls.as_deref()).await);
+                }
             }
         }
         // Twice is all of it: nothing more is sent here.
@@ -217,15 +219,16 @@ async fn forward(
     (Verdict::Partial(counts, reason), samples)
 }
 
-/// What the files of the certificates are now; nothing for one that cannot be read.
-async fn stamps(server: &ServerArguments) -> Vec<Option<(u64, SystemTime)>> {
-    let tls = server.http.as_ref().and_then(|http| http.tls.as_ref());
-    let mut stamps = Vec::new();
-    for file in tls.iter().flat_map(|tls| tls.files()) {
-        let metadata = tokio::fs::metadata(file).await.ok();
-        stamps.push(metadata.and_then(|metadata| Some((metadata.len(), metadata.modified().ok()?))));
+/// How the certificates are, after a look at their files. While the previous ones serve, the component works.
+async fn certificates(tls: Option<&ServerTls>) -> Health {
+    let Some(tls) = tls else { return Health::healthy("listening") };
+    drop(tls.current().await);
+    match tls.problem() {
+        None => Health::healthy("listening"),
+        Some(problem) => {
+            Health::healthy(format!("listening with the previous certificate, the new one is unusable: {problem}"))
+        }
     }
-    stamps
 }
 
 fn text(status: StatusCode, text: &str) -> Response {

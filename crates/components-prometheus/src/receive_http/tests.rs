@@ -513,27 +513,59 @@ async fn metrics_bear_the_names_of_alloy() {
     wait_gathered(&registry, |text| !text.contains("prometheus_receive_http")).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_are_read_again_only_where_they_changed() {
+#[tokio::test]
+async fn a_rotated_certificate_serves_new_handshakes_and_a_broken_one_leaves_the_old() {
+    use invar_blocks::http_client::TlsConfigBlock;
+    use invar_blocks::{HttpClient, HttpClientArguments, HttpClientOptions};
+    use invar_syntax::Arguments as _;
+
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name).display().to_string();
     let issue = || {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         std::fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(file("certificate"), made.cert.pem()).unwrap();
+        made.cert.pem()
     };
-    issue();
+    let trusting = async |certificate: &str| {
+        let tls_config = Some(TlsConfigBlock { ca_pem: certificate.to_owned(), ..TlsConfigBlock::default() });
+        let arguments = HttpClientArguments { tls_config, ..HttpClientArguments::defaults() };
+        HttpClient::new(&arguments, HttpClientOptions::default()).await.unwrap()
+    };
+    // Files are looked at once a second, by the clock of the runtime.
+    let look_again = async || {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_millis(1100)).await;
+        tokio::time::resume();
+    };
+    let first = issue();
     let tls = format!("tls {{\n cert_file = {:?}\n key_file = {:?}\n}}", file("certificate"), file("key"));
     let server = format!("http {{\n listen_address = \"127.0.0.1\"\n listen_port = 0\n {tls}\n}}\n");
     let harness = Harness::<ReceiveHttp>::new(&format!("{server}{FORWARD}")).await.unwrap();
+    let url: url::Url = format!("https://{}/", harness.state().unwrap().address()).parse().unwrap();
     let settings = || harness.state().unwrap().listen.tls.clone().unwrap();
-    let first = settings();
+    let terms = settings();
+    let old = trusting(&first).await;
+    // Whoever gets an answer, though it is 404, has seen a certificate that it trusts.
+    old.get(url.clone()).await.unwrap().bytes().await.unwrap();
+
+    let second = issue();
+    look_again().await;
+    trusting(&second).await.get(url.clone()).await.unwrap();
+    // The connection that there was goes on, and so it does when other arguments change.
+    old.get(url.clone()).await.unwrap().bytes().await.unwrap();
     harness.update(&format!("{server}forward_to = []")).await.unwrap();
-    assert!(Arc::ptr_eq(&first, &settings()), "connections under TLS stay, too");
+    assert!(Arc::ptr_eq(&terms, &settings()));
+    old.get(url.clone()).await.unwrap();
+    assert!(trusting(&first).await.get(url.clone()).await.is_err(), "the old certificate is not presented any more");
+
+    std::fs::write(file("certificate"), "nonsense").unwrap();
+    look_again().await;
+    trusting(&second).await.get(url.clone()).await.unwrap();
+    assert!(terms.problem().unwrap().contains(&file("certificate")));
     issue();
-    let longer = std::fs::read_to_string(file("certificate")).unwrap() + "\n";
-    std::fs::write(file("certificate"), longer).unwrap();
-    harness.update(&format!("{server}{FORWARD}")).await.unwrap();
-    assert!(!Arc::ptr_eq(&first, &settings()));
+    look_again().await;
+    drop(terms.current().await);
+    assert_eq!(terms.problem(), None);
     harness.shutdown().await;
 }

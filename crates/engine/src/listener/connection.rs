@@ -13,11 +13,11 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use invar_tls::ServerTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 
 use super::io::{Limits, Phase, TimedStream};
 use super::socket::{Counted, Socket};
@@ -43,7 +43,7 @@ struct Connection {
     registry: Arc<Shared>,
     remote: SocketAddr,
     /// What the connection was accepted under.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerTls>>,
     phase: Phase,
 }
 
@@ -74,8 +74,8 @@ pub(super) async fn serve(
     let serving = async {
         match tls {
             None => http(connection, TimedStream::new(stream, phase, limits)).await,
-            Some(config) => {
-                let handshake = TlsAcceptor::from(config).accept(stream);
+            Some(tls) => {
+                let handshake = async { TlsAcceptor::from(tls.current().await).accept(stream).await };
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                     Ok(Ok(stream)) => http(connection, TimedStream::new(stream, phase, limits)).await,
                     Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),

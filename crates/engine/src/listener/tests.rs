@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use invar_syntax::secret::Secret;
+use invar_tls::{Origin, Origins, ServerSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -277,14 +279,16 @@ async fn a_slow_head_and_an_idle_connection_end() {
 async fn an_idle_deadline_starts_anew_after_each_request() {
     let (registry, board) = start();
     let mut settings = ask("127.0.0.1:0");
-    settings.idle_timeout = Some(Duration::from_millis(300));
+    settings.idle_timeout = Some(Duration::from_secs(30));
     let loan = registry.borrow(settings, NodeId::new("a")).unwrap();
     board.bind(&loan, "a");
     let mut client = connect(loan.address()).await;
-    // Together far longer than one deadline.
+    // Together far longer than one deadline, by the clock of the runtime.
     for _ in 0..8 {
         assert_eq!(send(&mut client, "/", b"1").await.0, 200);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::time::resume();
     }
 }
 
@@ -315,7 +319,7 @@ async fn a_plain_connection_is_closed_once_its_socket_speaks_tls() {
     let mut client = connect(plain.address()).await;
     assert!(send(&mut client, "/", b"").await.1.get("connection").is_none());
     let mut settings = ask(&address);
-    settings.tls = Some(tls_config());
+    settings.tls = Some(tls().await);
     let secure = registry.borrow(settings, NodeId::new("a")).unwrap();
     board.bind(&secure, "a");
     let (status, headers, _) = send(&mut client, "/", b"").await;
@@ -365,11 +369,13 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn tls_config() -> Arc<ServerConfig> {
-    use tokio_rustls::rustls::crypto::ring::default_provider;
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    // No handshake gets as far as needing a certificate.
-    let resolver = tokio_rustls::rustls::server::ResolvesServerCertUsingSni::new();
-    Arc::new(builder.with_cert_resolver(Arc::new(resolver)))
+async fn tls() -> Arc<ServerTls> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let text = |name, text: String| Origin::new(name, &Secret::new(text), "");
+    let origins = Origins {
+        certificate: text("cert_pem", made.cert.pem()),
+        key: text("key_pem", made.signing_key.serialize_pem()),
+        ..Origins::default()
+    };
+    Arc::new(ServerTls::new(origins, ServerSettings::default()).await.unwrap())
 }

@@ -1,4 +1,4 @@
-//! Certificates and keys in PEM form, from arguments or files, as both ends of TLS need them.
+//! Certificates and keys in PEM form, from text or files, as both ends of TLS need them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,16 +39,105 @@ pub enum PemError {
     Unusable(String),
 }
 
-/// The text of a `…_pem` argument, or of the file in the `…_file` argument beside it; `None` where neither is set.
-/// Held as a secret because keys come this way too.
+/// Where PEM text comes from. Held as a secret, because keys come this way too.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Origin {
+    /// Nowhere.
+    #[default]
+    None,
+    /// The text itself, from the setting of this name.
+    Text {
+        /// What errors call it.
+        name: &'static str,
+        /// The text.
+        text: Secret,
+    },
+    /// A file, read again when it changes.
+    File(PathBuf),
+}
+
+/// Where one end of TLS has its certificates and its key from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origins {
+    /// The authorities whom it trusts.
+    pub authorities: Origin,
+    /// Its own chain of certificates.
+    pub certificate: Origin,
+    /// The key of its own certificate.
+    pub key: Origin,
+}
+
+/// What the origins hold at one moment. Equal means that nothing has changed since.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Material {
+    pub(crate) authorities: Option<PemText>,
+    pub(crate) certificate: Option<PemText>,
+    pub(crate) key: Option<PemText>,
+}
+
+/// PEM text and what errors call it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PemText {
-    pub(crate) origin: String,
+    origin: String,
     text: Secret,
 }
 
+// === impl Origin ===
+
+impl Origin {
+    /// The text of the setting `name`, or the file beside it, whichever is not empty; the text before the file.
+    pub fn new(name: &'static str, text: &Secret, file: &str) -> Self {
+        let text = text.clone();
+        if !text.is_empty() {
+            Self::Text { name, text }
+        } else if file.is_empty() {
+            Self::None
+        } else {
+            Self::File(file.into())
+        }
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::None | Self::Text { .. } => None,
+        }
+    }
+
+    async fn read(&self) -> Result<Option<PemText>, PemError> {
+        Ok(match self {
+            Self::None => None,
+            Self::Text { name, text } => Some(PemText { origin: (*name).to_owned(), text: text.clone() }),
+            Self::File(path) => {
+                Some(PemText { origin: path.display().to_string(), text: read_file(path).await? })
+            }
+        })
+    }
+}
+
+// === impl Origins ===
+
+impl Origins {
+    /// The files among them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.authorities, &self.certificate, &self.key].into_iter().filter_map(Origin::file)
+    }
+
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn read(&self) -> Result<Material, PemError> {
+        Ok(Material {
+            authorities: self.authorities.read().await?,
+            certificate: self.certificate.read().await?,
+            key: self.key.read().await?,
+        })
+    }
+}
+
 /// Reads a file completely, with a limit on its size and on the time it takes.
-pub(crate) async fn read_file(path: &Path) -> Result<Secret, PemError> {
+async fn read_file(path: &Path) -> Result<Secret, PemError> {
     let failed = |source| PemError::File { path: path.to_owned(), source };
     let reading = async {
         let mut text = String::new();
@@ -69,16 +158,6 @@ pub(crate) async fn read_file(path: &Path) -> Result<Secret, PemError> {
 // === impl PemText ===
 
 impl PemText {
-    pub(crate) async fn load(argument: &str, text: &str, file: &str) -> Result<Option<Self>, PemError> {
-        if !text.is_empty() {
-            return Ok(Some(Self { origin: argument.to_owned(), text: Secret::new(text) }));
-        }
-        if file.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Self { origin: file.to_owned(), text: read_file(Path::new(file)).await? }))
-    }
-
     /// All certificates, in order; at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, PemError> {
         let certificates: Result<Vec<_>, _> =

@@ -7,20 +7,22 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::arguments::{TlsConfigBlock, TlsVersion};
-use crate::pem::{PemError, PemText};
+use crate::pem::{Material, PemError, PemText};
+use crate::{LowestVersion, provider};
 
-/// What a `tls_config` block names, read at one moment. Equal means that nothing has changed since.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct TlsMaterial {
-    authorities: Option<PemText>,
-    certificate: Option<PemText>,
-    key: Option<PemText>,
+/// How a client verifies and what it offers, its certificates aside.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClientSettings {
+    /// The name the server's certificate must bear, instead of the one that was dialled; empty for none.
+    pub server_name: String,
+    /// Whether any certificate is accepted.
+    pub insecure_skip_verify: bool,
+    /// The lowest protocol version.
+    pub lowest_version: LowestVersion,
+    /// Whether HTTP/2 is offered beside HTTP/1.1.
+    pub http2: bool,
 }
 
 /// Verifies as usual, with two differences: another name may be demanded than the one that was dialled, and a
@@ -37,56 +39,32 @@ struct Verifier {
 #[derive(Debug)]
 struct AcceptAnything(Arc<CryptoProvider>);
 
-/// The provider of all TLS in this program.
-pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())))
-}
+// === impl ClientSettings ===
 
-/// The protocol versions from `lowest` up. TLS 1.0 and 1.1 are never spoken (RFC 8996).
-pub(crate) fn protocol_versions(lowest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
-    static FROM_12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
-    match lowest {
-        TlsVersion::Tls13 => &FROM_12[..1],
-        TlsVersion::Unset | TlsVersion::Tls10 | TlsVersion::Tls11 | TlsVersion::Tls12 => &FROM_12,
-    }
-}
-
-// === impl TlsMaterial ===
-
-impl TlsMaterial {
-    pub(super) async fn load(block: &TlsConfigBlock) -> Result<Self, PemError> {
-        Ok(Self {
-            authorities: PemText::load("ca_pem", &block.ca_pem, &block.ca_file).await?,
-            certificate: PemText::load("cert_pem", &block.cert_pem, &block.cert_file).await?,
-            key: PemText::load("key_pem", block.key_pem.expose(), &block.key_file).await?,
-        })
-    }
-
+impl ClientSettings {
     /// The configuration of TLS for new connections. Blocks for some milliseconds where the system's certificates
-    /// have not been read yet.
-    pub(super) fn client_config(
-        &self,
-        block: &TlsConfigBlock,
-        http2: bool,
-    ) -> Result<ClientConfig, PemError> {
-        let provider = crypto_provider();
+    /// are needed and have not been read yet.
+    ///
+    /// # Errors
+    /// When a certificate, the key or the name cannot be used.
+    pub fn config(&self, material: &Material) -> Result<ClientConfig, PemError> {
+        let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(protocol_versions(block.min_version))
+            .with_protocol_versions(self.lowest_version.versions())
             .map_err(|error| PemError::Unusable(error.to_string()))?;
 
-        let verifier: Arc<dyn ServerCertVerifier> = if block.insecure_skip_verify {
+        let verifier: Arc<dyn ServerCertVerifier> = if self.insecure_skip_verify {
             Arc::new(AcceptAnything(provider))
         } else {
-            let name = if block.server_name.is_empty() {
+            let name = if self.server_name.is_empty() {
                 None
             } else {
-                Some(ServerName::try_from(block.server_name.clone()).map_err(|_| PemError::Content {
+                Some(ServerName::try_from(self.server_name.clone()).map_err(|_| PemError::Content {
                     origin: "server_name".to_owned(),
                     message: "is no host name".to_owned(),
                 })?)
             };
-            let (roots, pinned) = self.roots()?;
+            let (roots, pinned) = roots(material.authorities.as_ref())?;
             let standard =
                 WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(|error| {
                     PemError::Unusable(format!("the trusted certificates cannot be used: {error}"))
@@ -95,7 +73,7 @@ impl TlsMaterial {
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
 
-        let mut config = match (&self.certificate, &self.key) {
+        let mut config = match (&material.certificate, &material.key) {
             (Some(certificate), Some(key)) => {
                 builder.with_client_auth_cert(certificate.certificates()?, key.private_key()?).map_err(
                     |error| PemError::Unusable(format!("certificate and key cannot be used: {error}")),
@@ -104,22 +82,36 @@ impl TlsMaterial {
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols =
-            if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+            if self.http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
         Ok(config)
     }
 
-    fn roots(&self) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>), PemError> {
-        let Some(authorities) = &self.authorities else {
-            return Ok((system_roots(), Vec::new()));
-        };
-        let certificates = authorities.certificates()?;
-        let mut roots = RootCertStore::empty();
-        let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
-        if usable == 0 {
-            return Err(authorities.wrong("holds no certificate that can be trusted"));
-        }
-        Ok((Arc::new(roots), certificates))
+    /// A configuration that trusts nobody and presents nothing, for clients that never speak TLS: the system's
+    /// certificates are not read for it.
+    ///
+    /// # Errors
+    /// Never in practice: when the provider speaks no version of TLS.
+    pub fn plain_text_only() -> Result<ClientConfig, PemError> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(LowestVersion::Tls12.versions())
+            .map_err(|error| PemError::Unusable(error.to_string()))?;
+        Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
+}
+
+fn roots(
+    authorities: Option<&PemText>,
+) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>), PemError> {
+    let Some(authorities) = authorities else {
+        return Ok((system_roots(), Vec::new()));
+    };
+    let certificates = authorities.certificates()?;
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+    if usable == 0 {
+        return Err(authorities.wrong("holds no certificate that can be trusted"));
+    }
+    Ok((Arc::new(roots), certificates))
 }
 
 /// The system's certificates, read once per process.

@@ -1,0 +1,105 @@
+//! What is made of certificate files, and made again when they change: looked at when somebody needs it, at most once a
+//! second, so that nothing runs in the background and nobody holds a task.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::pem::{Material, Origins, PemError};
+
+/// How often files are looked at, at most.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Something made of [`Material`], kept up to date with its origins. What cannot be used leaves the last good one in
+/// place.
+pub struct Watched<T, E = PemError> {
+    origins: Origins,
+    make: Box<Make<T, E>>,
+    current: Mutex<Current<T>>,
+    /// One permit: who holds it looks at the files, the others go on with what there is.
+    checking: Semaphore,
+}
+
+type Make<T, E> = dyn Fn(&Material) -> Result<T, E> + Send + Sync;
+
+struct Current<T> {
+    material: Material,
+    made: Arc<T>,
+    checked: Instant,
+    problem: Option<String>,
+}
+
+impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
+    /// Reads the origins and makes the first one.
+    ///
+    /// # Errors
+    /// When something cannot be read or used.
+    pub async fn new(
+        origins: Origins,
+        make: impl Fn(&Material) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Self, E> {
+        let checked = Instant::now();
+        let material = origins.read().await?;
+        let made = Arc::new(make(&material)?);
+        let current = Mutex::new(Current { material, made, checked, problem: None });
+        Ok(Self { origins, make: Box::new(make), current, checking: Semaphore::new(1) })
+    }
+
+    /// The newest that could be made. Looks at the files unless somebody did within the last second.
+    pub async fn current(&self) -> Arc<T> {
+        let due = self.current.lock().checked.elapsed() >= CHECK_INTERVAL;
+        if due && self.origins.files().next().is_some() {
+            self.refresh().await;
+        }
+        Arc::clone(&self.current.lock().made)
+    }
+
+    /// Why the newest content of the files is not in use.
+    pub fn problem(&self) -> Option<String> {
+        self.current.lock().problem.clone()
+    }
+
+    async fn refresh(&self) {
+        let Ok(_permit) = self.checking.try_acquire() else { return };
+        self.current.lock().checked = Instant::now();
+        let renewed = match self.origins.read().await {
+            Ok(material) if material == self.current.lock().material => Ok(None),
+            Ok(material) => (self.make)(&material).map(|made| Some((material, made))),
+            Err(error) => Err(E::from(error)),
+        };
+        let mut current = self.current.lock();
+        match renewed {
+            Ok(renewed) => {
+                if let Some((material, made)) = renewed {
+                    current.material = material;
+                    current.made = Arc::new(made);
+                    tracing::info!(files = %self.names(), "changed certificates are in use");
+                }
+                current.problem = None;
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                // Said once, not with every connection.
+                if current.problem.as_ref() != Some(&problem) {
+                    tracing::warn!(files = %self.names(), %problem, "changed certificates cannot be used, the previous ones stay in use");
+                }
+                current.problem = Some(problem);
+            }
+        }
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self.origins.files().map(|path| path.display().to_string()).collect();
+        names.join(", ")
+    }
+}
+
+impl<T, E> fmt::Debug for Watched<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("origins", &self.origins).finish_non_exhaustive()
+    }
+}
