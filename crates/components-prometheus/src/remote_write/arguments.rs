@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use invar_blocks::RelabelRuleBlock;
 use invar_blocks::http_client::{Http1ClientArguments, http_url};
+use invar_cloud_identity::AzureCloud;
 use invar_engine::MetricsReceiver;
 use invar_syntax::arguments::{Arguments, Exports};
 use invar_syntax::secret::Secret;
@@ -121,29 +122,31 @@ pub struct MetadataArguments {
     pub max_samples_per_send: i64,
 }
 
-/// `sigv4`.
+/// `sigv4`: signatures of AWS, version 4. Without keys and profile, credentials are looked for as AWS's own tools do.
 #[derive(Arguments, Clone, Debug, PartialEq)]
+#[arguments(validate = "Self::validate")]
 pub struct SigV4Arguments {
-    /// AWS region that requests are signed for.
+    /// The region; empty for that of the environment or the profile.
     pub region: String,
-    /// AWS access key; goes with `secret_key`.
+    /// The id of the key.
     pub access_key: String,
-    /// AWS secret key; goes with `access_key`.
+    /// The key.
     pub secret_key: Secret,
-    /// Named AWS profile to authenticate with.
+    /// The profile of the shared files.
     pub profile: String,
-    /// ARN of the role to assume.
+    /// A role to assume with the credentials.
     pub role_arn: String,
-    /// External id that goes along when the role is assumed.
+    /// What the role's owner wants to hear.
     pub external_id: String,
-    /// Whether the FIPS endpoint of STS is used.
+    /// Whether the role is assumed at an endpoint validated by FIPS 140.
     pub use_fips_sts_endpoint: bool,
-    /// Name of the AWS service that requests are signed for.
+    /// The service to sign for; empty for `aps`.
     pub service_name: String,
 }
 
-/// `azuread`.
+/// `azuread`: tokens of Microsoft Entra ID.
 #[derive(Arguments, Clone, Debug, PartialEq)]
+#[arguments(validate = "Self::validate")]
 pub struct AzureAdArguments {
     /// A managed identity.
     #[argument(block)]
@@ -154,20 +157,20 @@ pub struct AzureAdArguments {
     /// A client secret.
     #[argument(block)]
     pub oauth: Option<AzureOAuthArguments>,
-    /// The SDK's own chain.
+    /// What the environment offers: a client secret, a workload identity or a managed identity.
     #[argument(block)]
     pub sdk: Option<AzureSdkArguments>,
-    /// The Azure cloud: `AzurePublic`, `AzureChina` or `AzureGovernment`.
+    /// The cloud: `AzurePublic`, `AzureChina` or `AzureGovernment`.
     #[argument(default = "\"AzurePublic\"")]
     pub cloud: String,
-    /// The scope that the token is asked for.
+    /// What the token is for; empty for the ingestion of metrics.
     pub scope: String,
 }
 
 /// `managed_identity`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ManagedIdentityArguments {
-    /// Client id of the application or identity.
+    /// The id of the application or identity.
     #[argument(required)]
     pub client_id: String,
 }
@@ -175,26 +178,26 @@ pub struct ManagedIdentityArguments {
 /// `workload_identity`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct WorkloadIdentityArguments {
-    /// Client id of the application or identity.
+    /// The id of the application or identity.
     #[argument(required)]
     pub client_id: String,
-    /// Id of the tenant.
+    /// The id of the tenant, which is whose it is.
     #[argument(required)]
     pub tenant_id: String,
-    /// File with the federated token of the workload.
+    /// The file with the workload's token, read whenever a token is fetched; empty for the usual place.
     pub token_file_path: String,
 }
 
 /// `oauth` of `azuread`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct AzureOAuthArguments {
-    /// Client id of the application or identity.
+    /// The id of the application or identity.
     #[argument(required)]
     pub client_id: String,
-    /// Secret of the application.
+    /// Its secret.
     #[argument(required)]
     pub client_secret: Secret,
-    /// Id of the tenant.
+    /// The id of the tenant, which is whose it is.
     #[argument(required)]
     pub tenant_id: String,
 }
@@ -202,15 +205,15 @@ pub struct AzureOAuthArguments {
 /// `sdk` of `azuread`.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct AzureSdkArguments {
-    /// Id of the tenant.
+    /// The id of the tenant, which is whose it is.
     #[argument(required)]
     pub tenant_id: String,
 }
 
-/// `google_iam`.
+/// `google_iam`: tokens of Google.
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct GoogleIamArguments {
-    /// File with the credentials of a Google service account.
+    /// A file with credentials; empty for application default credentials.
     pub credentials_file: String,
 }
 
@@ -311,19 +314,57 @@ impl EndpointArguments {
             let found = methods.join(", ");
             errors.push((last, format!("at most one way to authenticate may be configured, found {found}")));
         }
-        if let Some(azure) = &self.azuread {
-            let ways = [
-                azure.managed_identity.is_some(),
-                azure.workload_identity.is_some(),
-                azure.oauth.is_some(),
-                azure.sdk.is_some(),
-            ];
-            if ways.into_iter().filter(|way| *way).count() != 1 {
-                errors.push((
-                    "azuread",
-                    "needs exactly one of managed_identity, workload_identity, oauth and sdk".to_owned(),
-                ));
-            }
+        errors
+    }
+}
+
+impl SigV4Arguments {
+    fn validate(&self) -> FieldErrors {
+        let mut errors = Vec::new();
+        if self.access_key.is_empty() != self.secret_key.is_empty() {
+            let (given, missing) = match self.access_key.is_empty() {
+                true => ("secret_key", "access_key"),
+                false => ("access_key", "secret_key"),
+            };
+            errors.push((missing, format!("{missing} is needed with {given}")));
+        }
+        if !self.external_id.is_empty() && self.role_arn.is_empty() {
+            errors.push(("external_id", "external_id needs role_arn".to_owned()));
+        }
+        errors
+    }
+}
+
+impl AzureAdArguments {
+    fn validate(&self) -> FieldErrors {
+        let mut errors = Vec::new();
+        let ways = [
+            self.managed_identity.is_some(),
+            self.workload_identity.is_some(),
+            self.oauth.is_some(),
+            self.sdk.is_some(),
+        ];
+        if ways.into_iter().filter(|way| *way).count() != 1 {
+            errors.push((
+                "azuread",
+                "azuread needs exactly one of managed_identity, workload_identity, oauth and sdk".to_owned(),
+            ));
+        }
+        if AzureCloud::from_name(&self.cloud).is_none() {
+            errors.push((
+                "cloud",
+                format!("cloud {:?} is unknown: use AzurePublic, AzureChina or AzureGovernment", self.cloud),
+            ));
+        }
+        let tenants = [
+            self.workload_identity.as_ref().map(|block| &block.tenant_id),
+            self.oauth.as_ref().map(|block| &block.tenant_id),
+            self.sdk.as_ref().map(|block| &block.tenant_id),
+        ];
+        // It becomes a part of an address.
+        let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        if tenants.into_iter().flatten().any(|tenant| tenant.is_empty() || !is_name(tenant)) {
+            errors.push(("tenant_id", "tenant_id is no id of a tenant".to_owned()));
         }
         errors
     }

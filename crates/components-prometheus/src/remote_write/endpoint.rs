@@ -8,13 +8,14 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use http::{Method, StatusCode};
 use invar_blocks::http_client::{http_url, redact_url};
 use invar_blocks::{HttpClient, HttpClientOptions, RelabelRules};
-use invar_engine::PrepareError;
+use invar_engine::{PrepareError, Services};
 use invar_telemetry::Labels;
 use invar_telemetry::remote_write::Protocol;
 use tokio::time::Instant;
 use url::Url;
 
 use super::arguments::{EndpointArguments, MetadataArguments, QueueArguments};
+use super::identity;
 use crate::wal::EndpointIdentity;
 
 /// How long after a change of credentials a refusal may be the receiver's delay.
@@ -57,16 +58,8 @@ impl Endpoint {
         external: &Labels,
         ordinal: usize,
         previous: Option<&Self>,
+        services: &Services,
     ) -> Result<Self, PrepareError> {
-        let unsupported = [
-            ("sigv4", arguments.sigv4.is_some()),
-            ("azuread", arguments.azuread.is_some()),
-            ("google_iam", arguments.google_iam.is_some()),
-        ];
-        if let Some((name, _)) = unsupported.into_iter().find(|(_, set)| *set) {
-            return Err(PrepareError::invalid(format!("endpoint: {name} is not supported yet"))
-                .with_help("use basic_auth, authorization, a bearer token or oauth2, or a signing proxy"));
-        }
         let url =
             http_url(&arguments.url).map_err(|message| PrepareError::invalid(format!("url {message}")))?;
         let shown = redact_url(&url);
@@ -86,9 +79,16 @@ impl Endpoint {
             // Connections are not kept, so that each request resolves the name and meets the next address.
             options.pool_max_idle_per_host = 0;
         }
-        let client = HttpClient::new(&arguments.client.clone().into(), options)
-            .await
-            .map_err(|error| PrepareError::invalid(format!("endpoint {}: {error}", identity.key)))?;
+        let authenticator = identity::authenticator(arguments, &options, services).await?;
+        let client_arguments = arguments.client.clone().into();
+        let client = match authenticator {
+            Some(authenticator) => {
+                HttpClient::with_authenticator(&client_arguments, options, authenticator).await
+            }
+            None => HttpClient::new(&client_arguments, options).await,
+        };
+        let client =
+            client.map_err(|error| PrepareError::invalid(format!("endpoint {}: {error}", identity.key)))?;
         let rules = match &arguments.write_relabel_configs[..] {
             [] => None,
             blocks => {
@@ -170,6 +170,8 @@ fn fingerprint(arguments: &EndpointArguments, external: &Labels) -> u64 {
         oauth.map(|block| &block.client_secret),
         oauth.and_then(|block| block.tls_config.as_ref()).map(|block| &block.key_pem),
         arguments.client.tls_config.as_ref().map(|block| &block.key_pem),
+        arguments.sigv4.as_ref().map(|block| &block.secret_key),
+        arguments.azuread.as_ref().and_then(|block| block.oauth.as_ref()).map(|block| &block.client_secret),
     ];
     let headers = arguments.client.http_headers.values().flatten();
     for secret in secrets.into_iter().flatten().chain(headers) {

@@ -7,6 +7,7 @@ mod aging;
 mod arguments;
 mod endpoint;
 mod handover;
+mod identity;
 mod load;
 mod metrics;
 mod node_log;
@@ -114,7 +115,8 @@ impl Component for RemoteWrite {
             };
             let before =
                 previous.as_ref().and_then(|state| state.endpoints.get(index)).map(|before| &**before);
-            endpoints.push(Arc::new(Endpoint::new(endpoint, &external, ordinal, before).await?));
+            let endpoint = Endpoint::new(endpoint, &external, ordinal, before, context.services()).await?;
+            endpoints.push(Arc::new(endpoint));
         }
         Ok(RemoteWriteState { endpoints, wal: arguments.wal() })
     }

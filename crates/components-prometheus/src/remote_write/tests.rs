@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 
 mod endpoints;
+mod identities;
 mod logs;
 
 /// What a receiver answers.
@@ -27,6 +28,8 @@ type Answer = Box<dyn Fn(&Received) -> String + Send + Sync>;
 #[derive(Clone)]
 struct Received {
     headers: HashMap<String, String>,
+    /// The body, compressed as it came.
+    body: Vec<u8>,
     samples: Vec<(String, i64, f64)>,
     exemplars: usize,
     metadata: usize,
@@ -119,9 +122,10 @@ async fn serve(
         assert_eq!(decoded.invalid_series, 0);
         let samples =
             decoded.batch.samples().map(|(series, at, value)| (series.to_string(), at, value)).collect();
+        let body = buffer[head..head + length].to_vec();
         buffer.drain(..head + length);
         let (exemplars, metadata) = (decoded.batch.exemplars.len(), decoded.batch.metadata.len());
-        let received = Received { headers, samples, exemplars, metadata };
+        let received = Received { headers, body, samples, exemplars, metadata };
         let response = (answer.lock())(&received);
         (if response.contains(" 204 ") { &accepted } else { &refused }).lock().push(received);
         if stream.write_all(response.as_bytes()).await.is_err() {
@@ -391,7 +395,13 @@ async fn wrong_arguments_are_refused_by_name() {
         ("endpoint {\n url = \"ftp://x\"\n}", "scheme"),
         ("endpoint {\n url = \"http://x\"\n protobuf_message = \"x\"\n}", "unknown message"),
         ("wal {\n min_keepalive_time = \"9h\"\n}", "max_keepalive_time"),
-        ("endpoint {\n url = \"http://x\"\n sigv4 { }\n}", "sigv4"),
+        ("endpoint {\n url = \"http://x\"\n sigv4 {\n access_key = \"a\"\n }\n}", "secret_key is needed"),
+        ("endpoint {\n url = \"http://x\"\n azuread { }\n}", "exactly one of managed_identity"),
+        (
+            "endpoint {\n url = \"http://x\"\n azuread {\n cloud = \"x\"\n sdk {\n tenant_id = \"t\"\n }\n }\n}",
+            "AzurePublic, AzureChina",
+        ),
+        ("endpoint {\n url = \"http://x\"\n sigv4 { }\n google_iam { }\n}", "at most one way to authenticate"),
         (
             "endpoint {\n url = \"http://x\"\n name = \"a\"\n}\nendpoint {\n url = \"http://y\"\n name = \"a\"\n}",
             "more than one",
