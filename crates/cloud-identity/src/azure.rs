@@ -193,24 +193,25 @@ impl AzureIdentity {
     /// Asks App Service and Container Apps where the environment names their endpoint, else the virtual machine's.
     async fn managed(&self, client_id: &str) -> Result<Fetched<Secret>, IdentityError> {
         let variable = |name: &str| self.surroundings.variable(name);
-        let (address, version, name, value) = match (variable("IDENTITY_ENDPOINT"), variable("IDENTITY_HEADER")) {
-            (Some(address), Some(header)) => (
-                address,
-                "2019-08-01",
-                HeaderName::from_static("x-identity-header"),
-                sensitive(Secret::new(header).expose())?,
-            ),
-            _ => {
-                let host = variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
-                let host = host.as_deref().unwrap_or(METADATA_HOST).trim_end_matches('/');
-                (
-                    format!("{host}/metadata/identity/oauth2/token"),
-                    "2018-02-01",
-                    HeaderName::from_static("metadata"),
-                    HeaderValue::from_static("true"),
-                )
-            }
-        };
+        let (address, version, name, value) =
+            match (variable("IDENTITY_ENDPOINT"), variable("IDENTITY_HEADER")) {
+                (Some(address), Some(header)) => (
+                    address,
+                    "2019-08-01",
+                    HeaderName::from_static("x-identity-header"),
+                    sensitive(Secret::new(header).expose())?,
+                ),
+                _ => {
+                    let host = variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+                    let host = host.as_deref().unwrap_or(METADATA_HOST).trim_end_matches('/');
+                    (
+                        format!("{host}/metadata/identity/oauth2/token"),
+                        "2018-02-01",
+                        HeaderName::from_static("metadata"),
+                        HeaderValue::from_static("true"),
+                    )
+                }
+            };
         let mut url = Url::parse(&address).map_err(|_| {
             self.endpoint().failure("the environment's endpoint of managed identities is no URL")
         })?;

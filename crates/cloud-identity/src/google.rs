@@ -105,8 +105,7 @@ impl GoogleIdentity {
             "" => TOKEN_URL,
             given => given,
         };
-        let url =
-            Url::parse(token_url).map_err(|_| self.failure(format!("{file}: token_uri is no URL")))?;
+        let url = Url::parse(token_url).map_err(|_| self.failure(format!("{file}: token_uri is no URL")))?;
         let fetched = match credentials.kind.as_str() {
             "service_account" => {
                 let assertion = self.assertion(&credentials, token_url, &file)?;
@@ -169,8 +168,7 @@ impl GoogleIdentity {
         file: &str,
     ) -> Result<Secret, IdentityError> {
         let now = self.surroundings.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let header =
-            serde_json::json!({ "alg": "RS256", "typ": "JWT", "kid": credentials.private_key_id });
+        let header = serde_json::json!({ "alg": "RS256", "typ": "JWT", "kid": credentials.private_key_id });
         let claims = serde_json::json!({
             "iss": credentials.client_email,
             "scope": self.settings.scope,
@@ -181,7 +179,8 @@ impl GoogleIdentity {
         let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
         let signed = format!("{header}.{claims}");
         let unusable = || self.failure(format!("{file}: private_key is no RSA key that can be used"));
-        let key = PrivateKeyDer::from_pem_slice(credentials.private_key.as_bytes()).map_err(|_| unusable())?;
+        let key =
+            PrivateKeyDer::from_pem_slice(credentials.private_key.as_bytes()).map_err(|_| unusable())?;
         let pair = match &key {
             PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
             PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),

@@ -57,8 +57,12 @@ impl Surroundings {
     /// # Errors
     /// When no client can be made.
     pub async fn of_process(user_agent: &str) -> Result<Self, IdentityError> {
-        Self::new(user_agent, |name| std::env::var(name).ok().filter(|value| !value.is_empty()), SystemTime::now)
-            .await
+        Self::new(
+            user_agent,
+            |name| std::env::var(name).ok().filter(|value| !value.is_empty()),
+            SystemTime::now,
+        )
+        .await
     }
 
     /// Surroundings with this environment and this clock.

@@ -94,7 +94,8 @@ impl ServerSettings {
             .with_protocol_versions(self.lowest_version.versions())
             .map_err(|error| PemError::Unusable(error.to_string()))?;
         let any = |mandatory| Arc::new(AnyClient { mandatory, provider: Arc::clone(&provider) });
-        let authorities = || material.authorities.as_ref().ok_or_else(|| missing("who issues client certificates"));
+        let authorities =
+            || material.authorities.as_ref().ok_or_else(|| missing("who issues client certificates"));
         let builder = match self.client_authentication {
             ClientAuthentication::None => builder.with_no_client_auth(),
             ClientAuthentication::Request => builder.with_client_cert_verifier(any(false)),

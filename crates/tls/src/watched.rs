@@ -103,3 +103,45 @@ impl<T, E> fmt::Debug for Watched<T, E> {
         f.debug_struct("Watched").field("origins", &self.origins).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::pem::Origin;
+    use crate::server::{ServerSettings, ServerTls};
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_looked_at_once_a_second_and_what_does_not_fit_leaves_the_last_good_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = (directory.path().join("certificate"), directory.path().join("key"));
+        let issue = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let first = issue();
+        std::fs::write(&certificate, first.cert.pem()).unwrap();
+        std::fs::write(&key, first.signing_key.serialize_pem()).unwrap();
+        let origins = Origins {
+            certificate: Origin::File(certificate.clone()),
+            key: Origin::File(key.clone()),
+            ..Origins::default()
+        };
+        let tls = ServerTls::new(origins, ServerSettings::default()).await.unwrap();
+        let before = tls.current().await;
+        // A rotation that is half done: the certificate is new, the key is not.
+        let second = issue();
+        std::fs::write(&certificate, second.cert.pem()).unwrap();
+        assert!(Arc::ptr_eq(&before, &tls.current().await), "a second has not passed");
+        tokio::time::advance(CHECK_INTERVAL).await;
+        assert!(Arc::ptr_eq(&before, &tls.current().await));
+        assert!(tls.problem().unwrap().contains("certificate and key cannot be used"));
+        std::fs::write(&key, second.signing_key.serialize_pem()).unwrap();
+        tokio::time::advance(CHECK_INTERVAL).await;
+        assert!(!Arc::ptr_eq(&before, &tls.current().await));
+        assert_eq!(tls.problem(), None);
+        std::fs::remove_file(&key).unwrap();
+        tokio::time::advance(CHECK_INTERVAL).await;
+        drop(tls.current().await);
+        assert!(tls.problem().unwrap().contains("key"));
+        assert!(!format!("{tls:?}").contains("PRIVATE"));
+    }
+}

@@ -33,7 +33,8 @@ impl HttpClient for Connector {
         settings: &HttpConnectorSettings,
         _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        let timeout = settings.read_timeout().map(|read| read + settings.connect_timeout().unwrap_or_default());
+        let timeout =
+            settings.read_timeout().map(|read| read + settings.connect_timeout().unwrap_or_default());
         SharedHttpConnector::new(Self { surroundings: self.surroundings.clone(), timeout })
     }
 }

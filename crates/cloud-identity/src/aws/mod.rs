@@ -71,9 +71,7 @@ impl AwsIdentity {
         let unsignable = |message: String| IdentityError::Unsignable { message };
         let body = match request.body() {
             None => &[][..],
-            Some(body) => {
-                body.as_bytes().ok_or_else(|| unsignable("its body is a stream".to_owned()))?
-            }
+            Some(body) => body.as_bytes().ok_or_else(|| unsignable("its body is a stream".to_owned()))?,
         };
         let signed = request.headers().iter().filter(|(name, _)| is_signed(name));
         let signed: Vec<(&str, &str)> = signed

@@ -106,11 +106,13 @@ async fn the_published_examples_are_signed_as_published() {
 
 #[tokio::test]
 async fn what_remote_write_sends_is_signed_and_what_proxies_rewrite_is_not() {
-    let (identity, headers) = headers(AwsSettings { service_name: String::new(), ..settings() }, &[]).await.unwrap();
+    let (identity, headers) =
+        headers(AwsSettings { service_name: String::new(), ..settings() }, &[]).await.unwrap();
     let authorization = text(&headers, "authorization");
     assert!(
         authorization.contains("/us-east-1/aps/aws4_request")
-            && authorization.contains("SignedHeaders=content-type;host;x-amz-date;x-prometheus-remote-write-version,"),
+            && authorization
+                .contains("SignedHeaders=content-type;host;x-amz-date;x-prometheus-remote-write-version,"),
         "{authorization}"
     );
     assert!(!headers.contains_key("x-amz-security-token"));
@@ -172,7 +174,8 @@ async fn keys_of_the_environment_serve_where_none_are_set() {
 async fn a_profile_of_the_shared_files_serves() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("credentials");
-    std::fs::write(&file, "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = hunter2\n").unwrap();
+    std::fs::write(&file, "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = hunter2\n")
+        .unwrap();
     let variables = [
         ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap()),
         ("AWS_CONFIG_FILE", "/nonexistent"),
@@ -198,7 +201,10 @@ async fn a_web_identity_is_exchanged() {
     let (_, headers) = headers(chain(), &variables).await.unwrap();
     assert!(text(&headers, "authorization").contains("Credential=ASIAWEB/"));
     let form = sts.asked()[0].form();
-    assert_eq!((form["Action"].as_str(), form["WebIdentityToken"].as_str()), ("AssumeRoleWithWebIdentity", "jwt"));
+    assert_eq!(
+        (form["Action"].as_str(), form["WebIdentityToken"].as_str()),
+        ("AssumeRoleWithWebIdentity", "jwt")
+    );
 }
 
 fn keys(id: &str) -> (u16, String) {
@@ -238,7 +244,9 @@ async fn a_machine_gets_its_own_from_the_metadata_service_by_a_session() {
         line if asked.headers.get("x-aws-ec2-metadata-token").map(String::as_str) != Some("imds") => {
             (401, line.to_owned())
         }
-        line if line.ends_with("security-credentials/") || line.ends_with("security-credentials-extended/") => {
+        line if line.ends_with("security-credentials/")
+            || line.ends_with("security-credentials-extended/") =>
+        {
             (200, "role".to_owned())
         }
         line if line.ends_with("/role") => keys("ASIAEC2"),

@@ -107,7 +107,11 @@ async fn credentials_that_cannot_be_used_are_named_without_their_content() {
             serde_json::json!({"type": "service_account", "private_key": "hunter2"}),
             "private_key is no RSA key",
         ),
-        ("uri", serde_json::json!({"type": "authorized_user", "token_uri": "hunter2"}), "token_uri is no URL"),
+        (
+            "uri",
+            serde_json::json!({"type": "authorized_user", "token_uri": "hunter2"}),
+            "token_uri is no URL",
+        ),
         ("json", serde_json::json!("hunter2"), "is no JSON with credentials"),
     ] {
         let file = write(directory.path(), name, content);

@@ -362,7 +362,8 @@ impl AzureAdArguments {
             self.sdk.as_ref().map(|block| &block.tenant_id),
         ];
         // It becomes a part of an address.
-        let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        let is_name =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         if tenants.into_iter().flatten().any(|tenant| tenant.is_empty() || !is_name(tenant)) {
             errors.push(("tenant_id", "tenant_id is no id of a tenant".to_owned()));
         }

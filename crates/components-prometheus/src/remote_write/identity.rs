@@ -85,7 +85,11 @@ fn azure_settings(azure: &AzureAdArguments) -> Option<AzureSettings> {
     } else {
         AzureCredential::Environment { tenant_id: azure.sdk.as_ref()?.tenant_id.clone() }
     };
-    Some(AzureSettings { cloud: AzureCloud::from_name(&azure.cloud)?, scope: azure.scope.clone(), credential })
+    Some(AzureSettings {
+        cloud: AzureCloud::from_name(&azure.cloud)?,
+        scope: azure.scope.clone(),
+        credential,
+    })
 }
 
 impl RequestAuthenticator for Authenticator {

@@ -111,8 +111,10 @@ async fn tokens_of_azure_are_fetched_once_and_an_authority_that_is_down_costs_no
     let variable = move |name: &str| (name == "AZURE_AUTHORITY_HOST").then(|| format!("http://{authority}"));
     services.insert(Arc::new(CloudSurroundings::new("test", variable, SystemTime::now).await.unwrap()));
     let surroundings = Surroundings { services, ..Surroundings::default() };
-    let azure = "azuread {\n oauth {\n client_id = \"app\"\n client_secret = \"hunter2\"\n tenant_id = \"t\"\n }\n}";
-    let harness = Harness::<RemoteWrite>::within(surroundings, &endpoint(&receiver.url, azure)).await.unwrap();
+    let azure =
+        "azuread {\n oauth {\n client_id = \"app\"\n client_secret = \"hunter2\"\n tenant_id = \"t\"\n }\n}";
+    let harness =
+        Harness::<RemoteWrite>::within(surroundings, &endpoint(&receiver.url, azure)).await.unwrap();
     let list = list();
     feed(&harness, &list, 1..4).await;
     eventually(|| harness.vitals().groups[0].now.retryable > 0).await;
