@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_engine::listener::Http2;
 use invar_engine::{ListenRequest, PrepareError};
 use invar_syntax::arguments::Arguments;
 use invar_syntax::convert::{ConvertError, FromValue, ToValue};
@@ -51,39 +52,40 @@ pub struct HttpServerBlock {
     /// TLS; without it the server speaks plain text.
     #[argument(block)]
     pub tls: Option<ServerTlsBlock>,
-    /// Accepted for compatibility; HTTP/1.1 is what is served.
+    /// HTTP/2 beside HTTP/1.1; without it, or unless it is enabled, HTTP/1.1 alone.
     #[argument(block)]
     pub http2: Option<Http2Block>,
 }
 
-/// `http2`: accepted for compatibility, without effect.
+/// `http2`: how HTTP/2 is spoken. Zero means the usual value.
 #[derive(Arguments, Clone, Debug, Default, PartialEq)]
+#[arguments(validate = "Self::validate")]
 pub struct Http2Block {
-    /// Without effect.
+    /// Whether HTTP/2 is spoken: over TLS where a client chooses it, in plain text where a client begins with it.
     pub enabled: bool,
-    /// Without effect.
+    /// Accepted for compatibility: streams need no handlers here.
     pub max_handlers: i64,
-    /// Without effect.
+    /// How many requests a connection may have in flight.
     pub max_concurrent_streams: u32,
-    /// Without effect.
+    /// Accepted for compatibility: header tables have the size that the protocol starts with.
     pub max_decoder_header_table_size: u32,
-    /// Without effect.
+    /// Accepted for compatibility: header tables have the size that the protocol starts with.
     pub max_encoder_header_table_size: u32,
-    /// Without effect.
+    /// The largest frame that a client may send, bytes: 16384 to 16777215.
     pub max_read_frame_size: u32,
-    /// Without effect.
+    /// Accepted for compatibility: prohibited ciphers do not exist here.
     pub permit_prohibited_ciphers: bool,
-    /// Without effect.
+    /// How long a connection may wait for its next request; where it is not set, server_idle_timeout decides.
     pub idle_timeout: Duration,
-    /// Without effect.
+    /// After how long without a frame a client is asked whether it is still there.
     pub read_idle_timeout: Duration,
-    /// Without effect.
+    /// How long its answer may take.
     pub ping_timeout: Duration,
-    /// Without effect.
+    /// How long writing may make no progress; where it is not set, server_write_timeout decides.
     pub write_byte_timeout: Duration,
-    /// Without effect.
+    /// How much a client may send ahead on all streams together, bytes.
     pub max_upload_buffer_per_connection: i32,
-    /// Without effect.
+    /// How much a client may send ahead on one stream, bytes.
     pub max_upload_buffer_per_stream: i32,
 }
 
@@ -203,12 +205,17 @@ impl HttpServerBlock {
         };
         let limited =
             |timeout: Given<Duration>, default| Some(timeout.unwrap_or(default)).filter(|t| !t.is_zero());
+        let http2 = self.http2.as_ref().filter(|http2| http2.enabled);
+        let of_http2 = |timeout: fn(&Http2Block) -> Duration| http2.map(timeout).filter(|t| !t.is_zero());
         Ok(ListenRequest {
             address: self.address(),
             tls,
+            http2: http2.map(Http2Block::settings),
             read_timeout: limited(self.server_read_timeout, DEFAULT_READ_TIMEOUT),
-            write_timeout: limited(self.server_write_timeout, DEFAULT_WRITE_TIMEOUT),
-            idle_timeout: limited(self.server_idle_timeout, DEFAULT_IDLE_TIMEOUT),
+            write_timeout: of_http2(|http2| http2.write_byte_timeout)
+                .or(limited(self.server_write_timeout, DEFAULT_WRITE_TIMEOUT)),
+            idle_timeout: of_http2(|http2| http2.idle_timeout)
+                .or(limited(self.server_idle_timeout, DEFAULT_IDLE_TIMEOUT)),
             connection_limit: usize::try_from(self.conn_limit).ok().filter(|limit| *limit > 0),
             body_limit,
         })
@@ -226,6 +233,44 @@ impl HttpServerBlock {
         }
         if self.conn_limit < 0 {
             errors.push(("conn_limit", "conn_limit cannot be negative".to_owned()));
+        }
+        errors
+    }
+}
+
+// === impl Http2Block ===
+
+impl Http2Block {
+    fn settings(&self) -> Http2 {
+        let given = |number: u32| Some(number).filter(|number| *number > 0);
+        let bytes = |number: i32| u32::try_from(number).ok().and_then(given);
+        let time = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        Http2 {
+            concurrent_streams: given(self.max_concurrent_streams),
+            frame_bytes: given(self.max_read_frame_size),
+            connection_window_bytes: bytes(self.max_upload_buffer_per_connection),
+            stream_window_bytes: bytes(self.max_upload_buffer_per_stream),
+            ping_after: time(self.read_idle_timeout),
+            ping_timeout: time(self.ping_timeout),
+        }
+    }
+
+    fn validate(&self) -> Vec<(&'static str, String)> {
+        let mut errors = Vec::new();
+        // Other sizes do not exist in the protocol.
+        if self.max_read_frame_size != 0 && !(1 << 14..1 << 24).contains(&self.max_read_frame_size) {
+            errors.push((
+                "max_read_frame_size",
+                "max_read_frame_size must be between 16384 and 16777215".to_owned(),
+            ));
+        }
+        for (field, value) in [
+            ("max_upload_buffer_per_connection", self.max_upload_buffer_per_connection),
+            ("max_upload_buffer_per_stream", self.max_upload_buffer_per_stream),
+        ] {
+            if value < 0 {
+                errors.push((field, format!("{field} cannot be negative")));
+            }
         }
         errors
     }
@@ -399,6 +444,17 @@ mod tests {
         assert_eq!(request.connection_limit, Some(7));
     }
 
+    #[tokio::test]
+    async fn http_2_is_spoken_only_where_it_is_enabled() {
+        let request = async |text: &str| server(text).unwrap().listen_request(1).await.unwrap();
+        assert_eq!(request("http {\n http2 {\n max_concurrent_streams = 9\n }\n}").await.http2, None);
+        let text =
+            "http {\n http2 {\n enabled = true\n max_concurrent_streams = 9\n idle_timeout = \"7s\"\n }\n}";
+        let request = request(text).await;
+        let wanted = Http2 { concurrent_streams: Some(9), ..Http2::default() };
+        assert_eq!((request.http2, request.idle_timeout), (Some(wanted), Some(Duration::from_secs(7))));
+    }
+
     #[test]
     fn unusable_settings_are_refused() {
         for (text, part) in [
@@ -421,6 +477,15 @@ mod tests {
                 "http {\n tls {\n cert_file = \"c\"\n key_file = \"k\"\n client_ca = \"x\"\n }\n}",
                 "client_auth_type must be set",
             ),
+            (
+                "http {\n tls {\n cert_file = \"c\"\n key_file = \"k\"\n cipher_suites = \"AES\"\n }\n}",
+                "cipher suite \"AES\" is unknown",
+            ),
+            (
+                "http {\n tls {\n cert_file = \"c\"\n key_file = \"k\"\n cipher_suites = \"TLS_RSA_WITH_AES_128_CBC_SHA\"\n }\n}",
+                "none of TLS_RSA_WITH_AES_128_CBC_SHA is safe",
+            ),
+            ("http {\n http2 {\n max_read_frame_size = 1\n }\n}", "max_read_frame_size must be"),
         ] {
             let error = server(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -34,6 +34,9 @@ pub struct ListenRequest {
     /// TLS, or plain text. Connections that were accepted under another one are closed after their next request;
     /// those that were accepted with other content of its files are not.
     pub tls: Option<Arc<ServerTls>>,
+    /// HTTP/2, over TLS where a client chooses it there and in plain text where a client begins with it; nothing for
+    /// HTTP/1.1 alone.
+    pub http2: Option<Http2>,
     /// How long reading one request may take.
     pub read_timeout: Option<Duration>,
     /// How long writing may make no progress.
@@ -44,6 +47,23 @@ pub struct ListenRequest {
     pub connection_limit: Option<usize>,
     /// How large a request body may be, in bytes.
     pub body_limit: usize,
+}
+
+/// How HTTP/2 is spoken. What is not set has the usual value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http2 {
+    /// How many requests a connection may have in flight.
+    pub concurrent_streams: Option<u32>,
+    /// The largest frame that a client may send, bytes: 16384 to 16777215.
+    pub frame_bytes: Option<u32>,
+    /// How much a client may send ahead on all streams together, bytes.
+    pub connection_window_bytes: Option<u32>,
+    /// How much a client may send ahead on one stream, bytes.
+    pub stream_window_bytes: Option<u32>,
+    /// After how long without a frame a client is asked whether it is still there.
+    pub ping_after: Option<Duration>,
+    /// How long its answer may take.
+    pub ping_timeout: Option<Duration>,
 }
 
 /// Names one bound socket.

@@ -458,11 +458,11 @@ impl FromValue for ProxyUrl {
         // The text may hold a password: an error never repeats it.
         let url = Url::parse(&text)
             .map_err(|error| ConvertError { path: String::new(), message: format!("is no URL: {error}") })?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        if !super::proxy::is_supported(url.scheme()) || url.host_str().is_none() {
             return Err(ConvertError {
                 path: String::new(),
                 message: format!(
-                    "a proxy of scheme {:?} is not supported: use http:// or https://",
+                    "a proxy of scheme {:?} is not supported: use http://, https:// or socks5://",
                     url.scheme()
                 ),
             });

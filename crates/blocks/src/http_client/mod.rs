@@ -28,8 +28,8 @@ pub use self::arguments::{
     AuthenticationArguments, AuthorizationBlock, BasicAuthBlock, Http1ClientArguments, HttpClientArguments,
     OAuth2Block, ProxyArguments, ProxyUrl, TlsConfigBlock, TlsVersion, http_url, redact_url,
 };
-pub use self::credentials::{AuthenticationHeaders, RequestAuthenticator};
 use self::credentials::{Authentication, sensitive};
+pub use self::credentials::{AuthenticationHeaders, RequestAuthenticator};
 use self::oauth2::TokenSource;
 use self::transport::Transport;
 use invar_tls::PemError;

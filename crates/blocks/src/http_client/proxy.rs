@@ -38,6 +38,11 @@ enum NoProxyEntry {
     },
 }
 
+/// Whether a proxy of this scheme can be spoken to.
+pub(super) fn is_supported(scheme: &str) -> bool {
+    matches!(scheme, "http" | "https" | "socks5" | "socks5h")
+}
+
 /// The proxy that these arguments ask for, as the transport takes it.
 pub(super) fn build(arguments: &ProxyArguments) -> Result<Option<reqwest::Proxy>, HttpClientError> {
     let rules = if arguments.proxy_from_environment {
@@ -85,9 +90,9 @@ impl ProxyRules {
         let parse = |text: String| {
             Url::parse(&text)
                 .ok()
-                .filter(|url| matches!(url.scheme(), "http" | "https"))
+                .filter(|url| is_supported(url.scheme()))
                 .or_else(|| Url::parse(&format!("http://{text}")).ok())
-                .filter(|url| matches!(url.scheme(), "http" | "https"))
+                .filter(|url| is_supported(url.scheme()))
         };
         let http = if read("REQUEST_METHOD").is_some() {
             read("http_proxy")
@@ -107,7 +112,12 @@ impl ProxyRules {
         if self.except.covers(host, port) {
             return None;
         }
-        if url.scheme() == "https" { self.https.clone() } else { self.http.clone() }
+        let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
+        proxy.as_ref().map(|proxy| match proxy.as_str().strip_prefix("socks5://") {
+            // The proxy resolves names, as it does for programs written in Go.
+            Some(rest) => Url::parse(&format!("socks5h://{rest}")).unwrap_or_else(|_| proxy.clone()),
+            None => proxy.clone(),
+        })
     }
 }
 

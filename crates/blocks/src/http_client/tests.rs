@@ -434,6 +434,43 @@ async fn look_again() {
 }
 
 #[tokio::test]
+async fn every_client_auth_type_does_what_its_name_says() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let (certificate, key) = servers.issue("127.0.0.1");
+    let client = |identity: Option<(String, String)>| {
+        let (cert_pem, key_pem) = identity.unwrap_or_default();
+        let key_pem = Secret::new(key_pem);
+        tls_client(TlsConfigBlock { ca_pem: servers.0.pem(), cert_pem, key_pem, ..TlsConfigBlock::default() })
+    };
+    // Without a certificate, with one of a stranger, with one of an authority that is trusted.
+    for (mode, expected) in [
+        ("NoClientCert", [true, true, true]),
+        ("RequestClientCert", [true, true, true]),
+        ("RequireAnyClientCert", [false, true, true]),
+        ("VerifyClientCertIfGiven", [true, false, true]),
+        ("RequireAndVerifyClientCert", [false, false, true]),
+    ] {
+        let block = ServerTlsBlock {
+            cert_pem: certificate.clone(),
+            key_pem: Secret::new(key.as_str()),
+            client_ca: clients.0.pem(),
+            client_auth_type: mode.to_owned(),
+            cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256".to_owned(),
+            ..ServerTlsBlock::default()
+        };
+        let config = block.server_tls(false).await.unwrap().current().await;
+        let (_server, address) = Server::start(&[], Some(config)).await;
+        let stranger = Authority::new().issue("client.test");
+        let identities = [None, Some(stranger), Some(clients.issue("client.test"))];
+        for (identity, expected) in identities.into_iter().zip(expected) {
+            let who = identity.is_some();
+            let answered = client(identity).await.get(secure(address)).await.is_ok();
+            assert_eq!(answered, expected, "{mode}, with a certificate: {who}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn unusable_certificates_fail_when_the_client_is_built() {
     for (block, part) in [
         (TlsConfigBlock { ca_pem: "nonsense".to_owned(), ..TlsConfigBlock::default() }, "ca_pem"),
@@ -463,4 +500,61 @@ async fn requests_go_through_the_proxy_but_for_exceptions() {
     assert_eq!(header(&request, "proxy-authorization"), Some("Basic dTpw"));
     assert!(client.get(Url::parse("http://direct.test:1/").unwrap()).await.is_err());
     assert_eq!(proxy.requests().len(), 1);
+}
+
+/// A proxy that speaks SOCKS 5 (RFC 1928), demands user name and password (RFC 1929), and answers itself instead of
+/// connecting. Returns what it was asked to connect to.
+async fn socks_server() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let kept = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let kept = Arc::clone(&kept);
+            tokio::spawn(async move {
+                let mut greeting = [0; 2];
+                stream.read_exact(&mut greeting).await.unwrap();
+                stream.read_exact(&mut vec![0; usize::from(greeting[1])]).await.unwrap();
+                stream.write_all(&[5, 2]).await.unwrap();
+                let mut credentials = Vec::new();
+                assert_eq!(stream.read_u8().await.unwrap(), 1);
+                for _ in 0..2 {
+                    let mut part = vec![0; usize::from(stream.read_u8().await.unwrap())];
+                    stream.read_exact(&mut part).await.unwrap();
+                    credentials.push(String::from_utf8(part).unwrap());
+                }
+                stream.write_all(&[1, u8::from(credentials != ["u", "p"])]).await.unwrap();
+                let mut head = [0; 4];
+                stream.read_exact(&mut head).await.unwrap();
+                assert_eq!(head, [5, 1, 0, 3], "a name is asked for");
+                let mut name = vec![0; usize::from(stream.read_u8().await.unwrap())];
+                stream.read_exact(&mut name).await.unwrap();
+                let port = stream.read_u16().await.unwrap();
+                kept.lock().push(format!("{}:{port}", String::from_utf8(name).unwrap()));
+                stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(ok("through").as_bytes()).await.unwrap();
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_socks_proxy_resolves_names_and_gets_credentials() {
+    let (address, asked) = socks_server().await;
+    for scheme in ["socks5", "socks5h"] {
+        let client = client(&format!("proxy_url = \"{scheme}://u:p@{address}\"")).await;
+        let response = client.get(Url::parse("http://service.test:8080/path").unwrap()).await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "through");
+    }
+    assert_eq!(*asked.lock(), ["service.test:8080", "service.test:8080"]);
+    let wrong = client(&format!("proxy_url = \"socks5://u:hunter2@{address}\"")).await;
+    let error = wrong.get(Url::parse("http://service.test/").unwrap()).await.unwrap_err().to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+    let errors = arguments("proxy_url = \"socks4://x\"").unwrap_err();
+    assert!(errors[0].contains("socks5://"), "{errors:?}");
 }

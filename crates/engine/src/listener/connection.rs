@@ -1,6 +1,7 @@
-//! One connection: TLS, requests one after the other, each handed to the node that owns the socket when its head arrived.
+//! One connection: TLS, requests one after the other or over HTTP/2 side by side, each handed to the node that owns the socket when its head arrived.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +11,28 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use invar_tls::ServerTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::io::{Limits, Phase, TimedStream};
 use super::socket::{Counted, Socket};
-use super::{ListenRequest, RemoteAddress, Shared};
+use super::{Http2, ListenRequest, RemoteAddress, Shared};
 use crate::Response;
 
 /// How large the head of a request may be.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 128;
+/// How many requests a connection may have in flight over HTTP/2 unless its settings say otherwise.
+const MAX_STREAMS: u32 = 250;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For what has no limit in the configuration: nobody may hold a connection by doing nothing.
@@ -44,7 +49,23 @@ struct Connection {
     remote: SocketAddr,
     /// What the connection was accepted under.
     tls: Option<Arc<ServerTls>>,
+    http2: Option<Http2>,
     phase: Phase,
+    /// The terms of the socket have changed: no further request over HTTP/2.
+    outdated: CancellationToken,
+}
+
+/// Runs the streams of HTTP/2 among the tasks of the registry, which waits for them and ends them.
+#[derive(Clone)]
+struct Streams(Arc<Shared>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let closed = self.0.closed.clone();
+        self.0.tasks.spawn(async move {
+            closed.run_until_cancelled(stream).await;
+        });
+    }
 }
 
 /// Serves one connection to its end.
@@ -69,8 +90,15 @@ pub(super) async fn serve(
         idle: Some(settings.idle_timeout.unwrap_or(UNCONFIGURED_LIMIT)),
         write: Some(settings.write_timeout.unwrap_or(UNCONFIGURED_LIMIT)),
     };
-    let connection =
-        Arc::new(Connection { socket, registry, remote, tls: tls.clone(), phase: phase.clone() });
+    let connection = Arc::new(Connection {
+        socket,
+        registry,
+        remote,
+        tls: tls.clone(),
+        http2: settings.http2.clone(),
+        phase: phase.clone(),
+        outdated: CancellationToken::new(),
+    });
     let serving = async {
         match tls {
             None => http(connection, TimedStream::new(stream, phase, limits)).await,
@@ -98,23 +126,18 @@ where
     let closing = connection.registry.closing.clone();
     let given_up = connection.socket.is_closed().clone();
     let remote = connection.remote;
+    let outdated = connection.outdated.clone();
+    let builder = builder(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
         async move { Ok::<_, Infallible>(answer(&connection, request).await) }
     });
-    let mut serving = std::pin::pin!(
-        http1::Builder::new()
-            .keep_alive(true)
-            .half_close(false)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .max_headers(MAX_HEADERS)
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => Some(ended),
         () = closing.cancelled() => None,
         () = given_up.cancelled() => None,
+        () = outdated.cancelled() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -131,9 +154,31 @@ where
     }
 }
 
+fn builder(connection: &Connection) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams(Arc::clone(&connection.registry)));
+    let mut http1 = builder.http1();
+    http1.keep_alive(true).half_close(false).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
+    http1.header_read_timeout(None);
+    let Some(settings) = &connection.http2 else { return builder.http1_only() };
+    let mut http2 = builder.http2();
+    http2
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_concurrent_streams(settings.concurrent_streams.unwrap_or(MAX_STREAMS))
+        .max_frame_size(settings.frame_bytes)
+        .initial_connection_window_size(settings.connection_window_bytes)
+        .initial_stream_window_size(settings.stream_window_bytes)
+        .keep_alive_interval(settings.ping_after);
+    if let Some(timeout) = settings.ping_timeout {
+        http2.keep_alive_timeout(timeout);
+    }
+    builder
+}
+
 /// Reads a request in full and has the node answer it that owned the socket when the head came.
 async fn answer(connection: &Connection, request: hyper::Request<Incoming>) -> http::Response<Full<Bytes>> {
-    connection.phase.serving();
+    let http2 = request.version() == http::Version::HTTP_2;
+    let serving = connection.phase.serve(http2);
     let (mut response, complete) = match connection.registry.bound(&connection.socket) {
         None => (unavailable(), false),
         Some((dispatcher, node, settings)) => match read(request, &settings, connection.remote).await {
@@ -143,10 +188,15 @@ async fn answer(connection: &Connection, request: hyper::Request<Incoming>) -> h
     };
     // Where the body was not read to its end the connection cannot be used again, and where the terms of the socket
     // have changed it must not be.
-    if !complete || !connection.terms_hold() {
+    let terms_hold = connection.terms_hold();
+    if http2 {
+        if !terms_hold {
+            connection.outdated.cancel();
+        }
+    } else if !complete || !terms_hold {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    connection.phase.idle();
+    drop(serving);
     response.map(Full::new)
 }
 
@@ -154,6 +204,9 @@ impl Connection {
     /// Whether a connection accepted now would be accepted in the same way.
     fn terms_hold(&self) -> bool {
         let Some((_, _, settings)) = self.registry.bound(&self.socket) else { return true };
+        if self.http2 != settings.http2 {
+            return false;
+        }
         match (&self.tls, &settings.tls) {
             (None, None) => true,
             (Some(ours), Some(now)) => Arc::ptr_eq(ours, now),

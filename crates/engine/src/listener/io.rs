@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +13,19 @@ use tokio::time::{Instant, Sleep};
 
 /// What the connection is doing, shared between its stream and its service.
 #[derive(Clone, Default)]
-pub(super) struct Phase(Arc<AtomicU8>);
+pub(super) struct Phase(Arc<Doing>);
+
+#[derive(Default)]
+struct Doing {
+    phase: AtomicU8,
+    /// Requests being served: over HTTP/2 there may be many at a time.
+    serving: AtomicUsize,
+    /// A request came over HTTP/2, where bytes between requests need not be the head of one.
+    http2: AtomicBool,
+}
+
+/// One request being served; dropped when it is answered or given up.
+pub(super) struct Serving(Phase);
 
 /// Waiting for a request.
 const IDLE: u8 = 0;
@@ -43,16 +55,27 @@ pub(super) struct Limits {
 }
 
 impl Phase {
-    pub(super) fn serving(&self) {
-        self.0.store(SERVING, Ordering::Release);
-    }
-
-    pub(super) fn idle(&self) {
-        self.0.store(IDLE, Ordering::Release);
+    /// A request's head has come.
+    pub(super) fn serve(&self, http2: bool) -> Serving {
+        if http2 {
+            self.0.http2.store(true, Ordering::Relaxed);
+        }
+        self.0.serving.fetch_add(1, Ordering::AcqRel);
+        self.0.phase.store(SERVING, Ordering::Release);
+        Serving(self.clone())
     }
 
     fn get(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
+        self.0.phase.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let Self(Phase(doing)) = self;
+        if doing.serving.fetch_sub(1, Ordering::AcqRel) == 1 {
+            doing.phase.store(IDLE, Ordering::Release);
+        }
     }
 }
 
@@ -66,6 +89,7 @@ impl<S> TimedStream<S> {
         let phase = self.phase.get();
         let limit = match phase {
             IDLE => self.limits.idle,
+            HEAD if self.phase.0.http2.load(Ordering::Relaxed) => self.limits.idle,
             HEAD => self.limits.head,
             _ => None,
         };
@@ -91,7 +115,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         match Pin::new(&mut this.inner).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
                 if buffer.filled().len() > before && this.phase.get() == IDLE {
-                    this.phase.0.store(HEAD, Ordering::Release);
+                    this.phase.0.phase.store(HEAD, Ordering::Release);
                     // Each request has a deadline of its own, even where nobody polled in between.
                     this.reading = None;
                 }

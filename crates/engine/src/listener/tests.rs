@@ -64,6 +64,7 @@ fn ask(address: &str) -> ListenRequest {
     ListenRequest {
         address: address.to_owned(),
         tls: None,
+        http2: None,
         read_timeout: Some(Duration::from_secs(5)),
         write_timeout: Some(Duration::from_secs(5)),
         idle_timeout: Some(Duration::from_secs(30)),
@@ -330,6 +331,46 @@ async fn a_plain_connection_is_closed_once_its_socket_speaks_tls() {
     let mut answer = Vec::new();
     drop(stream.read_to_end(&mut answer).await);
     assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_in_plain_text_beside_http_1_where_it_is_enabled() {
+    use hyper::client::conn::http2;
+    use hyper_util::rt::TokioExecutor;
+    let (registry, board) = start();
+    let mut settings = ask("127.0.0.1:0");
+    settings.http2 = Some(Http2::default());
+    let loan = registry.borrow(settings.clone(), NodeId::new("a")).unwrap();
+    board.bind(&loan, "a");
+    let address = loan.address();
+    assert_eq!(send(&mut connect(address).await, "/", b"1").await.2, "a 1");
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let post = async |path: &str, body: &'static [u8]| {
+        let body = Full::new(Bytes::from_static(body));
+        let request = http::Request::post(format!("http://x{path}")).body(body).unwrap();
+        let response = client.clone().send_request(request).await.unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes())
+    };
+    // Side by side: one is answered while another waits.
+    let (waiting, other) = tokio::join!(post("/wait", b"12"), async {
+        board.waiting.notified().await;
+        let other = post("/", b"123").await;
+        board.release.notify_one();
+        other
+    });
+    assert_eq!((waiting.0, &waiting.1[..]), (200, &b"a 2"[..]));
+    assert_eq!((other.0, &other.1[..]), (200, &b"a 3"[..]));
+    let too_large: &'static [u8] = &[0; 1025];
+    assert_eq!(post("/", too_large).await.0, 413);
+    // Without it the connection ends after its next request.
+    settings.http2 = None;
+    let without = registry.borrow(settings, NodeId::new("a")).unwrap();
+    board.bind(&without, "a");
+    assert_eq!(post("/", b"").await.0, 200);
+    connection.await.unwrap().unwrap();
 }
 
 #[tokio::test]
