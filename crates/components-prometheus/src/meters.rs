@@ -1,9 +1,17 @@
-//! Keeps the metrics of a component in the agent's registry while its task runs.
+//! Keeps the metrics of a component in the agent's registry while its task runs, and makes one that several have.
 
 use std::sync::Arc;
 
-use prometheus::Registry;
 use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, Registry};
+
+/// How long handing one batch to all receivers downstream took, seconds.
+pub(crate) fn fanout_latency(component: &str) -> Histogram {
+    let help = "Write latency for sending to direct and indirect components";
+    let options =
+        HistogramOpts::new("prometheus_fanout_latency", help).const_label("component_id", component);
+    Histogram::with_opts(options).unwrap_or_else(|error| unreachable!("the name is valid: {error}"))
+}
 
 /// Metrics that are registered until this is dropped.
 pub(crate) struct Registration {

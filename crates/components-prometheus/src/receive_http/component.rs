@@ -10,11 +10,11 @@ use http::{HeaderValue, Method, StatusCode};
 use invar_engine::listener::RemoteAddress;
 use invar_engine::vitals::{Outcome, VitalCounters};
 use invar_engine::{
-    Call, Check, Component, DeliveryError, ExportContext, Health, InstanceContext, ListenRequest, ListenerLoan,
-    PrepareError, Request, Response, RunContext, RunError, Stability, StateContext,
+    Call, Check, Component, DeliveryError, ExportContext, Health, InstanceContext, ListenRequest,
+    ListenerLoan, PrepareError, Request, Response, RunContext, RunError, Stability, StateContext,
 };
-use invar_tls::ServerTls;
 use invar_telemetry::remote_write::{DecodedRequest, Protocol, RequestCounts};
+use invar_tls::ServerTls;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::arguments::ReceiveHttpArguments;
@@ -202,7 +202,10 @@ async fn forward(
     vitals.add_in(samples);
     instance.meters.invalid_series.inc_by(invalid_series as u64);
     if !batch.is_empty() {
-        if let Err(error) = call.flow().forward_metrics(Arc::new(batch)).await {
+        let began = Instant::now();
+        let forwarded = call.flow().forward_metrics(Arc::new(batch)).await;
+        instance.meters.fanout_latency.observe(began.elapsed().as_secs_f64());
+        if let Err(error) = forwarded {
             if !error.is_retryable() {
                 vitals.add_dropped(samples);
             }
@@ -225,9 +228,9 @@ async fn certificates(tls: Option<&ServerTls>) -> Health {
     drop(tls.current().await);
     match tls.problem() {
         None => Health::healthy("listening"),
-        Some(problem) => {
-            Health::healthy(format!("listening with the previous certificate, the new one is unusable: {problem}"))
-        }
+        Some(problem) => Health::healthy(format!(
+            "listening with the previous certificate, the new one is unusable: {problem}"
+        )),
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, Opts, Registry};
 
-use crate::meters::Registration;
+use crate::meters::{Registration, fanout_latency};
 
 /// Buckets of the time a request takes, in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0];
@@ -19,6 +19,7 @@ const BYTES: [f64; 8] = [1e4, 1e5, 1e6, 2.5e6, 5e6, 1e7, 2.5e7, 5e7];
 pub(super) struct Meters {
     request_seconds: HistogramVec,
     request_bytes: HistogramVec,
+    pub(super) fanout_latency: Histogram,
     pub(super) forwarded_samples: IntCounter,
     pub(super) invalid_series: IntCounter,
 }
@@ -53,6 +54,7 @@ impl Meters {
                 &BYTES,
                 &["method", "route"],
             ),
+            fanout_latency: fanout_latency(component),
             forwarded_samples: counter(
                 "prometheus_forwarded_samples_total",
                 "Samples that were accepted downstream",
@@ -86,6 +88,7 @@ impl Meters {
         let collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(self.request_seconds.clone()),
             Box::new(self.request_bytes.clone()),
+            Box::new(self.fanout_latency.clone()),
             Box::new(self.forwarded_samples.clone()),
             Box::new(self.invalid_series.clone()),
         ];

@@ -557,7 +557,10 @@ async fn a_rotated_certificate_serves_new_handshakes_and_a_broken_one_leaves_the
     harness.update(&format!("{server}forward_to = []")).await.unwrap();
     assert!(Arc::ptr_eq(&terms, &settings()));
     old.get(url.clone()).await.unwrap();
-    assert!(trusting(&first).await.get(url.clone()).await.is_err(), "the old certificate is not presented any more");
+    assert!(
+        trusting(&first).await.get(url.clone()).await.is_err(),
+        "the old certificate is not presented any more"
+    );
 
     std::fs::write(file("certificate"), "nonsense").unwrap();
     look_again().await;

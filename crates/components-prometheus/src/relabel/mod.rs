@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use invar_blocks::{RelabelRuleBlock, RelabelRules};
 use invar_engine::{
@@ -21,10 +21,10 @@ use invar_telemetry::{
     symbols,
 };
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Histogram, IntCounter, IntGauge, Opts, Registry};
 
 use self::cache::{CacheLimit, LookUps, Mapping, RelabelCache};
-use crate::meters::Registration;
+use crate::meters::{Registration, fanout_latency};
 
 /// The component type.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ pub struct Instance {
     misses: IntCounter,
     expired: IntCounter,
     size: IntGauge,
+    fanout_latency: Histogram,
 }
 
 /// The rules, and what they made of series so far.
@@ -114,7 +115,13 @@ impl Component for Relabel {
 
     async fn metrics(call: Call<Self>, batch: Arc<MetricBatch>) -> Result<(), DeliveryError> {
         let batch = call.instance().relabel(&call.state().cache, batch);
-        if batch.is_empty() { Ok(()) } else { call.flow().forward_metrics(batch).await }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let forwarded = call.flow().forward_metrics(batch).await;
+        call.instance().fanout_latency.observe(began.elapsed().as_secs_f64());
+        forwarded
     }
 
     async fn run(instance: Arc<Instance>, context: RunContext<Self>) -> Result<(), RunError> {
@@ -161,17 +168,19 @@ impl Instance {
             hits: counter("prometheus_relabel_cache_hits", "Samples whose result was known"),
             misses: counter("prometheus_relabel_cache_misses", "Series whose result was worked out"),
             expired: counter("prometheus_relabel_cache_ttl_evictions", "Series forgotten for their age"),
+            fanout_latency: fanout_latency(component),
             size: IntGauge::with_opts(size).unwrap_or_else(|error| unreachable!("{invalid}: {error}")),
         }
     }
 
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
         let counters = [&self.processed, &self.written, &self.hits, &self.misses, &self.expired];
-        let mut collectors: Vec<Box<dyn Collector>> = Vec::with_capacity(6);
+        let mut collectors: Vec<Box<dyn Collector>> = Vec::with_capacity(7);
         for counter in counters {
             collectors.push(Box::new(counter.clone()));
         }
         collectors.push(Box::new(self.size.clone()));
+        collectors.push(Box::new(self.fanout_latency.clone()));
         collectors
     }
 

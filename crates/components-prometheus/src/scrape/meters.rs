@@ -1,12 +1,15 @@
 //! What a scrape component measures of itself, under the names that Alloy and Prometheus give it.
 
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntGauge, Opts};
+use prometheus::{Histogram, IntCounter, IntGauge, Opts};
+
+use crate::meters::fanout_latency;
 
 /// The metrics of one component; registered while its task runs.
 #[derive(Debug)]
 pub(super) struct Meters {
     pub(super) targets: IntGauge,
+    pub(super) fanout_latency: Histogram,
     pub(super) forwarded_samples: IntCounter,
     pub(super) skipped: IntCounter,
     pub(super) dropped_samples: IntCounter,
@@ -35,6 +38,7 @@ impl Meters {
                 "prometheus_scrape_targets_gauge",
                 "Number of targets this component scrapes",
             ))),
+            fanout_latency: fanout_latency(component),
             forwarded_samples: counter(
                 "prometheus_forwarded_samples_total",
                 "Samples that were accepted downstream",
@@ -70,6 +74,7 @@ impl Meters {
     pub(super) fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.targets.clone()),
+            Box::new(self.fanout_latency.clone()),
             Box::new(self.forwarded_samples.clone()),
             Box::new(self.skipped.clone()),
             Box::new(self.dropped_samples.clone()),

@@ -369,7 +369,10 @@ impl TargetTask {
         while let Some(batch) = batches.peek() {
             let samples = batch.sample_count() as u64;
             let current = entry.get_or_insert_with(|| self.context.enter());
-            let pause = match current.flow().forward_metrics(Arc::clone(batch)).await {
+            let began = Instant::now();
+            let forwarded = current.flow().forward_metrics(Arc::clone(batch)).await;
+            self.instance.meters.fanout_latency.observe(began.elapsed().as_secs_f64());
+            let pause = match forwarded {
                 Ok(()) => {
                     self.instance.meters.forwarded_samples.inc_by(samples);
                     self.assignment.vitals.add_out(samples);
