@@ -43,12 +43,21 @@ pub(super) struct Endpoint {
     grace_until: Option<Instant>,
 }
 
-/// What became of a request.
+/// What became of a request. Of version 2, receivers say how much of it they have written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sent {
-    Accepted,
+    Accepted { written: Option<Written> },
     Retry { after: Option<Duration>, reason: String },
-    Refused { reason: String },
+    Refused { reason: String, written: Option<Written> },
+}
+
+/// What a receiver has written of a request, by its `X-Prometheus-Remote-Write-*-Written` headers. One that is missing
+/// means that nothing was written of its kind.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) samples: usize,
+    pub(super) histograms: usize,
+    pub(super) exemplars: usize,
 }
 
 impl Endpoint {
@@ -139,19 +148,36 @@ impl Endpoint {
         };
         let status = response.status();
         let after = retry_after(response.headers());
+        let written = (self.protocol == Protocol::V2).then(|| Written::said_by(response.headers()));
         let reason = format!("{status}{}", error_text(response).await);
-        self.judge(status, after, reason)
+        self.judge(status, after, reason, written)
     }
 
-    fn judge(&self, status: StatusCode, after: Option<Duration>, reason: String) -> Sent {
+    fn judge(
+        &self,
+        status: StatusCode,
+        after: Option<Duration>,
+        reason: String,
+        written: Option<Written>,
+    ) -> Sent {
         if status.is_success() {
-            return Sent::Accepted;
+            return Sent::Accepted { written };
         }
         let rotated = self.grace_until.is_some_and(|until| Instant::now() < until);
         let retry = status.is_server_error()
             || (status == StatusCode::TOO_MANY_REQUESTS && self.queue.retry_on_http_429)
             || (rotated && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN));
-        if retry { Sent::Retry { after, reason } } else { Sent::Refused { reason } }
+        if retry { Sent::Retry { after, reason } } else { Sent::Refused { reason, written } }
+    }
+}
+
+impl Written {
+    fn said_by(headers: &HeaderMap) -> Self {
+        let count = |kind: &str| {
+            let value = headers.get(format!("x-prometheus-remote-write-{kind}-written"));
+            value.and_then(|value| value.to_str().ok()?.trim().parse().ok()).unwrap_or(0)
+        };
+        Self { samples: count("samples"), histograms: count("histograms"), exemplars: count("exemplars") }
     }
 }
 

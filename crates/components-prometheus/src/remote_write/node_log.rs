@@ -170,6 +170,11 @@ impl NodeLog {
         state.orphaned || state.owner != Some(owner)
     }
 
+    /// Whether the node goes on when the process comes back: it was not taken away, only the process ends.
+    pub(super) fn comes_back(&self) -> bool {
+        self.state.lock().file.closed.is_none()
+    }
+
     /// Whether `owner` (or nobody, if none is given) holds the log of a node that only an undone candidate had.
     pub(super) fn is_orphan_of(&self, owner: Option<Owner>) -> bool {
         let state = self.state.lock();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use invar_engine::VitalCounters;
 use invar_engine::vitals::Outcome;
-use invar_telemetry::remote_write::EncodedRequest;
+use invar_telemetry::remote_write::{EncodedRequest, RequestCounts};
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use rand::RngExt;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::{Endpoint, Sent};
+use super::endpoint::{Endpoint, Sent, Written};
 use super::metrics::Metrics;
 use crate::wal::Position;
 
@@ -29,6 +29,10 @@ pub(super) struct Meters {
     /// Microseconds spent in accepted requests, and samples in them: what a sample costs.
     pub(super) busy_micros: AtomicU64,
     pub(super) accepted: AtomicU64,
+    /// Attempts that are to be tried again, and whether the last one was of them.
+    failures: AtomicU64,
+    is_failing: AtomicBool,
+    hurried: Notify,
     /// Why the last request was not accepted.
     pub(super) trouble: Mutex<Option<String>>,
     /// Bound once: it moves with every sample.
@@ -79,6 +83,9 @@ impl Meters {
             vitals,
             busy_micros: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
+            hurried: Notify::new(),
             trouble: Mutex::new(None),
         }
     }
@@ -118,8 +125,8 @@ impl Meters {
         self.metrics.resent.with_label_values(&self.labels()).inc_by(samples);
     }
 
-    fn accepted(&self, request: &EncodedRequest, took: Duration) {
-        let counts = &request.counts;
+    /// Counts what was accepted of a request: `counts` of it.
+    fn accepted(&self, request: &EncodedRequest, counts: &RequestCounts, took: Duration) {
         let labels = &self.labels();
         self.metrics.samples.with_label_values(labels).inc_by(counts.samples as u64);
         self.metrics.histograms.with_label_values(labels).inc_by(counts.histograms as u64);
@@ -133,7 +140,22 @@ impl Meters {
         self.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
         self.accepted.fetch_add(counts.points() as u64, Ordering::Relaxed);
         self.vitals.add_out(counts.points() as u64);
-        *self.trouble.lock() = None;
+    }
+
+    /// Counts samples that the receiver will never take.
+    fn refused(&self, samples: usize) {
+        self.metrics.failed.with_label_values(&self.labels()).inc_by(samples as u64);
+        self.vitals.add_dropped(samples as u64);
+    }
+
+    /// Has every shard that pauses try again at once.
+    pub(super) fn hurry(&self) {
+        self.hurried.notify_waiters();
+    }
+
+    /// How many attempts have failed that are to be tried again; nothing where the last attempt did not.
+    pub(super) fn failing(&self) -> Option<u64> {
+        self.is_failing.load(Ordering::Relaxed).then(|| self.failures.load(Ordering::Relaxed))
     }
 }
 
@@ -265,16 +287,40 @@ async fn deliver(
         let tried = meters.vitals.attempt();
         let started = Instant::now();
         match endpoint.send(body.clone(), attempt).await {
-            Sent::Accepted => {
+            Sent::Accepted { written } => {
+                meters.is_failing.store(false, Ordering::Relaxed);
+                let (counts, missing) = written_of(&request.counts, written);
+                if counts == RequestCounts::default() && missing > 0 {
+                    tried.finish(Outcome::Permanent, points as u64);
+                    meters.refused(points);
+                    let reason = "the receiver says that it wrote nothing of a request of version 2: it may know only version 1, \
+                                  prometheus.WriteRequest";
+                    tracing::error!(endpoint = %endpoint.identity.key, samples = points, %reason, "samples refused, dropped");
+                    *meters.trouble.lock() = Some(reason.to_owned());
+                    return true;
+                }
                 tried.finish(Outcome::Ok, points as u64);
-                meters.accepted(&request, started.elapsed());
+                meters.accepted(&request, &counts, started.elapsed());
+                *meters.trouble.lock() = None;
+                if missing > 0 {
+                    meters.refused(points - counts.points());
+                    let (samples, exemplars) =
+                        (points - counts.points(), request.counts.exemplars - counts.exemplars);
+                    tracing::warn!(endpoint = %endpoint.identity.key, samples, exemplars, "the receiver wrote a request in part, the rest is dropped");
+                }
                 return true;
             }
-            Sent::Refused { reason } => {
+            Sent::Refused { reason, written } => {
+                meters.is_failing.store(false, Ordering::Relaxed);
                 tried.finish(Outcome::Permanent, points as u64);
-                meters.metrics.failed.with_label_values(&meters.labels()).inc_by(points as u64);
-                meters.vitals.add_dropped(points as u64);
-                tracing::error!(endpoint = %endpoint.identity.key, samples = points, %reason, "samples refused, dropped");
+                // A request of version 2 may be refused in part.
+                let (counts, _) = written_of(&request.counts, Some(written.unwrap_or_default()));
+                if counts.points() + counts.exemplars > 0 {
+                    meters.accepted(&request, &counts, started.elapsed());
+                }
+                let lost = points - counts.points();
+                meters.refused(lost);
+                tracing::error!(endpoint = %endpoint.identity.key, samples = lost, %reason, "samples refused, dropped");
                 *meters.trouble.lock() = Some(reason);
                 return true;
             }
@@ -290,10 +336,30 @@ async fn deliver(
                 let spread = backoff.mul_f64(0.5 + rand::rng().random::<f64>() / 2.0);
                 let pause = after.map_or(spread, |after| after.max(spread)).min(Duration::from_secs(300));
                 backoff = (backoff * 2).min(queue.max_backoff.max(Duration::from_millis(1)));
-                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                    return false;
+                meters.failures.fetch_add(1, Ordering::Relaxed);
+                meters.is_failing.store(true, Ordering::Relaxed);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return false,
+                    () = meters.hurried.notified() => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         }
     }
+}
+
+/// What of a request was written, if all of it unless the receiver says otherwise, and how many points and exemplars were
+/// not.
+fn written_of(sent: &RequestCounts, written: Option<Written>) -> (RequestCounts, usize) {
+    let Some(written) = written else { return (*sent, 0) };
+    // Whatever a receiver says, it has not written more than it got.
+    let samples = written.samples.min(sent.samples);
+    let histograms = written.histograms.min(sent.histograms);
+    let exemplars = written.exemplars.min(sent.exemplars);
+    let missing = (sent.points() - samples - histograms) + (sent.exemplars - exemplars);
+    if samples + histograms + exemplars == 0 && missing > 0 {
+        return (RequestCounts::default(), missing);
+    }
+    (RequestCounts { samples, histograms, exemplars, metadata: sent.metadata, range: sent.range }, missing)
 }

@@ -28,6 +28,12 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log that is filling up is truncated, and metrics of the log are brought up to date.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long the last attempt may take when the process ends while an endpoint is down.
+const LAST_ATTEMPT: Duration = Duration::from_secs(2);
+
+/// How long requests in flight may take once nobody can wait for them.
+const IN_FLIGHT: Duration = Duration::from_millis(500);
+
 /// Runs one instance.
 pub(super) struct Supervisor {
     instance: Arc<RemoteWriteInstance>,
@@ -46,6 +52,12 @@ struct Running {
     stop: CancellationToken,
     to: Option<Position>,
     rewinds: u32,
+}
+
+/// The end of a process, and how many attempts had failed before, by endpoint.
+struct LastAttempts {
+    since: Instant,
+    failures: HashMap<String, u64>,
 }
 
 /// What of the log's counters was exported already.
@@ -89,6 +101,8 @@ impl Supervisor {
         let mut truncated = Instant::now();
         let mut swept = Instant::now();
         self.sweep().await;
+        let mut last_attempts: Option<LastAttempts> = None;
+        let mut patience = None;
         loop {
             legs.mark_unchanged();
             self.reconcile(&log);
@@ -96,8 +110,19 @@ impl Supervisor {
             if draining && (log.is_given_up(self.instance.owner) || self.is_drained(&log)) {
                 break;
             }
+            if draining && log.comes_back() {
+                let attempts = last_attempts.get_or_insert_with(|| self.try_at_once());
+                if self.delivers_nothing(&log, attempts) {
+                    patience = Some(IN_FLIGHT);
+                    tracing::info!(node = %self.instance.node, "an endpoint is down; what it has not got is sent after the next start");
+                    break;
+                }
+            }
             tokio::select! {
-                () = cancelled.cancelled() => break,
+                () = cancelled.cancelled() => {
+                    patience = Some(IN_FLIGHT);
+                    break;
+                }
                 _ = legs.changed() => {}
                 _ = phase.changed() => {}
                 Some(ended) = self.tasks.join_next_with_id() => {
@@ -133,7 +158,7 @@ impl Supervisor {
             }
         }
         disk.shutdown().await;
-        self.finish(&log).await;
+        self.finish(&log, patience).await;
     }
 
     /// Starts and stops senders until they are those that the legs ask for.
@@ -205,6 +230,27 @@ impl Supervisor {
         log.legs().iter().all(|(leg, endpoint)| endpoint.is_none() || leg.is_done() || leg.position >= end)
     }
 
+    /// Has endpoints that are down tried once more, now.
+    fn try_at_once(&self) -> LastAttempts {
+        let meters = self.meters.iter();
+        let failures =
+            meters.map(|(key, (_, meters))| (key.clone(), meters.failing().unwrap_or(0))).collect();
+        self.meters.values().for_each(|(_, meters)| meters.hurry());
+        LastAttempts { since: Instant::now(), failures }
+    }
+
+    /// Whether every leg that is not drained has failed again, or had its time to.
+    fn delivers_nothing(&self, log: &NodeLog, attempts: &LastAttempts) -> bool {
+        let end = log.log.end();
+        let is_over = attempts.since.elapsed() >= LAST_ATTEMPT;
+        log.legs().iter().all(|(leg, endpoint)| {
+            let is_drained = endpoint.is_none() || leg.is_done() || leg.position >= end;
+            let failing = self.meters.get(&leg.key).and_then(|(_, meters)| meters.failing());
+            let before = attempts.failures.get(&leg.key).copied().unwrap_or(0);
+            is_drained || failing.is_some_and(|failures| failures > before || is_over)
+        })
+    }
+
     fn report_health(&self) {
         let trouble: Vec<String> = self
             .meters
@@ -240,11 +286,24 @@ impl Supervisor {
         metrics.wal_bytes.with_label_values(&component).set(log.log.bytes() as i64);
     }
 
-    async fn finish(mut self, log: &Arc<NodeLog>) {
+    /// Ends the senders; requests in flight get `patience`, or as long as they may take.
+    async fn finish(mut self, log: &Arc<NodeLog>, patience: Option<Duration>) {
         self.senders.values().for_each(|running| running.stop.cancel());
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Ok(leg) = ended {
-                log.quiet(leg);
+        let ending = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Ok(leg) = ended {
+                    log.quiet(leg);
+                }
+            }
+        };
+        match patience {
+            None => ending.await,
+            Some(patience) => {
+                if tokio::time::timeout(patience, ending).await.is_err() {
+                    // What they were sending is sent again after the next start.
+                    self.tasks.shutdown().await;
+                    self.ids.values().for_each(|leg| log.quiet(*leg));
+                }
             }
         }
         self.hand_over(log).await;

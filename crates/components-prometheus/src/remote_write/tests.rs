@@ -47,6 +47,14 @@ struct Receiver {
 const OK: &str = "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n";
 const DOWN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
 
+/// What a receiver of version 2 answers that wrote this much.
+fn written(samples: usize, exemplars: usize) -> String {
+    format!(
+        "HTTP/1.1 204 No Content\r\nX-Prometheus-Remote-Write-Samples-Written: {samples}\r\n\
+         X-Prometheus-Remote-Write-Exemplars-Written: {exemplars}\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
 impl Receiver {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -126,7 +134,12 @@ async fn serve(
         buffer.drain(..head + length);
         let (exemplars, metadata) = (decoded.batch.exemplars.len(), decoded.batch.metadata.len());
         let received = Received { headers, body, samples, exemplars, metadata };
-        let response = (answer.lock())(&received);
+        let mut response = (answer.lock())(&received);
+        if protocol == Protocol::V2 && response == OK {
+            // As a receiver of version 2 says that it wrote all of it.
+            let (samples, exemplars) = (received.samples.len(), received.exemplars);
+            response = written(samples, exemplars);
+        }
         (if response.contains(" 204 ") { &accepted } else { &refused }).lock().push(received);
         if stream.write_all(response.as_bytes()).await.is_err() {
             return;
@@ -353,6 +366,60 @@ async fn refusals_are_dropped_and_counted_and_429_is_tried_again() {
 }
 
 #[tokio::test]
+async fn what_a_receiver_of_version_two_did_not_write_is_counted_as_lost() {
+    let more = "protobuf_message = \"io.prometheus.write.v2.Request\"";
+    let receiver = Receiver::start().await;
+    receiver.answer(|_| written(7, 0));
+    let harness = Harness::<RemoteWrite>::new(&endpoint(&receiver.url, more)).await.unwrap();
+    let list = list();
+    let now = || harness.vitals().groups[0].now.clone();
+    harness.feed(batch(&list, 1)).await.unwrap();
+    eventually(|| now().items_out == 7 && now().dropped == 3).await;
+    assert_eq!(now().permanent, 0);
+    // A refusal of part of a request.
+    receiver.answer(|_| written(4, 0).replace("204 No Content", "400 Bad Request"));
+    harness.feed(batch(&list, 2)).await.unwrap();
+    eventually(|| now().items_out == 11 && now().dropped == 9).await;
+    assert_eq!(now().permanent, 1);
+    // One that says nothing takes the request for one of version 1.
+    receiver.answer(|_| OK.replace("204 No Content", "200 OK"));
+    harness.feed(batch(&list, 3)).await.unwrap();
+    eventually(|| now().dropped == 19).await;
+    assert_eq!((now().permanent, now().items_out), (2, 11));
+    harness.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_process_that_ends_does_not_wait_for_an_endpoint_that_is_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start().await;
+    receiver.answer(|_| DOWN.replace("Content-Length", "Retry-After: 120\r\nContent-Length"));
+    let mut surroundings = inside(directory.path());
+    surroundings.drain_deadline = Some(Duration::from_secs(600));
+    let list = list();
+    {
+        let harness =
+            Harness::<RemoteWrite>::within(surroundings, &endpoint(&receiver.url, "")).await.unwrap();
+        feed(&harness, &list, 1..5).await;
+        eventually(|| harness.vitals().groups[0].now.retryable > 0).await;
+        let before = receiver.refused.lock().len();
+        tokio::time::pause();
+        let started = Instant::now();
+        harness.engine().shutdown(Duration::from_secs(600)).await;
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        tokio::time::resume();
+        // Nor does it give up without a last attempt, although the receiver asked for a long pause.
+        eventually(|| receiver.refused.lock().len() > before).await;
+    }
+    // All of it was on the disk.
+    receiver.answer(|_| OK.to_owned());
+    let harness =
+        Harness::<RemoteWrite>::within(inside(directory.path()), &endpoint(&receiver.url, "")).await.unwrap();
+    receiver.wait_for(1..5).await;
+    harness.shutdown().await;
+}
+
+#[tokio::test]
 async fn write_relabelling_sees_external_labels() {
     let receiver = Receiver::start().await;
     let rules = r#"
@@ -401,7 +468,10 @@ async fn wrong_arguments_are_refused_by_name() {
             "endpoint {\n url = \"http://x\"\n azuread {\n cloud = \"x\"\n sdk {\n tenant_id = \"t\"\n }\n }\n}",
             "AzurePublic, AzureChina",
         ),
-        ("endpoint {\n url = \"http://x\"\n sigv4 { }\n google_iam { }\n}", "at most one way to authenticate"),
+        (
+            "endpoint {\n url = \"http://x\"\n sigv4 { }\n google_iam { }\n}",
+            "at most one way to authenticate",
+        ),
         (
             "endpoint {\n url = \"http://x\"\n name = \"a\"\n}\nendpoint {\n url = \"http://y\"\n name = \"a\"\n}",
             "more than one",
