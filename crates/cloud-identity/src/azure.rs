@@ -139,12 +139,12 @@ impl AzureIdentity {
             AzureCredential::WorkloadIdentity { client_id, tenant_id, token_file } => {
                 self.federated(tenant_id, client_id, token_file).await
             }
-            AzureCredential::Environment { tenant_id } => self.from_environment(tenant_id).await,
+            AzureCredential::Environment { tenant_id } => self.by_environment(tenant_id).await,
         }
     }
 
     /// The first that the environment has the variables of; a managed identity where it has none.
-    async fn from_environment(&self, tenant_id: &str) -> Result<Fetched<Secret>, IdentityError> {
+    async fn by_environment(&self, tenant_id: &str) -> Result<Fetched<Secret>, IdentityError> {
         let variable = |name: &str| self.surroundings.variable(name);
         let client_id = variable("AZURE_CLIENT_ID");
         let tenant_id = variable("AZURE_TENANT_ID").unwrap_or_else(|| tenant_id.to_owned());

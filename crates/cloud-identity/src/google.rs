@@ -96,7 +96,7 @@ impl GoogleIdentity {
     }
 
     async fn fetch(&self) -> Result<Fetched<Token>, IdentityError> {
-        let Some(file) = self.file().await else { return self.from_metadata().await };
+        let Some(file) = self.file().await else { return self.by_metadata().await };
         let text = self.endpoint().read(&file).await?;
         // What serde says may quote a key.
         let credentials: Credentials = serde_json::from_str(text.expose())
@@ -147,7 +147,7 @@ impl GoogleIdentity {
         exists.then(|| file.display().to_string())
     }
 
-    async fn from_metadata(&self) -> Result<Fetched<Token>, IdentityError> {
+    async fn by_metadata(&self) -> Result<Fetched<Token>, IdentityError> {
         let host = self.surroundings.variable("GCE_METADATA_HOST");
         let host = host.as_deref().unwrap_or(METADATA_HOST);
         let mut url =

@@ -22,11 +22,14 @@ const MAX_ANSWER: usize = 1 << 20;
 /// Where Google's metadata is served, reached directly like the addresses of the link.
 const METADATA_NAMES: [&str; 2] = ["metadata.google.internal", "localhost"];
 
+type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
+type Clock = dyn Fn() -> SystemTime + Send + Sync;
+
 /// The surroundings. Cloning shares them.
 #[derive(Clone)]
 pub struct Surroundings {
-    environment: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
-    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    environment: Arc<Environment>,
+    clock: Arc<Clock>,
     /// Through the proxies that the environment names.
     proxied: reqwest::Client,
     /// For what is on this machine or its link.

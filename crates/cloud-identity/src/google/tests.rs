@@ -78,7 +78,7 @@ async fn a_user_refreshes_a_token_and_names_who_is_charged() {
     assert_eq!((form["grant_type"].as_str(), form["refresh_token"].as_str()), ("refresh_token", "hunter2"));
     std::fs::rename(&file, directory.path().join("application_default_credentials.json")).unwrap();
     let place = directory.path().to_str().unwrap();
-    assert!(super::tests::headers("", &[("CLOUDSDK_CONFIG", place)]).await.is_ok());
+    assert!(self::headers("", &[("CLOUDSDK_CONFIG", place)]).await.is_ok());
 }
 
 #[tokio::test]

@@ -372,7 +372,7 @@ async fn what_a_receiver_of_version_two_did_not_write_is_counted_as_lost() {
     receiver.answer(|_| written(7, 0));
     let harness = Harness::<RemoteWrite>::new(&endpoint(&receiver.url, more)).await.unwrap();
     let list = list();
-    let now = || harness.vitals().groups[0].now.clone();
+    let now = || harness.vitals().groups[0].now;
     harness.feed(batch(&list, 1)).await.unwrap();
     eventually(|| now().items_out == 7 && now().dropped == 3).await;
     assert_eq!(now().permanent, 0);
