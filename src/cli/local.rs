@@ -191,7 +191,8 @@ pub(crate) fn check_texts(texts: Vec<(String, Vec<u8>)>, layers: &[PathBuf]) -> 
         name,
         content: Bytes::from(content),
     };
-    let variables: Vec<PathBuf> = layers.iter().map(|layer| layer.join(invar_rollout::VARIABLES_FILE)).collect();
+    let variables: Vec<PathBuf> =
+        layers.iter().map(|layer| layer.join(invar_rollout::VARIABLES_FILE)).collect();
     let searched = variables.iter().map(|path| path.display().to_string()).collect();
     let variables = variables.into_iter().filter_map(|path| {
         // A folder without variables is a normal one; so is one that an editor just made up.
