@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How late a scrape may start and still carry the time it was due: equal distances compress better.
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_millis(2);
+/// Targets are due at every hundredth of an interval, but at least so often, in milliseconds. Those that share a moment
+/// share the process's waking up, which costs more than reading a small page.
+const LONGEST_STEP: u64 = 50;
 
 /// The moments at which one target is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,9 @@ pub(super) fn now() -> u64 {
 impl Schedule {
     pub(super) fn new(interval: Duration, key: u64) -> Self {
         let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { interval, offset: key % interval }
+        let step = (interval / 100).clamp(1, LONGEST_STEP);
+        let offset = key % interval;
+        Self { interval, offset: offset - offset % step }
     }
 
     /// The first moment after `now`, both in Unix milliseconds.
@@ -68,6 +73,17 @@ mod tests {
     }
 
     #[test]
+    fn targets_share_moments_that_are_spread_over_the_interval() {
+        let moments = |interval: u64| {
+            let due = |key| Schedule::new(Duration::from_millis(interval), key).offset;
+            (0..interval).map(due).collect::<std::collections::BTreeSet<u64>>()
+        };
+        assert_eq!(moments(2_000), (0..100).map(|step| step * 20).collect());
+        assert_eq!(moments(15_000).len(), 300);
+        assert_eq!(moments(50).len(), 50);
+    }
+
+    #[test]
     fn missed_moments_are_counted() {
         let schedule = Schedule::new(Duration::from_secs(10), 0);
         assert_eq!(schedule.missed(10_000, 20_000), 0);
@@ -83,7 +99,8 @@ mod tests {
             let next = schedule.after(now);
             prop_assert!(next > now && next <= now + interval);
             prop_assert_eq!(schedule.after(next), next + interval);
-            prop_assert_eq!(next % interval, key % interval);
+            let (offset, due) = (key % interval, next % interval);
+            prop_assert!(due <= offset && offset - due < LONGEST_STEP);
         }
     }
 }
