@@ -207,7 +207,11 @@ impl Parser<'_> {
         let (name, quoted) = match token.kind {
             TokenKind::Identifier => (written, false),
             // The quotes of an empty key stay, as does every escape: so the language has it.
-            TokenKind::String if written.len() > 2 => (&written[1..written.len() - 1], true),
+            TokenKind::String if written.len() > 2 => {
+                let (quote, rest) = written.split_at(1);
+                // One that is not closed ends with whatever comes last.
+                (rest.strip_suffix(quote).unwrap_or(rest), true)
+            }
             TokenKind::String => (written, true),
             kind => {
                 let message = format!("expected field name (string or identifier), got {kind}");

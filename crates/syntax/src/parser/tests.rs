@@ -390,6 +390,13 @@ fn bytes_must_be_utf8() {
 }
 
 #[test]
+fn a_quoted_key_that_is_not_closed_is_an_error_whatever_it_ends_with() {
+    for key in ["`aů", "\"aů", "`ů", "\"ů", "`", "\""] {
+        assert!(parse_bytes("t", format!("a = {{{key}").as_bytes()).1.has_errors(), "{key}");
+    }
+}
+
+#[test]
 fn size_is_bounded() {
     let bytes = vec![b'\n'; MAX_SOURCE_BYTES];
     assert!(parse_bytes("t", &bytes).0.is_some());
