@@ -5,10 +5,8 @@
 //!     scrape_load --invar target/bench/invar --prometheus /usr/bin/prometheus --targets 50 --series 2000 --interval 2
 
 mod page;
-mod sink;
 mod subject;
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,9 +14,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser;
+use invar_benches::process::{Process, serve};
+use invar_benches::sink::Sink;
 
 use page::Pages;
-use sink::Sink;
 use subject::Subject;
 
 /// Measure scrape → remote write beside a peer.
@@ -112,19 +111,7 @@ fn run(arguments: &Arguments) -> std::io::Result<Vec<Figures>> {
     Ok(figures)
 }
 
-fn serve(runtime: &tokio::runtime::Runtime, router: axum::Router) -> std::io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?.to_string();
-    runtime.spawn(async move {
-        let listener =
-            tokio::net::TcpListener::from_std(listener).expect("the listener is bound and nonblocking");
-        axum::serve(listener, router).await.expect("serving on a bound listener does not end");
-    });
-    Ok(address)
-}
-
-fn measure(name: &'static str, arguments: &Arguments, subject: Subject, sink: &Sink) -> Figures {
+fn measure(name: &'static str, arguments: &Arguments, subject: Process, sink: &Sink) -> Figures {
     std::thread::sleep(Duration::from_secs(arguments.warm_up));
     let counted =
         || [&sink.samples, &sink.requests, &sink.bytes].map(|counter| counter.load(Ordering::Relaxed));

@@ -1,25 +1,15 @@
-//! What is measured: an agent's process, pinned to one processor, with the operating system's own account of it.
+//! What is measured: an agent with its configuration for the load.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+
+use invar_benches::process::{Process, pinned};
 
 use crate::Arguments;
 
-/// A running subject.
-pub(crate) struct Subject {
-    child: Child,
-}
-
-/// What the operating system says of a process.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
-    /// Processor time, user and system, in seconds.
-    pub(crate) processor: f64,
-    /// Resident memory in bytes.
-    pub(crate) resident: u64,
-}
+/// Makes the commands that run subjects.
+pub(crate) struct Subject;
 
 impl Subject {
     pub(crate) fn invar(
@@ -27,7 +17,7 @@ impl Subject {
         directory: &Path,
         pages: &str,
         sink: &str,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<Process> {
         let mut text = String::from("prometheus.scrape \"load\" {\n\ttargets = [\n");
         for target in 0..arguments.targets {
             writeln!(
@@ -73,7 +63,7 @@ impl Subject {
             .arg(&pipeline)
             .arg(format!("--storage.path={}", directory.join("invar").display()))
             .arg("--server.http.listen-addr=127.0.0.1:0");
-        Self::start(command, &directory.join("invar.log"))
+        Process::start(command, &directory.join("invar.log"))
     }
 
     pub(crate) fn prometheus(
@@ -82,7 +72,7 @@ impl Subject {
         directory: &Path,
         pages: &str,
         sink: &str,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<Process> {
         let mut text = format!(
             "global:\n  scrape_interval: {interval}s\n  scrape_timeout: {interval}s\nscrape_configs:\n- job_name: load\n  static_configs:\n",
             interval = arguments.interval
@@ -115,48 +105,8 @@ impl Subject {
         command.arg("--web.listen-address=127.0.0.1:0");
         command.arg(if major(binary) >= 3 { "--agent" } else { "--enable-feature=agent" });
         command.env("GOMAXPROCS", "1");
-        Self::start(command, &directory.join("prometheus.log"))
+        Process::start(command, &directory.join("prometheus.log"))
     }
-
-    fn start(mut command: Command, log: &Path) -> std::io::Result<Self> {
-        let log = File::create(log)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok(Self { child: command.spawn()? })
-    }
-
-    /// What the process has used so far.
-    pub(crate) fn usage(&self) -> Usage {
-        let process = self.child.id();
-        let read =
-            |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
-        let stat = read("stat");
-        // Fields 14 and 15; the name before them may contain spaces and ends with the last parenthesis.
-        let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-        let ticks: f64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-        let status = read("status");
-        let kilobytes: u64 = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0);
-        // The kernel counts in hundredths of a second on every platform this runs on.
-        Usage { processor: ticks / 100.0, resident: kilobytes * 1024 }
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// The command, on processor 0 alone.
-fn pinned(binary: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(binary).env("TOKIO_WORKER_THREADS", "1");
-    command
 }
 
 fn version(binary: &Path) -> String {
