@@ -34,6 +34,8 @@ pub struct RequestEncoder {
     references: Vec<u32>,
     symbols: RequestSymbols,
     compressor: snap::raw::Encoder,
+    /// Where requests are compressed; as long as the largest of them could have become.
+    compressed: Vec<u8>,
     counts: RequestCounts,
 }
 
@@ -61,6 +63,7 @@ impl RequestEncoder {
             references: Vec::new(),
             symbols: RequestSymbols::default(),
             compressor: snap::raw::Encoder::new(),
+            compressed: Vec::new(),
             counts: RequestCounts::default(),
         }
     }
@@ -188,8 +191,14 @@ impl RequestEncoder {
                 &self.assembled
             }
         };
-        let body = self.compressor.compress_vec(message);
         let uncompressed = message.len();
+        let room = snap::raw::max_compress_len(uncompressed);
+        if self.compressed.len() < room {
+            // Made anew, since pages that were never touched cost nothing, and most of them never will be.
+            self.compressed = vec![0; room.next_power_of_two()];
+        }
+        let compressed = self.compressor.compress(message, &mut self.compressed);
+        let body = compressed.map(|length| self.compressed[..length].to_vec());
         self.body.clear();
         self.symbols.clear();
         let counts = std::mem::take(&mut self.counts);
@@ -263,7 +272,7 @@ pub(super) fn each_label<'a>(
     mut each: impl FnMut(Text<'a>, Text<'a>),
 ) {
     let mut added = external.iter().filter(|(name, _)| travels(name)).peekable();
-    for &(name, value) in series.symbols() {
+    for (name, value) in series.symbols() {
         let text = reader.get(name);
         if !travels(text) {
             continue;
@@ -298,6 +307,16 @@ fn put_labels(out: &mut Vec<u8>, reader: &SymbolReader, series: &Series, externa
 /// A version 1 label as element of field 1.
 #[inline]
 pub(super) fn put_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    // Most labels are short: then each length is one byte, and one look at the buffer's capacity will do.
+    if let (name_length @ 0..=60, value_length @ 0..=60) = (name.len(), value.len()) {
+        out.reserve(6 + name_length + value_length);
+        let length = 4 + name_length + value_length;
+        out.extend_from_slice(&[1 << 3 | 2, length as u8, 1 << 3 | 2, name_length as u8]);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&[2 << 3 | 2, value_length as u8]);
+        out.extend_from_slice(value.as_bytes());
+        return;
+    }
     let length =
         2 + varint_length(name.len() as u64) + name.len() + varint_length(value.len() as u64) + value.len();
     out.push(1 << 3 | 2);
