@@ -342,8 +342,15 @@ impl Reader {
         }
         while self.buffer.len() < needed {
             let have = self.buffer.len();
-            self.buffer.resize(have + READ_AHEAD.max(needed - have), 0);
-            let read = file.read_at(&mut self.buffer[have..], self.position.offset + have as u64);
+            let offset = self.position.offset + have as u64;
+            // Mostly there is little: room for more would be cleared each time.
+            let there = file.metadata()?.len().saturating_sub(offset);
+            if there == 0 {
+                return Ok(false);
+            }
+            let there = usize::try_from(there).unwrap_or(usize::MAX);
+            self.buffer.resize(have + READ_AHEAD.max(needed - have).min(there), 0);
+            let read = file.read_at(&mut self.buffer[have..], offset);
             let count = match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     self.buffer.truncate(have);
