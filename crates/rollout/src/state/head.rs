@@ -10,6 +10,8 @@ use super::control::Control;
 
 /// Size of a head file, preallocated.
 pub(crate) const HEAD_SIZE: usize = 64 * 1024;
+/// A head is written in pieces of this size, in bytes.
+const BLOCK: usize = 4096;
 /// The newest format that this binary understands.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -42,7 +44,7 @@ pub enum HeadError {
     TooLarge,
 }
 
-/// The bytes of a head file.
+/// The bytes of a head, which are the beginning of its file.
 ///
 /// # Errors
 /// [`HeadError::TooLarge`].
@@ -52,7 +54,9 @@ pub fn encode_head(head: &Head) -> Result<Vec<u8>, HeadError> {
         return Err(HeadError::TooLarge);
     }
     let length = u32::try_from(payload.len()).map_err(|_| HeadError::TooLarge)?;
-    let mut bytes = Vec::with_capacity(HEAD_SIZE);
+    // Whole blocks, no more: the file has its full size already, and what an older record leaves behind this one is not
+    // looked at.
+    let mut bytes = Vec::with_capacity((HEADER + payload.len()).next_multiple_of(BLOCK));
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&length.to_le_bytes());
@@ -60,7 +64,7 @@ pub fn encode_head(head: &Head) -> Result<Vec<u8>, HeadError> {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &payload);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes.extend_from_slice(&payload);
-    bytes.resize(HEAD_SIZE, 0);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
     Ok(bytes)
 }
 

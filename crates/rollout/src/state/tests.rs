@@ -67,7 +67,11 @@ fn open(path: &Path) -> StateDirectory {
 fn a_head_torn_at_any_byte_is_the_old_one_the_new_one_or_nothing() {
     let old = Head { sequence: 8, control: control(3) };
     let new = Head { sequence: 10, control: control(4) };
-    let (old_bytes, new_bytes) = (encode_head(&old).unwrap(), encode_head(&new).unwrap());
+    let [old_bytes, new_bytes] = [&old, &new].map(|head| {
+        let mut bytes = encode_head(head).unwrap();
+        bytes.resize(HEAD_SIZE, 0);
+        bytes
+    });
     let used = 28 + serde_json::to_vec(&new.control).unwrap().len() + 64;
     for cut in 0..=HEAD_SIZE {
         // Past the records both are zeros: every place that can differ is tried.
