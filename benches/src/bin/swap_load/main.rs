@@ -7,7 +7,7 @@
 mod configuration;
 mod push;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use invar_benches::process::{Process, pinned, serve};
 use invar_benches::sink::{Journeys, Sink};
 
 use self::configuration::Configuration;
-use self::push::{Pushed, Sender, reload, wait_until_ready};
+use self::push::{Pushed, Sender, wait_until_ready};
 
 /// Measure what swaps add to latency.
 #[derive(Debug, Parser)]
@@ -95,7 +95,8 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
         .arg(format!("--storage.path={}", directory.path().join("invar").display()))
         .arg(format!("--server.http.listen-addr={}", configuration.api()))
         .arg(format!("--probation={}", arguments.probation));
-    let process = Process::start(command, &directory.path().join("invar.log"))?;
+    let log = directory.path().join("invar.log");
+    let process = Process::start(command, &log)?;
     wait_until_ready(configuration.api())?;
 
     let sender = Sender::new(arguments, configuration.receiver(), clock);
@@ -107,27 +108,28 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     for (name, swapping) in [("steady", false), ("swapping", true), ("steady", false), ("swapping", true)] {
         let duration = Duration::from_secs(arguments.seconds);
         let before = process.usage().processor;
-        let (pushed, swaps) = std::thread::scope(|scope| {
-            let swaps = scope.spawn(|| -> std::io::Result<usize> {
-                let (start, mut swaps) = (Instant::now(), 0);
-                while swapping && start.elapsed() + Duration::from_secs(1) < duration {
+        let swaps_before = swaps(&log)?;
+        let (pushed, written) = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| -> std::io::Result<()> {
+                let start = Instant::now();
+                let mut next = Duration::ZERO;
+                while swapping && next + Duration::from_secs(1) < duration {
                     configuration.change();
+                    // The agent watches its file.
                     configuration.write()?;
-                    reload(configuration.api())?;
-                    swaps += 1;
-                    std::thread::sleep(
-                        (Duration::from_secs(1) * swaps as u32).saturating_sub(start.elapsed()),
-                    );
+                    next += Duration::from_secs(1);
+                    std::thread::sleep(next.saturating_sub(start.elapsed()));
                 }
-                Ok(swaps)
+                Ok(())
             });
             let pushed = sender.push(duration);
-            (pushed, swaps.join().expect("the swapping thread does not panic"))
+            (pushed, writing.join().expect("the writing thread does not panic"))
         });
+        written?;
         sent += pushed.samples;
         let used = (process.usage().processor - before) / duration.as_secs_f64();
         println!("{name}: {:.1} % of a processor", used * 100.0);
-        phases.push(Phase { name, pushed, journeys: journeys(), swaps: swaps? });
+        phases.push(Phase { name, pushed, journeys: journeys(), swaps: swaps(&log)? - swaps_before });
     }
     // What is still in the log is under way.
     let end = Instant::now() + Duration::from_secs(15);
@@ -136,10 +138,18 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     }
     print(&phases, sent, sink.samples.load(Ordering::Relaxed));
     if phases.iter().any(|phase| phase.pushed.refused > 0) || sink.samples.load(Ordering::Relaxed) < sent {
-        let log = directory.keep();
-        return Err(std::io::Error::other(format!("something was refused or lost; see {}", log.display())));
+        let reasons: Vec<&String> = phases.iter().flat_map(|phase| &phase.pushed.reasons).collect();
+        return Err(std::io::Error::other(format!(
+            "something was refused or lost: {reasons:?}; see {}",
+            directory.keep().display()
+        )));
     }
     Ok(())
+}
+
+/// How many swaps the log tells of.
+fn swaps(log: &Path) -> std::io::Result<usize> {
+    Ok(std::fs::read_to_string(log)?.matches("event=swapped").count())
 }
 
 fn print(phases: &[Phase], sent: u64, arrived: u64) {

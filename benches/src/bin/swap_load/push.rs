@@ -27,6 +27,8 @@ pub(crate) struct Pushed {
     pub(crate) answers: Vec<Duration>,
     /// Requests that were not accepted.
     pub(crate) refused: usize,
+    /// Why the first of each connection were not.
+    pub(crate) reasons: Vec<String>,
     /// Samples in accepted requests.
     pub(crate) samples: u64,
 }
@@ -55,6 +57,7 @@ impl Sender {
                 let pushed = connection.join().expect("a connection's thread does not panic");
                 all.answers.extend(pushed.answers);
                 all.refused += pushed.refused;
+                all.reasons.extend(pushed.reasons);
                 all.samples += pushed.samples;
             }
         });
@@ -65,18 +68,24 @@ impl Sender {
         let mut pushed = Pushed::default();
         let mut connection: Option<BufReader<TcpStream>> = None;
         let mut due = first;
+        let mut timestamp = 0;
         while due < end {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             // The value is the moment it is sent at; what waited for the connection was not sent yet.
-            let message = message(series, self.clock.elapsed().as_micros() as f64);
-            let accepted = connect(&mut connection, &self.address)
-                .and_then(|stream| exchange(stream, "POST", "/api/v1/metrics/write", &message))
-                .is_ok_and(|(status, _)| status == 204);
-            if accepted {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            // After a stall several are due at once, and each is newer than the one before.
+            timestamp = now.max(timestamp + 1);
+            let message = message(series, self.clock.elapsed().as_micros() as f64, timestamp);
+            let answer = connect(&mut connection, &self.address)
+                .and_then(|stream| exchange(stream, "POST", "/api/v1/metrics/write", &message));
+            if let Ok((204, _)) = answer {
                 pushed.samples += series.len() as u64;
                 pushed.answers.push(due.elapsed());
             } else {
                 pushed.refused += 1;
+                if pushed.reasons.is_empty() {
+                    pushed.reasons.push(format!("{answer:?}"));
+                }
                 connection = None;
             }
             due += self.interval;
@@ -95,14 +104,6 @@ pub(crate) fn wait_until_ready(api: &str) -> std::io::Result<()> {
             _ if Instant::now() > end => return Err(Error::other("the agent does not become ready")),
             _ => std::thread::sleep(Duration::from_millis(20)),
         }
-    }
-}
-
-/// Has the agent look at its file and waits until it is applied.
-pub(crate) fn reload(api: &str) -> std::io::Result<()> {
-    match exchange(connect(&mut None, api)?, "POST", "/-/reload", &[])? {
-        (200, _) => Ok(()),
-        (status, text) => Err(Error::other(format!("the configuration was answered with {status}: {text}"))),
     }
 }
 
@@ -177,16 +178,15 @@ fn labels(connection: usize, number: usize) -> Vec<u8> {
     series
 }
 
-/// A compressed request with one sample of each series, now.
-fn message(series: &[Vec<u8>], value: f64) -> Vec<u8> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+/// A compressed request with one sample of each series.
+fn message(series: &[Vec<u8>], value: f64, timestamp: u64) -> Vec<u8> {
     let mut request = Vec::new();
     let mut one = Vec::new();
     for labels in series {
         let mut sample = vec![0x09];
         sample.extend_from_slice(&value.to_le_bytes());
         sample.push(0x10);
-        put_varint(&mut sample, now);
+        put_varint(&mut sample, timestamp);
         one.clear();
         one.extend_from_slice(labels);
         put_field(&mut one, 2, &sample);
