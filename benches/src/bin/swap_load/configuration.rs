@@ -90,7 +90,7 @@ prometheus.remote_write "sink" {{
 	}}
 }}
 "#,
-            metadata = self.server % 2 == 0,
+            metadata = self.server.is_multiple_of(2),
             rule = self.rule,
             exporter = self.exporter,
             sink = self.sink,
