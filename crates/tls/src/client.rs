@@ -30,9 +30,12 @@ pub struct ClientSettings {
 /// certificates mostly are and as programs written in Go accept them.
 #[derive(Debug)]
 struct Verifier {
-    standard: Arc<WebPkiServerVerifier>,
+    /// Made with the first handshake where the system's certificates are what is trusted: most clients never speak TLS, or
+    /// name their authority, and the certificates take 400 KiB.
+    standard: OnceLock<Arc<WebPkiServerVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
     name: Option<ServerName<'static>>,
+    provider: Arc<CryptoProvider>,
 }
 
 /// Accepts any certificate; the handshake's signatures are still verified.
@@ -42,8 +45,8 @@ struct AcceptAnything(Arc<CryptoProvider>);
 // === impl ClientSettings ===
 
 impl ClientSettings {
-    /// The configuration of TLS for new connections. Blocks for some milliseconds where the system's certificates
-    /// are needed and have not been read yet.
+    /// The configuration of TLS for new connections. The first handshake that asks for the system's certificates reads them,
+    /// which takes some milliseconds.
     ///
     /// # Errors
     /// When a certificate, the key or the name cannot be used.
@@ -64,12 +67,19 @@ impl ClientSettings {
                     message: "is no host name".to_owned(),
                 })?)
             };
-            let (roots, pinned) = roots(material.authorities.as_ref())?;
-            let standard =
-                WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(|error| {
-                    PemError::Unusable(format!("the trusted certificates cannot be used: {error}"))
-                })?;
-            Arc::new(Verifier { standard, pinned, name })
+            let standard = OnceLock::new();
+            let mut pinned = Vec::new();
+            if let Some(authorities) = &material.authorities {
+                let (roots, certificates) = given_roots(authorities)?;
+                let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| {
+                        PemError::Unusable(format!("the trusted certificates cannot be used: {error}"))
+                    })?;
+                standard.get_or_init(|| verifier);
+                pinned = certificates;
+            }
+            Arc::new(Verifier { standard, pinned, name, provider })
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
 
@@ -99,12 +109,9 @@ impl ClientSettings {
     }
 }
 
-fn roots(
-    authorities: Option<&PemText>,
+fn given_roots(
+    authorities: &PemText,
 ) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>), PemError> {
-    let Some(authorities) = authorities else {
-        return Ok((system_roots(), Vec::new()));
-    };
     let certificates = authorities.certificates()?;
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
@@ -148,6 +155,20 @@ fn placeholder_roots() -> RootCertStore {
 
 // === impl Verifier ===
 
+impl Verifier {
+    fn standard(&self) -> Result<&Arc<WebPkiServerVerifier>, rustls::Error> {
+        if let Some(standard) = self.standard.get() {
+            return Ok(standard);
+        }
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(system_roots(), Arc::clone(&self.provider)).build();
+        let verifier = verifier.map_err(|error| {
+            rustls::Error::General(format!("the system's certificates cannot be used: {error}"))
+        })?;
+        Ok(self.standard.get_or_init(|| verifier))
+    }
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -158,7 +179,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let name = self.name.as_ref().unwrap_or(server_name);
-        match self.standard.verify_server_cert(end_entity, intermediates, name, ocsp_response, now) {
+        match self.standard()?.verify_server_cert(end_entity, intermediates, name, ocsp_response, now) {
             // An authority's certificate as a server's own has no error of its own; its dates were checked before.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) =>
@@ -176,7 +197,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.standard.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -185,11 +211,16 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.standard.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.standard.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
