@@ -192,29 +192,70 @@ impl Number {
     }
 }
 
-/// The integer part of the exponent by multiplication, the rest by logarithm: the results that configurations written
-/// for Alloy were tested with.
+/// The integer part of the exponent by repeated squaring, the rest by logarithm: the results to the last digit that
+/// configurations written for Alloy were tested with.
 fn float_power(base: f64, exponent: f64) -> f64 {
     let magnitude = exponent.abs();
-    if base <= 0.0
-        || !base.is_finite()
-        || !magnitude.is_finite()
-        || magnitude >= 1024.0
-        || magnitude.fract() == 0.0
-    {
+    let ordinary = base > 0.0 && base.is_finite() && base != 1.0 && magnitude < 1e9 && magnitude > 0.0;
+    if !ordinary || exponent == 1.0 {
         return base.powf(exponent);
+    }
+    if magnitude == 0.5 {
+        let root = base.sqrt();
+        return if exponent < 0.0 { 1.0 / root } else { root };
     }
     let (mut whole, mut fraction) = (magnitude.trunc(), magnitude.fract());
     if fraction > 0.5 {
         fraction -= 1.0;
         whole += 1.0;
     }
-    let power = (fraction * base.ln()).exp() * base.powf(whole);
-    match (power.is_normal(), exponent < 0.0) {
-        (false, _) => base.powf(exponent),
-        (true, false) => power,
-        (true, true) => 1.0 / power,
+    let mut power = if fraction == 0.0 { 1.0 } else { (fraction * base.ln()).exp() };
+    // Mantissa and exponent of two apart, so that squaring never overflows.
+    let (mut mantissa, mut two) = split_float(base);
+    let mut twos: i64 = 0;
+    // Below 1e9, as checked above.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let mut left = whole as u32;
+    while left != 0 {
+        if two.abs() > 4096 {
+            twos += two;
+            break;
+        }
+        if left & 1 == 1 {
+            power *= mantissa;
+            twos += two;
+        }
+        mantissa *= mantissa;
+        two *= 2;
+        if mantissa < 0.5 {
+            mantissa += mantissa;
+            two -= 1;
+        }
+        left >>= 1;
     }
+    if exponent < 0.0 {
+        power = 1.0 / power;
+        twos = -twos;
+    }
+    scale(power, twos)
+}
+
+/// A positive finite number as a fraction between a half and one, and the power of two it is multiplied by.
+fn split_float(number: f64) -> (f64, i64) {
+    let (number, shift) = if number.is_normal() { (number, 0) } else { (number * 2f64.powi(64), -64) };
+    let bits = number.to_bits();
+    let exponent = i64::try_from((bits >> 52) & 0x7ff).unwrap_or(0) - 1022;
+    (f64::from_bits((bits & !(0x7ff << 52)) | (1022 << 52)), exponent + shift)
+}
+
+/// `number` times two to the power of `twos`.
+fn scale(mut number: f64, mut twos: i64) -> f64 {
+    while twos != 0 && number != 0.0 && number.is_finite() {
+        let step = twos.clamp(-1000, 1000);
+        number *= 2f64.powi(i32::try_from(step).unwrap_or(0));
+        twos -= step;
+    }
+    number
 }
 
 impl PartialEq for Number {

@@ -97,7 +97,12 @@ fn matches(names: &[&Arc<str>], one: &Object, other: &Object) -> Result<bool, Fu
                 return Err(FunctionError::argument(2, message));
             }
         }
-        if left.type_name() != right.type_name() || left != right {
+        let kinds = |value: &Value| match value {
+            // 1 and 1.0 are equal to operators, but no pair here.
+            Value::Number(number) => Some(std::mem::discriminant(number)),
+            _ => None,
+        };
+        if left.type_name() != right.type_name() || kinds(left) != kinds(right) || left != right {
             return Ok(false);
         }
     }
@@ -107,7 +112,12 @@ fn matches(names: &[&Arc<str>], one: &Object, other: &Object) -> Result<bool, Fu
 /// Groups objects by the text of one field, in the order in which the groups appear.
 pub(super) fn group_by(arguments: &[Value]) -> Outcome {
     let items = objects(arguments, 0)?;
-    let key = text_argument(arguments, 1)?;
+    let key = match arguments.get(1) {
+        Some(other @ (Value::Number(_) | Value::Null)) => {
+            return Err(FunctionError::argument(1, format!("should be string, got {}", other.describe())));
+        }
+        _ => text_argument(arguments, 1)?,
+    };
     let drop_missing = flag(arguments, 2)?;
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
     let mut places = std::collections::HashMap::new();

@@ -49,6 +49,13 @@ struct Flags {
     precision: Option<usize>,
 }
 
+impl Flags {
+    /// With `%+v` the plus asks for names of fields, which there are none of; it is no sign.
+    fn without_plus(self, verb: char) -> Self {
+        Self { plus: self.plus && verb != 'v', ..self }
+    }
+}
+
 struct Printer<'a> {
     out: String,
     values: &'a [Value],
@@ -131,7 +138,8 @@ impl Printer<'_> {
             flags.width = width;
             rest = after;
         }
-        if let Some(after) = rest.strip_prefix('.') {
+        // A point at the very end is no precision, but a verb that there is not.
+        if let Some(after) = rest.strip_prefix('.').filter(|after| !after.is_empty()) {
             if after_index {
                 bad_index = true;
             }
@@ -140,8 +148,7 @@ impl Printer<'_> {
                 rest = after;
                 match self.take_width() {
                     Some(precision) if precision >= 0 => flags.precision = usize::try_from(precision).ok(),
-                    Some(_) => flags.precision = None,
-                    None => self.out.push_str("%!(BADPREC)"),
+                    _ => self.out.push_str("%!(BADPREC)"),
                 }
                 after_index = false;
             } else {
@@ -204,7 +211,8 @@ impl Printer<'_> {
             return self.padded(go_type(value), flags);
         }
         match value {
-            Value::Null if verb == 'v' => self.padded("<nil>", flags),
+            // Within a list or an object nothing is said about the verb.
+            Value::Null if verb == 'v' || depth > 0 => self.padded("<nil>", flags),
             Value::Null => self.note(format_args!("%!{verb}(<nil>)")),
             Value::Bool(flag) if matches!(verb, 't' | 'v') => {
                 self.padded(if *flag { "true" } else { "false" }, flags)
@@ -224,7 +232,10 @@ impl Printer<'_> {
                 }
                 self.out.push(']');
             }
-            Value::Bytes(bytes) => self.bytes(bytes, verb, flags, depth),
+            Value::Bytes(bytes) => {
+                let items = bytes.iter().map(|byte| Value::from(i64::from(*byte)));
+                self.value(&Value::array(items), verb, flags, depth);
+            }
             Value::Object(object) => {
                 let mut fields: Vec<(&str, &Value)> =
                     object.iter().map(|(key, item)| (&**key, item)).collect();
@@ -275,16 +286,6 @@ impl Printer<'_> {
             }
         }
         self.out.push('}');
-    }
-
-    fn bytes(&mut self, bytes: &[u8], verb: char, flags: Flags, depth: usize) {
-        match (verb, std::str::from_utf8(bytes)) {
-            ('s' | 'q' | 'x' | 'X', Ok(text)) => self.text(&Value::string(text), text, verb, flags),
-            _ => {
-                let items = bytes.iter().map(|byte| Value::from(i64::from(*byte)));
-                self.value(&Value::array(items), verb, flags, depth);
-            }
-        }
     }
 
     fn bad_verb(&mut self, value: &Value, verb: char) {
@@ -348,6 +349,7 @@ impl Printer<'_> {
     }
 
     fn integer(&mut self, value: &Value, wide: i128, verb: char, flags: Flags) {
+        let flags = flags.without_plus(verb);
         let (radix, upper) = match verb {
             'v' | 'd' => (10, false),
             'b' => (2, false),
@@ -409,7 +411,9 @@ impl Printer<'_> {
                 self.padded(&format!("'{inner}'"), flags);
             }
             _ => {
-                let mut text = format!("U+{:04X}", wide.max(0));
+                // Of a negative number the 64 bits.
+                let bits = u64::try_from(wide).unwrap_or(wide as u64);
+                let mut text = format!("U+{bits:04X}");
                 if flags.sharp && !character.is_control() {
                     text.push_str(&format!(" '{character}'"));
                 }
@@ -419,6 +423,7 @@ impl Printer<'_> {
     }
 
     fn float(&mut self, value: &Value, number: f64, verb: char, flags: Flags) {
+        let flags = flags.without_plus(verb);
         if matches!(verb, 'x' | 'X' | 'b') && number.is_finite() {
             let digits = match verb {
                 'b' => go_float::binary(number.abs()),
@@ -434,7 +439,11 @@ impl Printer<'_> {
             _ => return self.bad_verb(value, verb),
         };
         let precision = precision.map(|precision| precision.min(1_000));
-        let digits = go_float::verb(number.abs(), form, precision, flags.sharp && verb != 'v');
+        let mut digits = go_float::verb(number.abs(), form, precision, flags.sharp && verb != 'v');
+        if flags.sharp && verb != 'v' && number.is_finite() {
+            let wanted = if matches!(verb, 'g' | 'G') { precision.unwrap_or(6) } else { 0 };
+            digits = with_point(&digits, wanted);
+        }
         let sign = if number.is_sign_negative() && !number.is_nan() {
             "-"
         } else if flags.plus || number.is_infinite() && verb == 'v' {
@@ -449,10 +458,24 @@ impl Printer<'_> {
     }
 }
 
+/// The digits of a float with a point in any case, and with zeros up to so many significant digits.
+fn with_point(digits: &str, significant: usize) -> String {
+    let (mantissa, exponent) = digits.find(['e', 'E']).map_or((digits, ""), |at| digits.split_at(at));
+    let mut text = mantissa.to_owned();
+    if !text.contains('.') {
+        text.push('.');
+    }
+    let given = text.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
+    let given = if given == 0 { text.bytes().filter(u8::is_ascii_digit).count() } else { given };
+    text.extend(std::iter::repeat_n('0', significant.saturating_sub(given)));
+    text + exponent
+}
+
 fn number(pattern: &str) -> (Option<usize>, &str) {
     let length = pattern.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, rest) = pattern.split_at(length);
-    (digits.parse::<usize>().ok().filter(|value| *value <= MAX_WIDTH), rest)
+    // One digit more than the largest is let through, as in Go.
+    (digits.parse::<usize>().ok().filter(|value| value / 10 <= MAX_WIDTH), rest)
 }
 
 fn go_type(value: &Value) -> &'static str {

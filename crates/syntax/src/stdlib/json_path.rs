@@ -18,7 +18,12 @@ const MAX_DEPTH: usize = 32;
 pub(super) fn function(arguments: &[Value]) -> Outcome {
     let text = text_argument(arguments, 0)?;
     let path = text_argument(arguments, 1)?;
-    let document = json_text::parse(&text).map_err(|message| FunctionError::argument(0, message))?;
+    let document = if text.trim().is_empty() {
+        // No document at all is null here.
+        Value::Null
+    } else {
+        json_text::parse(&text).map_err(|message| FunctionError::argument(0, message))?
+    };
     if path.is_empty() {
         return Ok(Value::array([]));
     }
@@ -43,8 +48,10 @@ enum Step {
     Slice(Option<i64>, Option<i64>, i64),
     /// `.*` or `[*]`.
     Wildcard,
-    /// `..`: the value and everything below.
+    /// `..` before another step: that step on everything below the value, deepest first, and then on the value.
     Descend,
+    /// `..` at the end of a path: everything below the value, and then the value.
+    Everything,
     /// `[1, 'a']`.
     Union(Vec<Self>),
     /// `[?(…)]`.
@@ -63,7 +70,12 @@ enum Condition {
 #[derive(Debug)]
 enum Operand {
     Literal(Value),
-    Path { root: bool, steps: Vec<Step> },
+    /// What a path that leads nowhere gives.
+    Nothing,
+    Path {
+        root: bool,
+        steps: Vec<Step>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +87,12 @@ enum Comparison {
     Greater,
     GreaterOrEqual,
     Matches,
+    /// Among the elements of a list.
+    In,
+    /// Empty text, list or object, or not, as the right side says.
+    Empty,
+    /// There, or not, as the right side says.
+    Has,
 }
 
 fn follow(steps: &[Step], start: Vec<Value>, root: &Value) -> Result<Vec<Value>, String> {
@@ -102,6 +120,10 @@ fn apply(step: &Step, value: &Value, root: &Value, found: &mut Vec<Value>) -> Re
         (Step::Wildcard, Value::Array(items)) => found.extend(items.iter().cloned()),
         (Step::Wildcard, Value::Object(object)) => found.extend(object.values().cloned()),
         (Step::Descend, _) => descend(value, found)?,
+        (Step::Everything, _) => {
+            below(value, found)?;
+            found.push(value.clone());
+        }
         (Step::Union(steps), _) => {
             for step in steps {
                 apply(step, value, root, found)?;
@@ -131,15 +153,21 @@ fn position(index: i64, length: usize) -> Option<usize> {
     usize::try_from(if index < 0 { length + index } else { index }).ok()
 }
 
+/// Walking backwards begins at the first element where no other is named, and leads nowhere without an end.
 fn slice(start: Option<i64>, end: Option<i64>, step: i64, items: &[Value], found: &mut Vec<Value>) {
     let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
     let bound = |index: i64, low: i64, high: i64| {
         (if index < 0 { index.saturating_add(length) } else { index }).clamp(low, high)
     };
-    let (mut place, end) = if step > 0 {
-        (bound(start.unwrap_or(0), 0, length), end.map_or(length, |end| bound(end, 0, length)))
-    } else {
-        (bound(start.unwrap_or(length - 1), -1, length - 1), end.map_or(-1, |end| bound(end, -1, length - 1)))
+    let start = start.unwrap_or(0);
+    let (mut place, end) = match step {
+        0 => return,
+        1.. => (bound(start, 0, length), end.map_or(length, |end| bound(end, 0, length))),
+        _ if start >= length => return,
+        _ => match end {
+            Some(end) => (bound(start, -1, length - 1), bound(end, -1, length - 1)),
+            None => return,
+        },
     };
     while (step > 0 && place < end) || (step < 0 && place > end) {
         found.extend(usize::try_from(place).ok().and_then(|place| items.get(place)).cloned());
@@ -147,16 +175,37 @@ fn slice(start: Option<i64>, end: Option<i64>, step: i64, items: &[Value], found
     }
 }
 
+/// What is directly below a value.
+fn children(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(object) => object.values().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The lists and objects at and below a value, the deepest first.
 fn descend(value: &Value, found: &mut Vec<Value>) -> Result<(), String> {
-    found.push(value.clone());
+    children(value).into_iter().try_for_each(|child| descend(child, found))?;
+    if matches!(value, Value::Array(_) | Value::Object(_)) {
+        found.push(value.clone());
+    }
+    bounded(found)
+}
+
+/// Everything below a value, level by level along each branch.
+fn below(value: &Value, found: &mut Vec<Value>) -> Result<(), String> {
+    let children = children(value);
+    found.extend(children.iter().map(|child| (*child).clone()));
+    bounded(found)?;
+    children.into_iter().try_for_each(|child| below(child, found))
+}
+
+fn bounded(found: &[Value]) -> Result<(), String> {
     if found.len() > MAX_FOUND {
         return Err(format!("the path finds more than {MAX_FOUND} values"));
     }
-    match value {
-        Value::Array(items) => items.iter().try_for_each(|item| descend(item, found)),
-        Value::Object(object) => object.values().try_for_each(|item| descend(item, found)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn holds(condition: &Condition, item: &Value, root: &Value) -> Result<bool, String> {
@@ -164,14 +213,21 @@ fn holds(condition: &Condition, item: &Value, root: &Value) -> Result<bool, Stri
         Condition::Either(left, right) => holds(left, item, root)? || holds(right, item, root)?,
         Condition::Both(left, right) => holds(left, item, root)? && holds(right, item, root)?,
         Condition::Not(inner) => !holds(inner, item, root)?,
-        Condition::Exists(operand) => match operand_value(operand, item, root)? {
-            Some(Value::Bool(flag)) => flag,
-            found => found.is_some(),
-        },
+        Condition::Exists(operand @ Operand::Literal(_)) => {
+            matches!(operand_value(operand, item, root)?, Some(Value::Bool(true)))
+        }
+        Condition::Exists(operand) => operand_value(operand, item, root)?.is_some(),
+        Condition::Compare(left, Comparison::Has, right) => {
+            let there = operand_value(left, item, root)?.is_some();
+            operand_value(right, item, root)? == Some(Value::Bool(there))
+        }
         Condition::Compare(left, comparison, right) => {
-            let left = operand_value(left, item, root)?.unwrap_or(Value::Null);
-            let right = operand_value(right, item, root)?.unwrap_or(Value::Null);
-            compare(&left, *comparison, &right)?
+            match (operand_value(left, item, root)?, operand_value(right, item, root)?) {
+                (Some(left), Some(right)) => compare(&left, *comparison, &right)?,
+                // What is not there differs from everything, `null` included.
+                (None, None) => *comparison == Comparison::Equal,
+                _ => *comparison == Comparison::NotEqual,
+            }
         }
     })
 }
@@ -179,6 +235,7 @@ fn holds(condition: &Condition, item: &Value, root: &Value) -> Result<bool, Stri
 fn operand_value(operand: &Operand, item: &Value, root: &Value) -> Result<Option<Value>, String> {
     match operand {
         Operand::Literal(value) => Ok(Some(value.clone())),
+        Operand::Nothing => Ok(None),
         Operand::Path { root: from_root, steps } => {
             let start = if *from_root { root } else { item };
             Ok(follow(steps, vec![start.clone()], root)?.into_iter().next())
@@ -199,6 +256,15 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, 
         Comparison::LessOrEqual => matches!(ordering, Some(Ordering::Less | Ordering::Equal)),
         Comparison::Greater => ordering == Some(Ordering::Greater),
         Comparison::GreaterOrEqual => matches!(ordering, Some(Ordering::Greater | Ordering::Equal)),
+        Comparison::In => right.to_items().is_some_and(|items| items.contains(left)),
+        Comparison::Empty => match left {
+            Value::String(text) => *right == Value::Bool(text.is_empty()),
+            Value::Array(items) => *right == Value::Bool(items.is_empty()),
+            Value::Object(object) => *right == Value::Bool(object.is_empty()),
+            _ => false,
+        },
+        // Decided by the holder: it is about what is not there.
+        Comparison::Has => false,
         Comparison::Matches => match (left, right) {
             (Value::String(text), Value::String(pattern)) => regex::RegexBuilder::new(pattern)
                 .size_limit(1 << 20)
@@ -266,8 +332,9 @@ impl<'a> Reader<'a> {
         let mut steps = Vec::new();
         loop {
             if self.take("..") {
-                steps.push(Step::Descend);
-                if !self.rest().starts_with('[') && !self.rest().is_empty() {
+                let last = self.rest().is_empty();
+                steps.push(if last { Step::Everything } else { Step::Descend });
+                if !last && !self.rest().starts_with('[') {
                     steps.push(self.name_step()?);
                 }
             } else if self.take(".") {
@@ -288,25 +355,11 @@ impl<'a> Reader<'a> {
             return Ok(Step::Wildcard);
         }
         let rest = self.rest();
+        // Others have to stand in quotes within brackets.
         let ends = |character: char| {
-            matches!(
-                character,
-                '.' | '['
-                    | ']'
-                    | '('
-                    | ')'
-                    | '='
-                    | '!'
-                    | '<'
-                    | '>'
-                    | '&'
-                    | '|'
-                    | '~'
-                    | ','
-                    | '*'
-                    | '\''
-                    | '"'
-            ) || character.is_whitespace()
+            character.is_ascii()
+                && !character.is_ascii_alphanumeric()
+                && !matches!(character, '_' | '#' | '%' | ':' | ';' | '?' | '^' | '{' | '}')
         };
         let length = rest.find(ends).unwrap_or(rest.len());
         if length == 0 {
@@ -374,9 +427,6 @@ impl<'a> Reader<'a> {
         }
         let end = self.integer()?;
         let step = if self.take(":") { self.integer()?.unwrap_or(1) } else { 1 };
-        if step == 0 {
-            return Err("the step of a slice is zero".to_owned());
-        }
         Ok(Step::Slice(start, end, step))
     }
 
@@ -453,6 +503,10 @@ impl<'a> Reader<'a> {
             ("~=", Comparison::Matches),
             ("<", Comparison::Less),
             (">", Comparison::Greater),
+            ("in ", Comparison::In),
+            ("empty ", Comparison::Empty),
+            ("has ", Comparison::Has),
+            ("exists ", Comparison::Has),
         ];
         for (text, comparison) in comparisons {
             if self.take(text) {
@@ -463,6 +517,9 @@ impl<'a> Reader<'a> {
     }
 
     fn operand(&mut self, depth: usize) -> Result<Operand, String> {
+        if depth > MAX_DEPTH {
+            return Err("a filter is nested too deeply".to_owned());
+        }
         self.blanks();
         match self.peek() {
             Some(start @ ('@' | '$')) => {
@@ -470,6 +527,24 @@ impl<'a> Reader<'a> {
                 Ok(Operand::Path { root: start == '$', steps: self.steps(depth + 1)? })
             }
             Some(quote @ ('\'' | '"')) => Ok(Operand::Literal(Value::string(self.quoted(quote)?))),
+            Some('[') => {
+                self.take("[");
+                let mut items = Vec::new();
+                loop {
+                    self.blanks();
+                    if self.take("]") {
+                        return Ok(Operand::Literal(Value::array(items)));
+                    }
+                    match self.operand(depth + 1)? {
+                        Operand::Literal(item) => items.push(item),
+                        _ => return Err("a list in a filter holds plain values".to_owned()),
+                    }
+                    self.blanks();
+                    if !self.rest().starts_with(']') {
+                        self.expect(",")?;
+                    }
+                }
+            }
             Some('/') => {
                 let rest = self.rest();
                 let end = rest[1..].find('/').ok_or("a pattern is not closed")?;
@@ -484,6 +559,9 @@ impl<'a> Reader<'a> {
                     })
                     .unwrap_or(rest.len());
                 self.place += length;
+                if &rest[..length] == "Nothing" {
+                    return Ok(Operand::Nothing);
+                }
                 Ok(Operand::Literal(match &rest[..length] {
                     "true" => Value::Bool(true),
                     "false" => Value::Bool(false),

@@ -130,14 +130,15 @@ struct Library {
     /// Namespaces, functions without one, and deprecated names.
     names: IndexMap<&'static str, Value>,
     /// By full name.
-    functions: IndexMap<&'static str, (Type, Stability)>,
+    functions: IndexMap<&'static str, (Type, Stability, Arity)>,
 }
 
 static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let mut functions = IndexMap::new();
     let mut values: IndexMap<&'static str, Value> = IndexMap::new();
     for definition in definitions() {
-        functions.insert(definition.name, (definition.result.clone(), definition.stability));
+        functions
+            .insert(definition.name, (definition.result.clone(), definition.stability, definition.arity));
         values.insert(definition.name, function_value(definition));
     }
     for (name, value) in select::constants() {
@@ -153,7 +154,8 @@ static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
             }
         }
     }
-    for (space, object) in spaces {
+    for (space, mut object) in spaces {
+        object.sort();
         names.insert(space, Value::from(object));
     }
     for (old, new) in DEPRECATED {
@@ -181,18 +183,38 @@ pub fn deprecated(name: &str) -> Option<(&'static str, &'static str)> {
     DEPRECATED.iter().find(|(old, _)| *old == name).copied()
 }
 
+/// The deprecated names.
+pub fn deprecated_names() -> impl Iterator<Item = &'static str> {
+    DEPRECATED.iter().map(|(old, _)| *old)
+}
+
 /// The type of what a function gives, by its full or deprecated name; `Any` for functions that are not of the library.
 #[must_use]
 pub fn result_type(name: &str) -> Type {
     let name = deprecated(name).map_or(name, |(_, instead)| instead);
-    LIBRARY.functions.get(name).map_or(Type::Any, |(result, _)| result.clone())
+    LIBRARY.functions.get(name).map_or(Type::Any, |(result, ..)| result.clone())
+}
+
+/// What is wrong with calling a function, named in full or by its deprecated name, with so many arguments.
+#[must_use]
+pub fn arity_error(name: &str, arguments: usize) -> Option<String> {
+    let name = deprecated(name).map_or(name, |(_, instead)| instead);
+    let (.., arity) = LIBRARY.functions.get(name)?;
+    check_arity(*arity, arguments).err().map(|error| error.message)
+}
+
+/// Whether a name, full or deprecated, is that of a function that gives the same for the same arguments on every host.
+#[must_use]
+pub fn is_pure(name: &str) -> bool {
+    let name = deprecated(name).map_or(name, |(_, instead)| instead);
+    name != "sys.env" && LIBRARY.functions.contains_key(name)
 }
 
 /// How mature the function at the beginning of a path is; none if the path names no function of the library.
 #[must_use]
 pub fn stability(path: &[&str]) -> Option<Stability> {
     let full_name = path.get(..2).map(|two| two.join("."));
-    let by_name = |name: &str| LIBRARY.functions.get(name).map(|(_, stability)| *stability);
+    let by_name = |name: &str| LIBRARY.functions.get(name).map(|(_, stability, _)| *stability);
     full_name.and_then(|name| by_name(&name)).or_else(|| path.first().and_then(|name| by_name(name)))
 }
 

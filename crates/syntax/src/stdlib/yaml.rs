@@ -45,6 +45,11 @@ struct Builder {
 fn parse(text: &str) -> Result<Value, String> {
     let mut builder = Builder::default();
     let lines: Vec<&str> = text.split('\n').collect();
+    let directives = lines.iter().take_while(|line| line.starts_with(['%', '#']) || line.trim().is_empty());
+    let versions = directives.filter_map(|line| line.strip_prefix("%YAML")?.split_whitespace().next());
+    if let Some(version) = versions.into_iter().find(|version| *version != "1.1") {
+        return Err(format!("is YAML {version}; only documents of YAML 1.1 are read"));
+    }
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| format!("is not YAML: {error}"))?;
         if matches!(event, Event::DocumentEnd | Event::StreamEnd) {

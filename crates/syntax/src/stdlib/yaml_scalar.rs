@@ -69,7 +69,8 @@ pub(super) fn float(text: &str) -> Option<Number> {
     if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) || !exponent_holds {
         return None;
     }
-    plain.parse::<f64>().ok().map(Number::Float)
+    // A number beyond 64 bits stays text.
+    plain.parse::<f64>().ok().filter(|number| number.is_finite()).map(Number::Float)
 }
 
 /// A date or time as the text that times print as: `2001-01-01` is `2001-01-01T00:00:00Z`.

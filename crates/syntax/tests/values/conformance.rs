@@ -72,7 +72,7 @@ fn rows(name: &str) -> Option<Vec<Vec<String>>> {
 }
 
 /// Numbers compare as 64-bit floats.
-fn same(left: &Json, right: &Json) -> bool {
+pub(crate) fn same(left: &Json, right: &Json) -> bool {
     match (left, right) {
         (Json::Number(left), Json::Number(right)) => left.as_f64() == right.as_f64(),
         (Json::Array(left), Json::Array(right)) => {

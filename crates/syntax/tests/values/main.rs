@@ -5,6 +5,7 @@ mod check;
 mod conformance;
 mod decode;
 mod language;
+mod library;
 mod schema;
 mod secrets;
 mod shapes;

@@ -16,6 +16,8 @@ fn scope() -> MapScope<'static> {
             "doc",
             Value::Secret(Secret::new(format!("{{\"a\": [\"{SECRET}\", {{\"b\": \"{SECRET}\"}}]}}"))),
         )
+        .with("encoded", Value::Secret(Secret::new("WnE3LXNlY3JldC05dw==")))
+        .with("percent", Value::Secret(Secret::new("Zq7%2Dsecret%2D9w")))
         .with("nested", Value::object([("k", Value::array([secret()]))]))
 }
 
@@ -113,4 +115,91 @@ fn functions_keep_the_taint() {
     }
     assert!(outcome("convert.nonsensitive(string.to_upper(s))").contains("ZQ7-SECRET-9W"));
     assert!(outcome("encoding.from_json(s)").contains("EvalError"));
+}
+
+/// Arguments that are secret or hold one, in every shape that functions look into.
+fn secret_arguments() -> Vec<String> {
+    let plain = ["s", "oss", "doc", "encoded", "percent"];
+    let mut shapes: Vec<String> = plain.iter().map(|name| (*name).to_owned()).collect();
+    for name in ["s", "oss"] {
+        shapes.extend([
+            format!("[{name}]"),
+            format!("[[{name}], {name}]"),
+            format!("{{k = {name}}}"),
+            format!("{{k = [{name}]}}"),
+            format!("[{{k = {name}}}]"),
+            format!("[{{k = \"a\", v = {name}}}]"),
+            format!("\"a\" + {name}"),
+        ]);
+    }
+    shapes
+}
+
+/// Arguments without secrets, of every type that a parameter may have.
+const OTHERS: [&str; 8] =
+    ["\"k\"", "\"%v\"", "\"$..*\"", "1", "[\"k\"]", "[{k = \"a\"}]", "{k = \"a\"}", "true"];
+
+/// All lists of `count` of the other arguments.
+fn others(count: usize) -> Vec<Vec<&'static str>> {
+    (0..count).fold(vec![Vec::new()], |lists, _| {
+        let longer = |list: &Vec<&'static str>| {
+            OTHERS.map(|other| list.iter().copied().chain([other]).collect::<Vec<_>>())
+        };
+        lists.iter().flat_map(longer).collect()
+    })
+}
+
+#[test]
+fn no_function_in_no_argument_gives_a_secret_away() {
+    let functions: Vec<&str> = stdlib::function_names()
+        .filter(|name| *name != "convert.nonsensitive")
+        .chain(stdlib::deprecated_names().filter(|name| *name != "nonsensitive"))
+        .collect();
+    assert!(functions.len() > 35, "{functions:?}");
+    let mut accepted = std::collections::BTreeMap::<&str, usize>::new();
+    for function in functions {
+        for secret in secret_arguments() {
+            for rest in (0..3).flat_map(others) {
+                for position in 0..=rest.len() {
+                    let mut arguments: Vec<&str> = rest.clone();
+                    arguments.insert(position, &secret);
+                    let expression = format!("{function}({})", arguments.join(", "));
+                    let shown = outcome(&expression);
+                    assert!(!leaks(&shown), "{expression} shows {shown}");
+                    *accepted.entry(function).or_default() += usize::from(!shown.starts_with("EvalError"));
+                }
+            }
+        }
+    }
+    // A function that refuses every secret would pass: only these are to.
+    let refusing: Vec<&str> =
+        accepted.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+    assert_eq!(refusing, ["env", "sys.env"], "{accepted:?}");
+}
+
+#[test]
+fn no_operator_gives_a_secret_away() {
+    let operators = ["||", "&&", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "^"];
+    for secret in secret_arguments() {
+        for expression in [
+            format!("!{secret}"),
+            format!("-{secret}"),
+            format!("({secret})[0]"),
+            format!("({secret})[\"k\"]"),
+            format!("({secret}).k"),
+            format!("{{k = 1}}[{secret}]"),
+            format!("[1][{secret}]"),
+        ] {
+            let shown = outcome(&expression);
+            assert!(!leaks(&shown), "{expression} shows {shown}");
+        }
+        for (operator, other) in operators.iter().flat_map(|operator| OTHERS.map(|other| (operator, other))) {
+            for expression in
+                [format!("{secret} {operator} {other}"), format!("{other} {operator} ({secret})")]
+            {
+                let shown = outcome(&expression);
+                assert!(!leaks(&shown), "{expression} shows {shown}");
+            }
+        }
+    }
 }
