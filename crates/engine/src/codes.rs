@@ -32,3 +32,27 @@ pub const MISPLACED: &str = "E214";
 pub const TOO_DEEP: &str = "E215";
 /// A custom component is given an argument that it has not, or lacks one that it needs.
 pub const ARGUMENT: &str = "E216";
+/// A component that Alloy has and this binary lacks.
+pub const NOT_AVAILABLE: &str = "E220";
+/// A function is used under a name that is going to vanish.
+pub const DEPRECATED: &str = "W401";
+/// A component's name hides one of the standard library.
+pub const SHADOWED: &str = "W402";
+/// The component accepts its arguments and doubts that they are meant so.
+pub const DOUBTFUL: &str = "W403";
+/// A `declare` that nothing uses.
+pub const UNUSED_DECLARE: &str = "W404";
+/// An `import.*` that nothing uses.
+pub const UNUSED_IMPORT: &str = "W405";
+/// An `argument` that nothing uses.
+pub const UNUSED_ARGUMENT: &str = "W406";
+/// A secret argument is given as a literal.
+pub const SECRET_IN_TEXT: &str = "W407";
+/// A text looks like a token or a private key.
+pub const CREDENTIAL: &str = "W408";
+/// An address holds a password.
+pub const PASSWORD_IN_URL: &str = "W409";
+/// A component that an agent refuses unless told to allow it.
+pub const NEEDS_PERMISSION: &str = "W410";
+/// What is imported could not be read, and was not checked.
+pub const UNREAD_IMPORT: &str = "W411";

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_syntax::diagnostic::Severity;
 use invar_syntax::schema::Stability;
 use parking_lot::Mutex;
 
@@ -22,14 +23,17 @@ use crate::vitals::VitalCounters;
 pub struct Check {
     minimum_stability: Stability,
     pub(crate) errors: Vec<CheckError>,
+    pub(crate) warnings: Vec<CheckError>,
     pub(crate) addresses: Vec<String>,
 }
 
 /// One finding of [`Component::check`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CheckError {
+    pub(crate) severity: Severity,
     pub(crate) code: &'static str,
-    /// The attribute or block it is about, dots between nested names; empty for the whole component.
+    /// The attribute or block it is about, dots between nested names, `[1]` behind that of a block for the second one of its
+    /// name; empty for the whole component.
     pub(crate) field: String,
     /// What is wrong.
     pub(crate) message: String,
@@ -81,7 +85,7 @@ pub struct Listeners<'a> {
 
 impl Check {
     pub(crate) fn new(minimum_stability: Stability) -> Self {
-        Self { minimum_stability, errors: Vec::new(), addresses: Vec::new() }
+        Self { minimum_stability, errors: Vec::new(), warnings: Vec::new(), addresses: Vec::new() }
     }
 
     /// Reports that `field` is used, which is at this level: an error where that is below the minimum that is allowed.
@@ -89,6 +93,7 @@ impl Check {
         let minimum = self.minimum_stability;
         if stability < minimum {
             self.errors.push(CheckError {
+                severity: Severity::Error,
                 code: codes::STABILITY,
                 field: field.to_owned(),
                 message: format!(
@@ -103,7 +108,26 @@ impl Check {
     /// Reports that `field` (nested names joined by dots; empty for the whole block) is wrong.
     pub fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
         let (field, message) = (field.into(), message.into());
-        self.errors.push(CheckError { code: codes::REFUSED, field, message, help: None });
+        self.errors.push(CheckError {
+            severity: Severity::Error,
+            code: codes::REFUSED,
+            field,
+            message,
+            help: None,
+        });
+    }
+
+    /// Reports that `field` (as in [`Check::error`]; `endpoint[1].url` is in the second block of that name) is accepted, but is
+    /// hardly what was meant.
+    pub fn warning(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        let (field, message) = (field.into(), message.into());
+        self.warnings.push(CheckError {
+            severity: Severity::Warning,
+            code: codes::DOUBTFUL,
+            field,
+            message,
+            help: None,
+        });
     }
 
     /// Declares an address the component will listen on: two components of one configuration may not share one.

@@ -38,6 +38,12 @@ pub(crate) trait Definition: Send + Sync {
     /// What references see of a node that could not be prepared: nothing, but receivers that lead to it.
     fn placeholder_exports(&self, context: &ExportContext) -> Value;
     fn decode(&self, body: &EvaluatedBody, errors: &mut Vec<DecodeError>) -> Option<AnyArc>;
+    /// As `decode`, of a body in which not everything is known; also the fields that are empty because of that.
+    fn decode_known(
+        &self,
+        body: &EvaluatedBody,
+        errors: &mut Vec<DecodeError>,
+    ) -> Option<(AnyArc, Vec<&'static str>)>;
     fn check(&self, arguments: &AnyArc, check: &mut Check);
     fn receivers(&self, arguments: &AnyArc) -> Vec<(&'static str, Receiver)>;
     fn equal_arguments(&self, left: &AnyArc, right: &AnyArc) -> bool;
@@ -156,6 +162,15 @@ impl<C: Component> Definition for Erased<C> {
 
     fn decode(&self, body: &EvaluatedBody, errors: &mut Vec<DecodeError>) -> Option<AnyArc> {
         C::Arguments::decode(body, errors).map(|arguments| Arc::new(arguments) as AnyArc)
+    }
+
+    fn decode_known(
+        &self,
+        body: &EvaluatedBody,
+        errors: &mut Vec<DecodeError>,
+    ) -> Option<(AnyArc, Vec<&'static str>)> {
+        let (arguments, empty) = C::Arguments::decode_known(body, errors)?;
+        Some((Arc::new(arguments) as AnyArc, empty))
     }
 
     fn check(&self, arguments: &AnyArc, check: &mut Check) {

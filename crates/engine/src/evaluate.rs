@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use invar_syntax::arguments::DecodeError;
+use invar_syntax::arguments::{self, DecodeError};
 use invar_syntax::ast::Attribute;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
 use invar_syntax::evaluate::{EvaluatedBody, evaluate_body};
@@ -15,7 +15,7 @@ use invar_syntax::value::Value;
 use crate::block::BlockRef;
 use crate::codes;
 use crate::configuration::{Configuration, InputScope};
-use crate::context::Check;
+use crate::context::{Check, CheckError};
 use crate::definition::{AnyArc, Definition};
 use crate::engine::FailureClass;
 use crate::graph::{Graph, GraphNode};
@@ -50,7 +50,7 @@ pub(crate) struct Accepted {
 }
 
 /// The code of errors in evaluating an expression.
-const EVALUATION: &str = invar_syntax::arguments::codes::EVALUATION;
+const EVALUATION: &str = arguments::codes::EVALUATION;
 
 // === impl View ===
 
@@ -135,17 +135,50 @@ pub(crate) fn accept(
         Some(arguments)
     })?;
     let mut diagnostics = decode_diagnostics(&node.block, errors);
-    for error in check.errors {
-        let span = field_span(body, &error.field).unwrap_or_else(|| node.block.header());
-        let diagnostic = with_help(Diagnostic::error(error.code, error.message), error.help);
-        diagnostics.push(node.block.label(diagnostic, span, ""));
-    }
+    diagnostics.extend(check.errors.into_iter().map(|found| check_diagnostic(node, body, found)));
     match arguments {
         Some(arguments) if !diagnostics.has_errors() => {
             Ok(Accepted { arguments, addresses: check.addresses })
         }
         _ => Err(NodeError::content(diagnostics)),
     }
+}
+
+/// What decoder and component have to say to a body in which not everything is known, and the addresses that it is known
+/// to want.
+pub(crate) fn judge(
+    node: &GraphNode,
+    definition: &Arc<dyn Definition>,
+    body: &EvaluatedBody,
+) -> (Diagnostics, Vec<String>) {
+    let mut errors = Vec::new();
+    let mut check = Check::new(node.minimum_stability);
+    let empty = guarded(node, || {
+        let (arguments, empty) = definition.decode_known(body, &mut errors)?;
+        definition.check(&arguments, &mut check);
+        Some(empty)
+    });
+    let empty = match empty {
+        Ok(empty) => empty.unwrap_or_default(),
+        Err(panic) => return (panic.diagnostics, Vec::new()),
+    };
+    // What is said of a field that is empty only because it is not known, or of no field, may not be so.
+    let holds = |found: &CheckError| {
+        let named = found.field.split(['.', '[']).next().unwrap_or_default();
+        empty.is_empty() || (!named.is_empty() && !empty.contains(&named))
+    };
+    // How the body is made up the static check has said already, and better where.
+    errors.retain(|error| matches!(error.code, arguments::codes::WRONG_TYPE | arguments::codes::INVALID));
+    let mut diagnostics = decode_diagnostics(&node.block, errors);
+    let found = check.errors.into_iter().chain(check.warnings).filter(holds);
+    diagnostics.extend(found.map(|found| check_diagnostic(node, body, found)));
+    (diagnostics, check.addresses)
+}
+
+fn check_diagnostic(node: &GraphNode, body: &EvaluatedBody, found: CheckError) -> Diagnostic {
+    let span = field_span(body, &found.field).unwrap_or_else(|| node.block.header());
+    let diagnostic = Diagnostic { severity: found.severity, ..Diagnostic::error(found.code, found.message) };
+    node.block.label(with_help(diagnostic, found.help), span, "")
 }
 
 /// Runs a component's code; a panic in it is the node's error.
@@ -180,13 +213,21 @@ fn with_help(diagnostic: Diagnostic, help: Option<String>) -> Diagnostic {
     }
 }
 
-/// The place of a field named with dots, as far as the body has it.
+/// The place of a field named with dots and indices, as far as the body has it.
 fn field_span(body: &EvaluatedBody, field: &str) -> Option<Span> {
     if let Some(attribute) = body.attributes.iter().find(|attribute| *attribute.name.name == *field) {
         return Some(attribute.value_span);
     }
     body.blocks.iter().find_map(|block| {
-        let rest = field.strip_prefix(&block.dotted_name())?;
+        let name = block.dotted_name();
+        let rest = field.strip_prefix(&*name)?;
+        let (block, rest) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((index, rest)) => {
+                let mut named = body.blocks.iter().filter(|block| block.dotted_name() == name);
+                (named.nth(index.parse().ok()?)?, rest)
+            }
+            None => (block, rest),
+        };
         match rest.strip_prefix('.') {
             Some(inner) => field_span(&block.body, inner).or(Some(block.name_span())),
             None => rest.is_empty().then(|| block.name_span()),

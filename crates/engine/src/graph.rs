@@ -103,6 +103,8 @@ pub(crate) enum NodeKind {
     Item(Option<(u32, ItemKey)>),
     /// An import whose content is a value.
     Import,
+    /// A component that the binary lacks, in the static check only: nothing can be said of it and of what refers to it.
+    Absent,
 }
 
 /// A custom component.
@@ -250,7 +252,11 @@ impl GraphNode {
     fn is_referable(&self) -> bool {
         matches!(
             self.kind,
-            NodeKind::Component(_) | NodeKind::Custom(_) | NodeKind::Argument(_) | NodeKind::Item(_)
+            NodeKind::Component(_)
+                | NodeKind::Custom(_)
+                | NodeKind::Argument(_)
+                | NodeKind::Item(_)
+                | NodeKind::Absent
         )
     }
 }

@@ -21,6 +21,7 @@ mod inputs;
 mod inspect;
 mod instance;
 mod lease;
+mod lint;
 mod meters;
 mod prepare;
 mod runner;
@@ -86,7 +87,7 @@ pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
 pub use services::Services;
 pub use static_scope::{StaticScope, static_scope};
-pub use validate::validate;
+pub use validate::{ValidateOptions, validate, validate_with};
 pub use variables::{Definition, VariablePath, Variables};
 pub use vitals::{VitalCounters, VitalsReport};
 

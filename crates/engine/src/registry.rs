@@ -14,6 +14,18 @@ use crate::definition::{Definition, Erased};
 pub struct Registry {
     definitions: BTreeMap<&'static str, Arc<dyn Definition>>,
     import_client: Option<Arc<Schema>>,
+    known_elsewhere: &'static [KnownComponent],
+}
+
+/// A component type of Alloy's: what to say of one that is used and not built in.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct KnownComponent {
+    /// The block name.
+    pub name: &'static str,
+    /// How settled its interface is there.
+    pub stability: Stability,
+    /// Whether it is a community component there.
+    pub community: bool,
 }
 
 /// What a component type declares about itself.
@@ -67,6 +79,26 @@ impl Registry {
 
     pub(crate) fn import_client(&self) -> Option<&Schema> {
         self.import_client.as_deref()
+    }
+
+    /// Tells which component types exist in Alloy, ordered by name, so that one that is not built in is told from one that
+    /// does not exist at all.
+    #[must_use]
+    pub fn knowing(mut self, components: &'static [KnownComponent]) -> Self {
+        debug_assert!(components.is_sorted_by_key(|component| component.name), "the list is ordered by name");
+        self.known_elsewhere = components;
+        self
+    }
+
+    /// Whether Alloy has a component type of this name and the binary lacks it.
+    pub(crate) fn is_known_elsewhere(&self, name: &str) -> bool {
+        !self.definitions.contains_key(name)
+            && self.known_elsewhere.binary_search_by(|component| component.name.cmp(name)).is_ok()
+    }
+
+    /// The names of all types that exist, built in or not, for suggestions.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.names().chain(self.known_elsewhere.iter().map(|component| component.name))
     }
 
     /// What each type declares, by name.

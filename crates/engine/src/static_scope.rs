@@ -29,10 +29,10 @@ pub struct StaticScope {
 pub fn static_scope(registry: &Registry, configuration: Configuration) -> Result<StaticScope, Diagnostics> {
     let admission = Admission { minimum_stability: Stability::Experimental, community: true };
     let (graph, diagnostics) = Graph::outline(registry, &configuration, admission);
-    match graph {
-        Some(graph) if !diagnostics.has_errors() => Ok(StaticScope { graph, configuration }),
-        _ => Err(diagnostics),
+    if diagnostics.has_errors() {
+        return Err(diagnostics);
     }
+    Ok(StaticScope { graph, configuration })
 }
 
 impl StaticScope {

@@ -100,7 +100,7 @@ impl Rig {
     }
 }
 
-fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     Registry::new().with::<Source>().with::<Pass>().with::<Sink>().with::<Values>().with::<Consumer>()
 }
 
@@ -108,7 +108,7 @@ fn parse(text: &str) -> Result<Configuration, Diagnostics> {
     Configuration::parse([("main.alloy", text)], Inputs::default(), "test")
 }
 
-fn configuration(text: &str) -> Arc<Configuration> {
+pub(crate) fn configuration(text: &str) -> Arc<Configuration> {
     Arc::new(parse(text).unwrap())
 }
 

@@ -45,7 +45,9 @@ pub(crate) fn unknown(node: &GraphNode) -> Value {
             }
             None => any(),
         },
-        NodeKind::Export | NodeKind::Item(_) | NodeKind::Foreach(_) | NodeKind::Import => any(),
+        NodeKind::Export | NodeKind::Item(_) | NodeKind::Foreach(_) | NodeKind::Import | NodeKind::Absent => {
+            any()
+        }
     }
 }
 
@@ -94,7 +96,7 @@ pub(crate) fn evaluate_value<E: Fn(u32) -> Value>(
                 items => items.to_object().and_then(|items| items.get(key).cloned()).unwrap_or_default(),
             }
         }
-        NodeKind::Item(None) => Value::Unknown(Type::Any),
+        NodeKind::Item(None) | NodeKind::Absent => Value::Unknown(Type::Any),
         NodeKind::Foreach(arguments) => {
             let Some(found) = collection(block) else { return Ok(Valued::Plain(Value::Null)) };
             let value = evaluate_attribute(block, found, &here)?;

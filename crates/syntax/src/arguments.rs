@@ -9,6 +9,8 @@ use crate::schema::{Field, Schema, Type};
 use crate::span::Span;
 use crate::value::{Capsule, Value};
 
+use crate::decoder::{Decoded, decode_as_known};
+
 pub use crate::decoder::{BodyDecoder, decode_block, decode_labelled};
 pub use invar_syntax_derive::{ArgumentEnum, Arguments, BlockEnum, Exports};
 
@@ -72,6 +74,19 @@ pub trait Arguments: Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// The arguments from a body, all errors reported; none if there was any.
     fn decode(body: &EvaluatedBody, errors: &mut Vec<DecodeError>) -> Option<Self> {
         decode_labelled(body, None, body.span, errors)
+    }
+
+    /// As [`Arguments::decode`], of a body in which not everything is known yet. The arguments, if there are any, hold
+    /// nothing in the named fields, which are capsules or lists of them that are not known.
+    fn decode_known(
+        body: &EvaluatedBody,
+        errors: &mut Vec<DecodeError>,
+    ) -> Option<(Self, Vec<&'static str>)> {
+        match decode_as_known(body, None, body.span, errors) {
+            Decoded::Complete(arguments) => Some((arguments, Vec::new())),
+            Decoded::Partial(arguments, empty) => Some((arguments, empty)),
+            Decoded::Unknown | Decoded::Failed => None,
+        }
     }
 
     /// Calls `visit` for every capsule with the name of the field that holds it.

@@ -1,18 +1,21 @@
 //! A body against a schema, without evaluating: what can be known wrong before anything runs. Literals are checked by
 //! value, references by the type of what they name, everything else not at all.
 
+mod constant;
+
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::arguments::{DecodeError, codes};
 use crate::ast::{Attribute, BinaryOp, Block, Body, Expr, ExprKind, Statement, UnaryOp};
-use crate::compatibility::{fits, may_convert};
+use crate::compatibility::{built_from_objects, fits, may_convert};
 use crate::diagnostic::nearest;
-use crate::evaluate::{element_type, field_type, literal_value, path_of};
+use crate::evaluate::{element_type, field_type, path_of};
 use crate::schema::{Field, FieldKind, Schema, Type};
 use crate::span::Span;
 use crate::stdlib;
 use crate::value::Value;
+
+pub use constant::{Constant, constant};
 
 /// What a name refers to, as far as known without evaluating.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +117,10 @@ impl Checker<'_> {
 
     fn body(&mut self, body: &Body, fields: &[Field], header: Span) {
         let mut given: HashMap<&str, usize> = HashMap::new();
+        let mut blocks: HashMap<String, usize> = HashMap::new();
+        for block in body.blocks() {
+            *blocks.entry(block.dotted_name()).or_default() += 1;
+        }
         for statement in &body.statements {
             match statement {
                 Statement::Attribute(attribute) => {
@@ -121,8 +128,10 @@ impl Checker<'_> {
                     self.count(field, attribute.name.span, &mut given);
                 }
                 Statement::Block(block) => {
-                    let field = self.nested_block(block, fields);
-                    self.count(field, block.name_span(), &mut given);
+                    let times = blocks.get(&block.dotted_name()).copied().unwrap_or_default();
+                    if let Some(field) = self.nested_block(block, fields, times) {
+                        *given.entry(field.name).or_default() += 1;
+                    }
                 }
             }
         }
@@ -142,11 +151,8 @@ impl Checker<'_> {
         let Some(field) = field else { return };
         let times = given.entry(field.name).or_default();
         *times += 1;
-        if *times > 1 && !field.many {
-            let message = match field.kind {
-                FieldKind::Attribute => format!("attribute \"{}\" may only be provided once", field.name),
-                _ => format!("block \"{}\" may only be specified once", field.name),
-            };
+        if *times > 1 {
+            let message = format!("attribute \"{}\" may only be provided once", field.name);
             self.error(span, codes::DUPLICATE, message, None);
         }
     }
@@ -157,17 +163,7 @@ impl Checker<'_> {
         let field = fields.iter().find(|field| field.name == name && field.kind != FieldKind::Label);
         match field {
             Some(field) if field.kind == FieldKind::Attribute => {
-                let before = self.errors.len();
-                self.expression(&attribute.value, &field.ty, name);
-                // The type may hold a parser of its own that knows better.
-                if self.errors.len() == before
-                    && let Some(accepts) = field.accepts
-                    && let Some(value) = constant(&attribute.value)
-                    && let Err(error) = accepts(&value)
-                {
-                    let message = format!("{name}{} {}", error.path, error.message);
-                    self.error(attribute.value.span, codes::WRONG_TYPE, message, None);
-                }
+                self.value(&attribute.value, field);
             }
             Some(_) => {
                 let message = format!("\"{name}\" must be a block, but is used as an attribute");
@@ -189,19 +185,26 @@ impl Checker<'_> {
         field
     }
 
-    fn nested_block<'f>(&mut self, block: &Block, fields: &'f [Field]) -> Option<&'f Field> {
+    /// The field the block belongs to, of which there are so many in the body.
+    fn nested_block<'f>(&mut self, block: &Block, fields: &'f [Field], times: usize) -> Option<&'f Field> {
         let name = block.dotted_name();
         if let Some(field) = fields.iter().find(|field| field.name == name && field.kind == FieldKind::Block)
         {
-            self.block(block, &field.nested());
+            if times > 1 && !field.many {
+                // Which of them is the right one nobody can tell: each is pointed at, none is looked into.
+                let message = format!("block \"{name}\" may only be specified once");
+                self.error(block.name_span(), codes::DUPLICATE, message, None);
+                return Some(field);
+            }
+            self.block(block, &field.nested_fields());
             return Some(field);
         }
         for field in fields.iter().filter(|field| field.kind == FieldKind::EnumBlocks) {
             let Some(kind) = name.strip_prefix(field.name).and_then(|rest| rest.strip_prefix('.')) else {
                 continue;
             };
-            if let Some(nested) = field.nested().iter().find(|nested| nested.name == kind) {
-                self.block(block, &nested.nested());
+            if let Some(nested) = field.nested_fields().iter().find(|nested| nested.name == kind) {
+                self.block(block, &nested.nested_fields());
                 return Some(field);
             }
         }
@@ -222,6 +225,26 @@ impl Checker<'_> {
         None
     }
 
+    /// Checks the value of an attribute.
+    fn value(&mut self, expr: &Expr, field: &Field) {
+        let known = match constant(expr, self.types) {
+            Constant::Value(value) => value,
+            Constant::Wrong(error) => {
+                return self.error(error.span, codes::EVALUATION, error.message, error.help);
+            }
+            Constant::Unknown => return self.expression(expr, &field.ty, field.name),
+        };
+        // The type's own conversion has the last word; the schema knows better where in a list or an object it failed.
+        let Some(accepts) = field.accepts else { return self.expression(expr, &field.ty, field.name) };
+        let Err(error) = accepts(&known) else { return };
+        let before = self.errors.len();
+        self.expression(expr, &field.ty, field.name);
+        if self.errors.len() == before {
+            let message = format!("{}{} {}", field.name, error.path, error.message);
+            self.error(constant::part(expr, &error.path).span, codes::WRONG_TYPE, message, None);
+        }
+    }
+
     /// Checks an expression that has to give a `wanted`; `subject` names where it stands.
     fn expression(&mut self, expr: &Expr, wanted: &Type, subject: &str) {
         match &expr.kind {
@@ -235,8 +258,10 @@ impl Checker<'_> {
                 }
             }
             ExprKind::Object(fields) => {
-                // A capsule may be built from an object, as a target is from its labels.
-                let fits = matches!(wanted, Type::Map(_) | Type::Object(_) | Type::Capsule(_));
+                let fits = match wanted {
+                    Type::Capsule(name) => built_from_objects(name),
+                    _ => matches!(wanted, Type::Map(_) | Type::Object(_)),
+                };
                 self.container(expr, wanted, subject, "object", fits);
                 for field in fields {
                     let name = &*field.name.name;
@@ -253,15 +278,23 @@ impl Checker<'_> {
                 }
             }
             _ => {
-                let known = || self.types.value_of(&path(expr)?);
-                if let Some(value) = constant(expr).or_else(known) {
+                match constant(expr, self.types) {
+                    Constant::Value(value) => {
+                        if let Err(error) = fits(&value, wanted) {
+                            let message = format!("{subject}{} {}", error.path, error.message);
+                            self.error(expr.span, codes::WRONG_TYPE, message, None);
+                        }
+                        return;
+                    }
+                    Constant::Wrong(error) => {
+                        return self.error(error.span, codes::EVALUATION, error.message, error.help);
+                    }
+                    Constant::Unknown => {}
+                }
+                if let Some(value) = path(expr).and_then(|names| self.types.value_of(&names)) {
                     if let Err(error) = fits(&value, wanted) {
-                        self.error(
-                            expr.span,
-                            codes::WRONG_TYPE,
-                            format!("{subject}{} {}", error.path, error.message),
-                            None,
-                        );
+                        let message = format!("{subject}{} {}", error.path, error.message);
+                        self.error(expr.span, codes::WRONG_TYPE, message, None);
                     }
                     return;
                 }
@@ -303,19 +336,26 @@ impl Checker<'_> {
                 Some(element_type(&value))
             }
             ExprKind::Call { callee, arguments, .. } => {
+                if let Constant::Wrong(error) = constant(expr, self.types) {
+                    self.error(error.span, codes::EVALUATION, error.message, error.help);
+                    return None;
+                }
                 for argument in arguments {
                     self.expression(argument, &Type::Any, "the argument");
                 }
-                self.call_type(callee)
+                self.call_type(expr.span, callee, arguments.len())
             }
             ExprKind::Unary { op, operand } => {
                 self.type_of(operand);
                 Some(if *op == UnaryOp::Not { Type::Bool } else { Type::Number })
             }
             ExprKind::Binary { op, left, right, .. } => {
-                self.type_of(left);
-                self.type_of(right);
+                let (left, right) = (self.type_of(left), self.type_of(right));
                 match op {
+                    // Text, if either is; with a secret in it, a secret.
+                    BinaryOp::Add if [left, right].into_iter().flatten().any(|ty| is_text(&ty)) => {
+                        Some(Type::OptionalSecret)
+                    }
                     BinaryOp::Add => None,
                     BinaryOp::Subtract
                     | BinaryOp::Multiply
@@ -328,16 +368,24 @@ impl Checker<'_> {
         }
     }
 
-    /// The type a call gives. Text and lists stay open: with a secret among the arguments they are secret.
-    fn call_type(&mut self, callee: &Expr) -> Option<Type> {
+    /// The type a call gives. Text may be secret: with a secret among the arguments it is.
+    fn call_type(&mut self, span: Span, callee: &Expr, arguments: usize) -> Option<Type> {
         let names = path(callee);
         let hidden = names.as_deref().is_none_or(|names| self.types.type_of(names) != TypeLookup::Unknown);
         self.type_of(callee);
         if hidden {
             return None;
         }
-        let result = stdlib::result_type(&names?.join("."));
-        (!matches!(result, Type::Any | Type::String | Type::List(_))).then_some(result)
+        let name = names?.join(".");
+        if let Some(message) = stdlib::arity_error(&name, arguments) {
+            self.error(span, codes::EVALUATION, format!("{name}: {message}"), None);
+        }
+        match stdlib::result_type(&name) {
+            Type::Any => None,
+            Type::String => Some(Type::OptionalSecret),
+            Type::List(element) if *element == Type::String => Some(Type::list(Type::OptionalSecret)),
+            result => Some(result),
+        }
     }
 
     fn path_type(&mut self, expr: &Expr) -> Option<Type> {
@@ -414,23 +462,10 @@ fn path(expr: &Expr) -> Option<Vec<&str>> {
     path_of(expr).map(|names| names.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The value of an expression made of nothing but literals.
-fn constant(expr: &Expr) -> Option<Value> {
-    match &expr.kind {
-        ExprKind::Literal(literal) => literal_value(literal, expr.span).ok(),
-        ExprKind::Paren(inner) => constant(inner),
-        ExprKind::Unary { op: UnaryOp::Negate, operand } => match constant(operand)? {
-            Value::Number(number) => Some(Value::Number(number.negate())),
-            _ => None,
-        },
-        ExprKind::Array(items) => {
-            items.iter().map(constant).collect::<Option<Vec<Value>>>().map(Value::array)
-        }
-        ExprKind::Object(fields) => fields
-            .iter()
-            .map(|field| constant(&field.value).map(|value| (Arc::clone(&field.name.name), value)))
-            .collect::<Option<Vec<_>>>()
-            .map(Value::object),
-        _ => None,
-    }
+/// Whether a value of the type is text.
+fn is_text(ty: &Type) -> bool {
+    matches!(
+        ty,
+        Type::String | Type::Secret | Type::OptionalSecret | Type::Enum(_) | Type::Duration | Type::ByteSize
+    )
 }

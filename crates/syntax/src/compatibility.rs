@@ -7,6 +7,12 @@ use crate::expression_text::abbreviated_expression;
 use crate::schema::Type;
 use crate::value::Value;
 
+/// Whether capsules of that name are built from objects and turn into them: of all types of the language, targets are. No
+/// capsule is built from text; a type that is has the type `String` and a note on what reads it.
+pub(crate) fn built_from_objects(name: &str) -> bool {
+    name == "discovery.Target"
+}
+
 /// Whether a value that is known converts to the type: literals, and variables with all that is in them.
 pub(crate) fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
     let mismatch = || {
@@ -42,15 +48,13 @@ pub(crate) fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
             let text = text_from_value(value)?;
             if names.contains(&&*text) { Ok(()) } else { Err(ConvertError::new(enum_error(&text, names))) }
         }
-        // Some capsules have a text form; that is for their own conversion to say.
-        Type::Capsule(_) if matches!(value, Value::String(_)) => Ok(()),
-        // As some are built from an object.
-        Type::Capsule(_) if matches!(value, Value::Object(_)) => Ok(()),
+        Type::Capsule(name) if matches!(value, Value::Object(_)) && built_from_objects(name) => Ok(()),
         Type::List(element) => match value {
             Value::Array(items) => items
                 .iter()
                 .enumerate()
                 .try_for_each(|(index, item)| fits(item, element).map_err(|error| error.at_index(index))),
+            Value::Bytes(_) => Ok(()),
             _ => mismatch(),
         },
         Type::Map(element) => match value {
@@ -93,11 +97,9 @@ pub fn may_convert(got: &Type, wanted: &Type) -> bool {
         }
         (Type::Object(fields), Type::Map(wanted)) => fields.iter().all(|(_, got)| may_convert(got, wanted)),
         (Type::Map(_) | Type::Object(_), Type::Object(_)) => true,
-        // Capsules convert to and from objects where their type says so, and some to one another.
         (Type::Capsule(got), Type::Capsule(wanted)) => got == wanted,
-        (Type::Capsule(_), Type::Map(_) | Type::Object(_))
-        | (Type::Map(_) | Type::Object(_), Type::Capsule(_)) => true,
-        (Type::String, Type::Capsule(_)) => true,
+        (Type::Capsule(name), Type::Map(_) | Type::Object(_))
+        | (Type::Map(_) | Type::Object(_), Type::Capsule(name)) => built_from_objects(name),
         (Type::Secret, Type::Secret | Type::OptionalSecret) => true,
         (Type::OptionalSecret, wanted) => {
             textual(wanted) || matches!(wanted, Type::Secret | Type::OptionalSecret)

@@ -7,8 +7,21 @@ use crate::arguments::{Arguments, BlockEnum, DecodeError, codes};
 use crate::convert::{ConvertError, FromValue};
 use crate::diagnostic::nearest;
 use crate::evaluate::{EvaluatedAttribute, EvaluatedBlock, EvaluatedBody};
+use crate::schema::Type;
 use crate::span::Span;
 use crate::value::Value;
+
+/// What decoding a body came to.
+pub(crate) enum Decoded<A> {
+    /// Arguments in full.
+    Complete(A),
+    /// Arguments in which the named fields, capsules or lists of them, are not known yet and empty.
+    Partial(A, Vec<&'static str>),
+    /// Nothing, because something is not known yet; as far as can be said it is right.
+    Unknown,
+    /// Nothing, because something is wrong.
+    Failed,
+}
 
 /// The arguments from a body with the label of its block; errors of the body as a whole point at `header`.
 pub fn decode_labelled<A: Arguments>(
@@ -17,15 +30,36 @@ pub fn decode_labelled<A: Arguments>(
     header: Span,
     errors: &mut Vec<DecodeError>,
 ) -> Option<A> {
+    match decode_as_known(body, label, header, errors) {
+        Decoded::Complete(arguments) => Some(arguments),
+        _ => None,
+    }
+}
+
+/// As [`decode_labelled`], of a body in which not everything is known yet: what is known is judged.
+pub(crate) fn decode_as_known<A: Arguments>(
+    body: &EvaluatedBody,
+    label: Option<(&str, Span)>,
+    header: Span,
+    errors: &mut Vec<DecodeError>,
+) -> Decoded<A> {
     let before = errors.len();
     let mut arguments = A::defaults();
     let mut decoder = BodyDecoder::new(body, label, header, errors);
     arguments.decode_fields(&mut decoder);
+    let (incomplete, empty) = (decoder.incomplete, std::mem::take(&mut decoder.empty));
     decoder.finish();
     if errors.len() > before {
-        return None;
+        return Decoded::Failed;
     }
-    let problems = arguments.validate_fields();
+    if incomplete {
+        return Decoded::Unknown;
+    }
+    let mut problems = arguments.validate_fields();
+    if !empty.is_empty() {
+        // What is said of a field that is empty only because it is not known, or of no field, may not be so.
+        problems.retain(|problem| problem.field.is_some_and(|field| !empty.contains(&field)));
+    }
     for problem in &problems {
         let place = problem.field.and_then(|field| {
             body.attributes
@@ -46,7 +80,11 @@ pub fn decode_labelled<A: Arguments>(
             help: None,
         });
     }
-    problems.is_empty().then_some(arguments)
+    match (problems.is_empty(), empty.is_empty()) {
+        (false, _) => Decoded::Failed,
+        (true, true) => Decoded::Complete(arguments),
+        (true, false) => Decoded::Partial(arguments, empty),
+    }
 }
 
 /// Takes a body apart field by field, noting what is wrong.
@@ -59,6 +97,10 @@ pub struct BodyDecoder<'a> {
     blocks: Vec<&'static str>,
     prefixes: Vec<(&'static str, Vec<&'static str>)>,
     label_taken: bool,
+    /// Whether a field has a value that is not known yet.
+    incomplete: bool,
+    /// Fields that hold capsules which are not known yet.
+    empty: Vec<&'static str>,
 }
 
 impl<'a> BodyDecoder<'a> {
@@ -78,6 +120,8 @@ impl<'a> BodyDecoder<'a> {
             blocks: Vec::new(),
             prefixes: Vec::new(),
             label_taken: false,
+            incomplete: false,
+            empty: Vec::new(),
         }
     }
 
@@ -120,7 +164,29 @@ impl<'a> BodyDecoder<'a> {
         }
         match T::from_value(&first.value) {
             Ok(value) => *target = value,
+            Err(_) if first.value.has_unknown() => match T::value_type() {
+                Type::Capsule(_) => self.empty.push(name),
+                Type::List(element) if matches!(*element, Type::Capsule(_)) => self.empty.push(name),
+                _ => self.incomplete = true,
+            },
             Err(error) => self.conversion(first, &error),
+        }
+    }
+
+    /// The arguments of a nested block, unless something is wrong with them.
+    fn nested<A: Arguments>(&mut self, name: &'static str, block: &EvaluatedBlock) -> Option<A> {
+        let label = block.label.as_ref().map(|label| (&*label.text, label.span));
+        match decode_as_known(&block.body, label, block.name_span(), self.errors) {
+            Decoded::Complete(arguments) => Some(arguments),
+            Decoded::Partial(arguments, _) => {
+                self.empty.push(name);
+                Some(arguments)
+            }
+            Decoded::Unknown => {
+                self.incomplete = true;
+                None
+            }
+            Decoded::Failed => None,
         }
     }
 
@@ -161,7 +227,7 @@ impl<'a> BodyDecoder<'a> {
     /// Decodes the block `name` into `target`, which keeps its value if the block is not given.
     pub fn block<A: Arguments>(&mut self, name: &'static str, required: bool, target: &mut A) {
         if let Some(block) = self.single_block(name, required)
-            && let Some(arguments) = decode_block(block, self.errors)
+            && let Some(arguments) = self.nested(name, block)
         {
             *target = arguments;
         }
@@ -175,7 +241,7 @@ impl<'a> BodyDecoder<'a> {
         target: &mut Option<A>,
     ) {
         if let Some(block) = self.single_block(name, required)
-            && let Some(arguments) = decode_block(block, self.errors)
+            && let Some(arguments) = self.nested(name, block)
         {
             *target = Some(arguments);
         }
@@ -190,7 +256,7 @@ impl<'a> BodyDecoder<'a> {
             }
             return;
         }
-        *target = given.into_iter().filter_map(|block| decode_block(block, self.errors)).collect();
+        *target = given.into_iter().filter_map(|block| self.nested(name, block)).collect();
     }
 
     /// Decodes all blocks `prefix.kind` in order.
@@ -206,7 +272,11 @@ impl<'a> BodyDecoder<'a> {
             };
             if kinds.contains(&kind) {
                 given = true;
-                elements.extend(E::decode_kind(kind, block, self.errors));
+                let before = self.errors.len();
+                match E::decode_kind(kind, block, self.errors) {
+                    Some(element) => elements.push(element),
+                    None => self.incomplete |= self.errors.len() == before,
+                }
             }
         }
         self.prefixes.push((prefix, kinds));

@@ -2,6 +2,7 @@
 //! the argument structs of components; read by the static check, the decoder's error messages, `invar components` and
 //! editors.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, json};
@@ -256,6 +257,12 @@ impl Field {
             },
             _ => self.values,
         }
+    }
+
+    /// As [`Field::nested`], without copying where the schema does not contain itself.
+    #[must_use]
+    pub fn nested_fields(&self) -> Cow<'_, [Self]> {
+        self.recursive.map_or(Cow::Borrowed(&self.fields), |nested| Cow::Owned(nested()))
     }
 
     /// The type's text with its note.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use invar_blocks::RelabelRuleBlock;
-use invar_blocks::http_client::{Http1ClientArguments, http_url};
+use invar_blocks::http_client::Http1ClientArguments;
 use invar_cloud_identity::AzureCloud;
 use invar_engine::MetricsReceiver;
 use invar_syntax::arguments::{Arguments, Exports};
@@ -270,9 +270,6 @@ impl EndpointArguments {
 
     fn validate(&self) -> FieldErrors {
         let mut errors = Vec::new();
-        if let Err(message) = http_url(&self.url) {
-            errors.push(("url", message));
-        }
         if Protocol::from_message_name(&self.protobuf_message).is_none() {
             errors.push((
                 "protobuf_message",

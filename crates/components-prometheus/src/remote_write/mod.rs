@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use invar_blocks::http_client::http_url;
 use invar_engine::{
     Call, Check, Component, DeliveryError, ExportContext, InstanceContext, Loan, NodeId, PrepareError,
     RunContext, RunError, Stability, StateContext, Transition, VitalGroup,
@@ -80,6 +81,13 @@ impl Component for RemoteWrite {
     fn check(arguments: &Self::Arguments, check: &mut Check) {
         for name in arguments.duplicate_names() {
             check.error("endpoint", format!("the name {name:?} is given to more than one endpoint"));
+        }
+        // Documentation has placeholders for addresses: no error before an agent is to send there (decision 0025).
+        for (index, endpoint) in arguments.endpoints.iter().enumerate() {
+            if let Err(message) = http_url(&endpoint.url) {
+                let field = format!("endpoint[{index}].url");
+                check.warning(field, format!("the url {message}: an agent refuses it"));
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use invar_syntax::ast::Block;
-use invar_syntax::diagnostic::{Diagnostic, Diagnostics, nearest};
+use invar_syntax::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use invar_syntax::schema::Stability;
 
 use super::names::{Found, Names};
@@ -25,6 +25,9 @@ const LOGGING: &str = "logging";
 const SERVICES: [&str; 3] = ["http", "livedebugging", "remotecfg"];
 const TRACING: &str = "tracing";
 
+/// For how many wrong names the nearest right one is looked for: among thousands of nodes, all would take minutes.
+pub(super) const MOST_SUGGESTIONS: usize = 100;
+
 /// How deep custom components and `foreach` may be nested.
 const DEEPEST_NESTING: usize = 32;
 
@@ -40,16 +43,19 @@ impl Graph {
         admission: Admission,
         dynamics: &Dynamics,
     ) -> (Option<Self>, Diagnostics) {
-        Builder::new(registry, configuration, admission, Purpose::Run, dynamics.clone()).finish()
+        let builder = Builder::new(registry, configuration, admission, Purpose::Run, dynamics.clone());
+        let (graph, diagnostics) = builder.finish();
+        ((!diagnostics.has_errors()).then_some(graph), diagnostics)
     }
 
     /// Builds the graph of a configuration as it is written: each body stands once, whatever its number of instances. For the
-    /// static check.
+    /// static check: as much of it as can be made out, also where something is wrong, so that one mistake does not hide the
+    /// others.
     pub(crate) fn outline(
         registry: &Registry,
         configuration: &Configuration,
         admission: Admission,
-    ) -> (Option<Self>, Diagnostics) {
+    ) -> (Self, Diagnostics) {
         Builder::new(registry, configuration, admission, Purpose::Check, Dynamics::new()).finish()
     }
 }
@@ -63,6 +69,17 @@ pub(super) enum Purpose {
     Check,
 }
 
+/// Why a block is no component.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    /// Alloy has such a component, this binary not.
+    NotAvailable,
+    /// A block of the language that stands in the wrong place, or that this version lacks.
+    Block,
+    /// Nothing has that name.
+    Unknown,
+}
+
 pub(super) struct Builder<'a> {
     registry: &'a Registry,
     configuration: &'a Configuration,
@@ -72,8 +89,10 @@ pub(super) struct Builder<'a> {
     /// Messages with their places: a body that stands in many frames is reported once.
     reported: HashSet<(String, String)>,
     pub(super) graph: Graph,
-    /// Frames in which blocks were left out: references into them are not judged again.
-    pub(super) doubtful: HashSet<u32>,
+    /// Nodes of which not even the kind is known: what they refer to cannot be told either.
+    pub(super) unknown: HashSet<u32>,
+    /// For how many wrong names the nearest right one was looked for.
+    pub(super) suggestions: usize,
     /// Declares and imports by frame and name, for duplicates.
     definitions: HashMap<(u32, String), BlockRef>,
     /// The declares within which an expansion is.
@@ -106,7 +125,8 @@ impl<'a> Builder<'a> {
             diagnostics: Diagnostics::new(),
             reported: HashSet::default(),
             graph: Graph { dynamics, ..Graph::default() },
-            doubtful: HashSet::default(),
+            unknown: HashSet::default(),
+            suggestions: 0,
             definitions: HashMap::default(),
             inside: Vec::new(),
             depth: 0,
@@ -118,7 +138,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(mut self) -> (Option<Graph>, Diagnostics) {
+    fn finish(mut self) -> (Graph, Diagnostics) {
         self.imports();
         for root in &self.configuration.roots {
             let kind = if root.prefix.is_empty() { FrameKind::Local } else { FrameKind::Remote };
@@ -139,8 +159,7 @@ impl<'a> Builder<'a> {
         let living = dynamics.into_iter().filter(|(node, _)| self.graph.find(node.as_str()).is_some());
         self.graph.dynamics = living.collect();
         self.diagnostics.sort();
-        let graph = (!self.diagnostics.has_errors()).then_some(self.graph);
-        (graph, self.diagnostics)
+        (self.graph, self.diagnostics)
     }
 
     /// The inputs as expressions in a frame see them.
@@ -150,12 +169,26 @@ impl<'a> Builder<'a> {
 
     /// What resolving the imports found wrong.
     fn imports(&mut self) {
+        let checking = self.purpose == Purpose::Check;
         for fault in self.configuration.module_faults() {
+            // Where the check runs, what the host imports need not be; what it declares is then not known.
+            let unread = checking
+                && fault.key.is_some()
+                && fault.diagnostics.iter().all(|found| found.code == codes::IMPORT);
             for diagnostic in &fault.diagnostics {
-                self.report(diagnostic.clone());
+                self.report(if unread {
+                    Diagnostic {
+                        severity: Severity::Warning,
+                        code: codes::UNREAD_IMPORT,
+                        ..diagnostic.clone()
+                    }
+                } else {
+                    diagnostic.clone()
+                });
             }
         }
-        for request in self.configuration.missing_modules() {
+        let missing = self.configuration.missing_modules().iter().filter(|_| !checking);
+        for request in missing {
             let message = format!("the content of module \"{}\" is not at hand", request.namespace);
             self.report(request.diagnostic(message));
         }
@@ -240,11 +273,12 @@ impl<'a> Builder<'a> {
                     Found::Nothing => match self.registry.definition(&name) {
                         Some(definition) => {
                             let definition = Arc::clone(definition);
-                            self.component(block, place, name, definition, frame);
+                            self.admit(&place, &name, &*definition);
+                            self.component(block, place, name, NodeKind::Component(definition), frame);
                         }
                         None => {
-                            self.doubtful.insert(frame);
-                            self.refuse_unknown(block, &place, &name, frame, names);
+                            let refused = self.refuse_unknown(block, &place, &name, frame, names);
+                            self.absent(block, place, name, refused, frame);
                         }
                     },
                     found => self.custom(block, place, name, found, frame),
@@ -332,40 +366,63 @@ impl<'a> Builder<'a> {
                 self.node(NodeKind::Import, &import.node_name(), place, frame);
             }
             Some(_) => {}
-            None => self.refuse_unknown(block, &place, &name, frame, names),
+            None => {
+                self.refuse_unknown(block, &place, &name, frame, names);
+            }
         }
     }
 
-    fn component(
-        &mut self,
-        block: &Block,
-        place: BlockRef,
-        mut name: String,
-        definition: Arc<dyn Definition>,
-        frame: u32,
-    ) {
-        self.admit(&place, &name, &*definition);
+    /// A component block. In the static check one without a label has its diagnostic and still takes part: what it refers to
+    /// and what it says are judged all the same.
+    fn component(&mut self, block: &Block, place: BlockRef, name: String, kind: NodeKind, frame: u32) {
         let Some(label) = &block.label else {
-            self.doubtful.insert(frame);
             let diagnostic =
                 Diagnostic::error(codes::MISSING_LABEL, format!("component \"{name}\" must have a label"))
                     .with_help(format!("name it, for example: {name} \"default\" {{ … }}"));
             self.report(place.label(diagnostic, place.header(), "no label"));
+            if self.purpose == Purpose::Check {
+                self.node(kind, &name, place, frame);
+            }
             return;
         };
-        name.push('.');
-        name.push_str(&label.text);
-        self.node(NodeKind::Component(definition), &name, place, frame);
+        self.node(kind, &format!("{name}.{}", label.text), place, frame);
     }
 
-    /// Adds a node to a frame; none if its name is taken.
+    /// In the static check, a node for a block that is none: references to it are not judged again.
+    pub(super) fn absent(
+        &mut self,
+        block: &Block,
+        place: BlockRef,
+        name: String,
+        refused: Refused,
+        frame: u32,
+    ) {
+        if self.purpose == Purpose::Run {
+            return;
+        }
+        if refused == Refused::Block {
+            let name = place.name_with_label();
+            let node = self.node(NodeKind::Absent, &name, place, frame);
+            self.unknown.extend(node);
+            return;
+        }
+        let number = index(self.graph.nodes.len());
+        self.component(block, place, name, NodeKind::Absent, frame);
+        if refused == Refused::Unknown {
+            self.unknown.insert(number);
+        }
+    }
+
+    /// Adds a node to a frame; none if its name is taken. In the static check such a node is there, if not to be found.
     pub(super) fn node(&mut self, kind: NodeKind, name: &str, place: BlockRef, frame: u32) -> Option<u32> {
         let prefix = Arc::clone(&self.graph.frame(frame).prefix);
         let id = if prefix.is_empty() { NodeId::new(name) } else { NodeId::new(format!("{prefix}{name}")) };
         if let Some(first) = self.graph.index.get(&id) {
             let diagnostic = duplicate(name, &self.graph.node(*first).block, &place);
             self.report(diagnostic);
-            return None;
+            if self.purpose == Purpose::Run {
+                return None;
+            }
         }
         if self.graph.len() >= MOST_NODES {
             if !self.overflowed {
@@ -376,7 +433,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         let index = index(self.graph.nodes.len());
-        self.graph.index.insert(id.clone(), index);
+        self.graph.index.entry(id.clone()).or_insert(index);
         self.graph.nodes.push(GraphNode {
             id,
             kind,
@@ -420,34 +477,53 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn refuse_unknown(&mut self, block: &Block, place: &BlockRef, name: &str, frame: u32, names: &Names) {
+    /// Refuses a block that is no component of this binary.
+    fn refuse_unknown(
+        &mut self,
+        block: &Block,
+        place: &BlockRef,
+        name: &str,
+        frame: u32,
+        names: &Names,
+    ) -> Refused {
         let in_root = self.graph.frame(frame).kind == FrameKind::Local;
         let first = block.name.first().map_or("", |part| &*part.name);
-        let diagnostic = if first == TRACING && !in_root {
-            Diagnostic::error(codes::MISPLACED, format!("{TRACING} block not allowed inside a module"))
+        let (diagnostic, refused) = if first == TRACING && !in_root {
+            let message = format!("{TRACING} block not allowed inside a module");
+            (Diagnostic::error(codes::MISPLACED, message), Refused::Block)
         } else if SERVICES.contains(&first) && !in_root {
-            Diagnostic::error(
-                codes::MISPLACED,
-                format!("service blocks not allowed inside a module: \"{first}\""),
-            )
+            let message = format!("service blocks not allowed inside a module: \"{first}\"");
+            (Diagnostic::error(codes::MISPLACED, message), Refused::Block)
         } else if first == TRACING || SERVICES.contains(&first) {
             let message = format!("block \"{name}\" is not supported yet in this version");
-            Diagnostic::error(codes::UNSUPPORTED, message)
+            (Diagnostic::error(codes::UNSUPPORTED, message), Refused::Block)
+        } else if self.registry.is_known_elsewhere(name) {
+            let message = format!("component \"{name}\" exists in Alloy but is not built into this version");
+            let diagnostic = Diagnostic::error(codes::NOT_AVAILABLE, message)
+                .with_help("`invar components` lists those that are; what refers to this one is not judged");
+            (diagnostic, Refused::NotAvailable)
         } else {
             let diagnostic = Diagnostic::error(
                 codes::UNKNOWN_COMPONENT,
                 format!("cannot find the definition of component name \"{name}\""),
             );
-            let custom = names.all();
-            // A local binding gives the registry's names the shorter lifetime of the custom ones.
-            let registered: Vec<&str> = self.registry.names().collect();
-            let known = custom.iter().map(String::as_str).chain(registered);
-            match nearest(name, known) {
+            self.suggestions += 1;
+            let near = if self.suggestions > MOST_SUGGESTIONS {
+                None
+            } else {
+                let custom = names.all();
+                // A local binding gives the registry's names the shorter lifetime of the custom ones.
+                let registered: Vec<&str> = self.registry.all_names().collect();
+                nearest(name, custom.iter().map(String::as_str).chain(registered)).map(str::to_owned)
+            };
+            let diagnostic = match near {
                 Some(near) => diagnostic.with_help(format!("did you mean \"{near}\"?")),
                 None => diagnostic,
-            }
+            };
+            (diagnostic, Refused::Unknown)
         };
         self.report(place.label(diagnostic, place.header(), ""));
+        refused
     }
 }
 

@@ -5,7 +5,7 @@ use invar_syntax::diagnostic::{Diagnostic, nearest};
 use invar_syntax::evaluate::{Reference, references, references_of};
 use invar_syntax::stdlib;
 
-use super::build::{Builder, Purpose, index};
+use super::build::{Builder, MOST_SUGGESTIONS, Purpose, index};
 use super::{GraphNode, NodeKind, order};
 use crate::block::BlockRef;
 use crate::codes;
@@ -26,11 +26,17 @@ impl Builder<'_> {
             let source = source(&self.graph.nodes[number], self.purpose);
             let mut targets = Vec::new();
             let mut seen = HashSet::default();
-            for reference in &source.references {
+            let known = !self.unknown.contains(&index(number));
+            for reference in source.references.iter().filter(|_| known) {
                 match self.graph.resolve(source.frame, &reference.path) {
-                    Some((target, _)) if target as usize == number => self.self_reference(&source, reference),
                     Some((target, _)) => {
-                        if seen.insert(target) {
+                        self.shadowing(&source, reference);
+                        if !seen.insert(target) {
+                            continue;
+                        }
+                        if target as usize == number {
+                            self.self_reference(&source, reference);
+                        } else {
                             targets.push(target);
                         }
                     }
@@ -51,8 +57,9 @@ impl Builder<'_> {
         if let Some(block) = self.graph.logging.clone() {
             let source = Source { references: references(&block.get().body), block, frame: 0 };
             for reference in &source.references {
-                if self.graph.resolve(source.frame, &reference.path).is_none() {
-                    self.unresolved(&source, reference);
+                match self.graph.resolve(source.frame, &reference.path) {
+                    Some(_) => self.shadowing(&source, reference),
+                    None => self.unresolved(&source, reference),
                 }
             }
         }
@@ -65,9 +72,20 @@ impl Builder<'_> {
     }
 
     fn self_reference(&mut self, source: &Source, reference: &Reference) {
-        let id = reference.path.join(".");
-        let diagnostic = Diagnostic::error(codes::CYCLE, format!("self reference: {id}"));
-        self.report(source.block.label(diagnostic, reference.span, "a component cannot use its own exports"));
+        let block = &source.block;
+        let diagnostic = Diagnostic::error(codes::CYCLE, "cannot reference self");
+        let diagnostic = block.label(diagnostic, block.header(), "a component cannot use its own exports");
+        self.report(block.label(diagnostic, reference.span, "used here"));
+    }
+
+    /// A component whose name begins as one of the standard library does hides that.
+    fn shadowing(&mut self, source: &Source, reference: &Reference) {
+        let Some(first) = reference.path.first().filter(|first| stdlib::lookup(first).is_some()) else {
+            return;
+        };
+        let message = format!("a component hides \"{first}\" of the standard library");
+        let diagnostic = Diagnostic::warning(codes::SHADOWED, message);
+        self.report(source.block.label(diagnostic, reference.span, "means the component"));
     }
 
     /// A reference that no node answers: fine for inputs and the standard library.
@@ -81,17 +99,18 @@ impl Builder<'_> {
             return;
         }
         let path = reference.path.join(".");
-        // Blocks that were left out have had their own diagnostic.
-        if reference.path.len() > 1 && self.is_doubtful(source.frame) {
-            return;
-        }
         let diagnostic = Diagnostic::error(
             codes::UNKNOWN_REFERENCE,
             format!("component \"{path}\" does not exist or is out of scope"),
         );
-        let without_field = path.rsplit_once('.').map_or(path.as_str(), |(node, _)| node);
-        let near = nearest(without_field, self.graph.names(source.frame))
-            .or_else(|| nearest(&path, self.graph.names(source.frame)));
+        self.suggestions += 1;
+        let near = if self.suggestions > MOST_SUGGESTIONS {
+            None
+        } else {
+            let without_field = path.rsplit_once('.').map_or(path.as_str(), |(node, _)| node);
+            nearest(without_field, self.graph.names(source.frame))
+                .or_else(|| nearest(&path, self.graph.names(source.frame)))
+        };
         let diagnostic = if self.exists_around(source.frame, reference) {
             diagnostic.with_help("what stands around a declare is not visible in it: pass it as an argument")
         } else if let Some(near) = near {
@@ -100,17 +119,6 @@ impl Builder<'_> {
             diagnostic
         };
         self.report(source.block.label(diagnostic, reference.span, ""));
-    }
-
-    fn is_doubtful(&self, frame: u32) -> bool {
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            if self.doubtful.contains(&frame) {
-                return true;
-            }
-            next = self.graph.frame(frame).outer;
-        }
-        false
     }
 
     /// Whether the reference would be right outside of the declare in which it stands.
@@ -132,6 +140,12 @@ impl Builder<'_> {
     /// The gate of stability holds for functions of the standard library too.
     fn admit_function(&mut self, source: &Source, reference: &Reference) {
         let path: Vec<&str> = reference.path.iter().map(|name| &**name).collect();
+        if let Some((old, instead)) = path.first().and_then(|first| stdlib::deprecated(first)) {
+            let diagnostic =
+                Diagnostic::warning(codes::DEPRECATED, format!("function \"{old}\" is deprecated"))
+                    .with_help(format!("write {instead}"));
+            self.report(source.block.label(diagnostic, reference.span, ""));
+        }
         let minimum = self.admission.minimum_stability;
         let Some(stability) = stdlib::stability(&path).filter(|stability| *stability < minimum) else {
             return;
@@ -166,16 +180,31 @@ impl Builder<'_> {
                         let node = self.graph.node(*index);
                         if one_frame { node.local_name() } else { node.id.as_str() }
                     };
-                    let names: Vec<_> = circle.iter().map(name).collect();
-                    let mut diagnostic =
-                        Diagnostic::error(codes::CYCLE, format!("cycle: {}", names.join(", ")));
-                    for index in &circle {
-                        let place = &self.graph.node(*index).block;
-                        diagnostic = place.label(diagnostic, place.header(), "part of the cycle");
-                    }
-                    self.report(diagnostic);
+                    let mut names: Vec<_> = circle.iter().map(name).collect();
+                    names.sort_unstable();
+                    let message = format!("cycle detected: {}", names.join(", "));
+                    self.cycle(&circle, &message);
                 }
             }
+        }
+    }
+
+    /// A finding at every member, as none of them is more at fault than the others.
+    fn cycle(&mut self, circle: &[u32], message: &str) {
+        for member in circle {
+            let source = source(self.graph.node(*member), self.purpose);
+            let onward = source.references.iter().find(|reference| {
+                let target = self.graph.resolve(source.frame, &reference.path);
+                target.is_some_and(|(target, _)| circle.contains(&target))
+            });
+            let place = &source.block;
+            let diagnostic = Diagnostic::error(codes::CYCLE, message);
+            let diagnostic = place.label(diagnostic, place.header(), "part of the cycle");
+            let diagnostic = match onward {
+                Some(reference) => place.label(diagnostic, reference.span, "by this reference"),
+                None => diagnostic,
+            };
+            self.report(diagnostic);
         }
     }
 }
@@ -185,7 +214,7 @@ fn source(node: &GraphNode, purpose: Purpose) -> Source {
     let mut found = Vec::new();
     let (mut block, mut frame) = (node.block.clone(), node.frame);
     match &node.kind {
-        NodeKind::Component(_) | NodeKind::Export | NodeKind::Import => {
+        NodeKind::Component(_) | NodeKind::Absent | NodeKind::Export | NodeKind::Import => {
             found = references(&block.get().body);
         }
         NodeKind::Custom(custom) => {

@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use invar_syntax::ast::{Block, Statement};
 use invar_syntax::diagnostic::{Diagnostic, nearest};
 
-use super::build::{Builder, Purpose, duplicate, index};
+use super::build::{Builder, Purpose, Refused, duplicate, index};
 use super::names::{Found, Names, in_module};
 use super::{Custom, Expansion, FrameKind, Given, NodeKind, order};
 use crate::block::BlockRef;
@@ -32,12 +32,12 @@ impl Builder<'_> {
                         let component = block.name.last().map_or("", |part| &*part.name);
                         match in_module(&module, component) {
                             Some(Found::Declare(declare, around)) => Some((declare, around)),
-                            _ => return self.refuse_missing(block, &place, frame),
+                            _ => return self.refuse_missing(block, place, name, frame),
                         }
                     }
                 }
             }
-            Found::Missing | Found::Nothing => return self.refuse_missing(block, &place, frame),
+            Found::Missing | Found::Nothing => return self.refuse_missing(block, place, name, frame),
             Found::Unknown => None,
         };
         let mut id = name;
@@ -62,8 +62,7 @@ impl Builder<'_> {
         }
     }
 
-    fn refuse_missing(&mut self, block: &Block, place: &BlockRef, frame: u32) {
-        self.doubtful.insert(frame);
+    fn refuse_missing(&mut self, block: &Block, place: BlockRef, name: String, frame: u32) {
         let (namespace, component) = match &*block.name {
             [name] => ("", name.name.to_string()),
             [namespace, rest @ ..] => {
@@ -77,6 +76,7 @@ impl Builder<'_> {
              \"{component}\""
         );
         self.report(place.label(Diagnostic::error(codes::UNKNOWN_COMPONENT, message), place.header(), ""));
+        self.absent(block, place, name, Refused::Unknown, frame);
     }
 
     /// What holds for the block of any custom component.
@@ -194,7 +194,11 @@ impl Builder<'_> {
     /// An `argument` block. Its node is made with the frame.
     pub(super) fn argument(&mut self, block: &Block, place: &BlockRef, frame: u32) {
         if self.graph.frame(frame).kind != FrameKind::Module {
-            return self.misplaced(place, "argument blocks only allowed inside a module".to_owned());
+            self.misplaced(place, "argument blocks only allowed inside a module".to_owned());
+            if self.purpose == Purpose::Check {
+                self.node(NodeKind::Argument(None), &place.name_with_label(), place.clone(), frame);
+            }
+            return;
         }
         self.labelled_once(block, place, frame);
     }
@@ -202,7 +206,12 @@ impl Builder<'_> {
     /// An `export` block.
     pub(super) fn export(&mut self, block: &Block, place: BlockRef, frame: u32) {
         if self.graph.frame(frame).kind != FrameKind::Module {
-            return self.misplaced(&place, "export blocks only allowed inside a module".to_owned());
+            self.misplaced(&place, "export blocks only allowed inside a module".to_owned());
+            if self.purpose == Purpose::Check {
+                let name = place.name_with_label();
+                self.node(NodeKind::Export, &name, place, frame);
+            }
+            return;
         }
         if let Some(label) = &block.label {
             let name = format!("export.{}", label.text);

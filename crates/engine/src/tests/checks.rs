@@ -3,7 +3,8 @@
 use super::{configuration, parse, registry};
 use crate::configuration::{Configuration, Inputs};
 use crate::graph::{Admission, Dynamics, Graph};
-use crate::validate::{check, validate};
+use crate::registry::KnownComponent;
+use crate::validate::{ValidateOptions, validate, validate_with};
 use invar_syntax::schema::Stability;
 use invar_syntax::value::{Object, Value};
 use proptest::prelude::*;
@@ -69,17 +70,30 @@ fn inputs_and_the_standard_library_are_in_scope() {
 #[test]
 fn functions_pass_the_gate_of_stability_too() {
     let configuration = configuration("test.consumer \"c\" { input = array.group_by([], \"a\", true) }");
-    let admission = Admission { minimum_stability: Stability::GenerallyAvailable, community: false };
-    let diagnostics = check(&registry(), &configuration, admission);
+    let options = ValidateOptions { minimum_stability: Some(Stability::GenerallyAvailable), community: None };
+    let diagnostics = validate_with(&registry(), &configuration, options);
     assert!(diagnostics.iter().any(|diagnostic| diagnostic.code == "E208"), "{diagnostics}");
+}
+
+#[test]
+fn what_an_agent_may_refuse_is_warned_about() {
+    let text = "test.consumer \"c\" { input = array.group_by([], \"a\", true) }";
+    let found = findings(text);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].starts_with(
+            "W410 main.alloy:1:29: function \"array.group_by\" is at stability level \"experimental\""
+        ) || found[1].starts_with("W410"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn arguments_pass_the_gate_of_stability_too() {
     let text = "test.pass \"p\" {\nforward_to = []\ntag = \"experimental\"\n}";
     assert_finds(text, &[]);
-    let admission = Admission { minimum_stability: Stability::PublicPreview, community: false };
-    let diagnostics = check(&registry(), &configuration(text), admission);
+    let options = ValidateOptions { minimum_stability: Some(Stability::PublicPreview), community: None };
+    let diagnostics = validate_with(&registry(), &configuration(text), options);
     let found: Vec<String> =
         diagnostics.iter().map(|diagnostic| format!("{} {diagnostic}", diagnostic.code)).collect();
     assert_eq!(
@@ -107,11 +121,74 @@ fn cycles_name_their_members() {
          test.consumer \"b\" { input = test.consumer.a.value }\n\
          test.consumer \"c\" { input = test.consumer.b.value }\n\
          test.consumer \"d\" { input = test.consumer.a.value }",
-        &["E205 main.alloy:1:1: cycle: test.consumer.a, test.consumer.b, test.consumer.c"],
+        &[
+            "E205 main.alloy:1:1: cycle detected: test.consumer.a, test.consumer.b, test.consumer.c",
+            "E205 main.alloy:2:1: cycle detected: test.consumer.a, test.consumer.b, test.consumer.c",
+            "E205 main.alloy:3:1: cycle detected: test.consumer.a, test.consumer.b, test.consumer.c",
+        ],
     );
     assert_finds(
         "test.consumer \"a\" { input = test.consumer.a.value }",
-        &["E205 main.alloy:1:29: self reference: test.consumer.a.value"],
+        &["E205 main.alloy:1:1: cannot reference self"],
+    );
+}
+
+#[test]
+fn one_mistake_does_not_hide_another() {
+    assert_finds(
+        "test.consumer \"a\" { inptu = 1 }\n\
+         test.consumer \"a\" { input = [] }\n\
+         test.consumer { input = nowhere.to.be.found }\n\
+         test.sinc \"a\" { input = nowhere.to.be.found }\n\
+         test.consumer \"b\" { input = test.sinc.a.anything }\n\
+         test.consumer \"c\" { input = test.sinc.b.anything }",
+        &[
+            "E101 main.alloy:1:21: unrecognized attribute name \"inptu\" (did you mean \"input\"?)",
+            "E203 main.alloy:2:1: block test.consumer.a already declared at main.alloy:1:1",
+            "E103 main.alloy:2:29: input should be string, got array",
+            "E202 main.alloy:3:1: component \"test.consumer\" must have a label (name it, for example: test.consumer \"default\" { … })",
+            "E204 main.alloy:3:25: component \"nowhere.to.be.found\" does not exist or is out of scope",
+            "E201 main.alloy:4:1: cannot find the definition of component name \"test.sinc\" (did you mean \"test.sink\"?)",
+            "E204 main.alloy:6:29: component \"test.sinc.b.anything\" does not exist or is out of scope (did you mean \"test.sinc.a\"?)",
+        ],
+    );
+}
+
+#[test]
+fn components_that_only_alloy_has_are_told_from_those_that_nobody_has() {
+    const KNOWN: &[KnownComponent] =
+        &[KnownComponent { name: "loki.write", stability: Stability::GenerallyAvailable, community: false }];
+    let registry = registry().knowing(KNOWN);
+    let text = "loki.write \"a\" { x = loki.write.b.y }\n\
+                loki.write \"b\" { x = loki.write.a.y }\n\
+                loki.wriet \"c\" { }\n\
+                loki.write \"d\" { x = nowhere.to.be.found }";
+    let found: Vec<String> = validate(&registry, &configuration(text))
+        .iter()
+        .map(|diagnostic| format!("{} {diagnostic}", diagnostic.code))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "E220 main.alloy:1:1: component \"loki.write\" exists in Alloy but is not built into this version",
+            "E205 main.alloy:1:1: cycle detected: loki.write.a, loki.write.b",
+            "E220 main.alloy:2:1: component \"loki.write\" exists in Alloy but is not built into this version",
+            "E205 main.alloy:2:1: cycle detected: loki.write.a, loki.write.b",
+            "E201 main.alloy:3:1: cannot find the definition of component name \"loki.wriet\"",
+            "E220 main.alloy:4:1: component \"loki.write\" exists in Alloy but is not built into this version",
+            "E204 main.alloy:4:22: component \"nowhere.to.be.found\" does not exist or is out of scope",
+        ]
+    );
+}
+
+#[test]
+fn deprecated_functions_are_warned_about() {
+    assert_finds(
+        "test.consumer \"c\" { input = to_upper(\"a\") + env(\"B\") }",
+        &[
+            "W401 main.alloy:1:29: function \"to_upper\" is deprecated (write string.to_upper)",
+            "W401 main.alloy:1:45: function \"env\" is deprecated (write sys.env)",
+        ],
     );
 }
 
@@ -138,6 +215,44 @@ fn the_components_own_check_runs_on_what_is_known() {
     assert_finds(
         "test.pass \"p\" {\n forward_to = []\n tag = \"refused\"\n}",
         &["E210 main.alloy:3:8: this tag is refused"],
+    );
+}
+
+#[test]
+fn what_is_known_is_judged_beside_what_is_not() {
+    assert_finds(
+        "test.sink \"s\" { }\ntest.pass \"p\" {\n forward_to = [test.sink.s.receiver]\n tag = \"refused\"\n}",
+        &["E210 main.alloy:4:8: this tag is refused"],
+    );
+    assert_finds(
+        "test.sink \"s\" { }\ntest.pass \"p\" {\n forward_to = [test.sink.s.receiver]\n tag = sys.env(\"TAG\")\n}",
+        &[],
+    );
+    assert_finds(
+        "test.pass \"p\" {\n forward_to = nowhere.to.be.found\n tag = \"refused\"\n}",
+        &[
+            "E204 main.alloy:2:15: component \"nowhere.to.be.found\" does not exist or is out of scope",
+            "E210 main.alloy:3:8: this tag is refused",
+        ],
+    );
+}
+
+#[test]
+fn components_may_doubt_what_they_accept() {
+    assert_finds(
+        "test.pass \"p\" {\n forward_to = []\n tag = \"doubtful\"\n}",
+        &["W403 main.alloy:3:8: this tag is doubtful"],
+    );
+}
+
+#[test]
+fn addresses_that_are_wanted_twice_are_found_without_running() {
+    let pass = |label: &str| {
+        format!("test.pass \"{label}\" {{\n forward_to = []\n tag = \"listen 127.0.0.1:1\"\n}}\n")
+    };
+    assert_finds(
+        &(pass("a") + &pass("b")),
+        &["E211 main.alloy:5:1: test.pass.b would listen on 127.0.0.1:1, where test.pass.a listens already"],
     );
 }
 

@@ -190,6 +190,9 @@ impl Component for Pass {
         if arguments.tag == "refused" {
             check.error("tag", "this tag is refused");
         }
+        if arguments.tag == "doubtful" {
+            check.warning("tag", "this tag is doubtful");
+        }
         if arguments.tag == "experimental" {
             check.stability("tag", Stability::Experimental);
         }

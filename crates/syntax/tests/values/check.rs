@@ -86,13 +86,29 @@ fn reports_what_is_wrong() {
         ("type = key", codes::WRONG_TYPE, "key"),
         ("type = sink.receiver", codes::WRONG_TYPE, "sink.receiver"),
         ("type = 1 < 2", codes::WRONG_TYPE, "1 < 2"),
+        ("scrape_interval = \"1\" + \"d\"", codes::WRONG_TYPE, "\"1\" + \"d\""),
+        ("limit = string.to_lower(\"X\")", codes::WRONG_TYPE, "string.to_lower(\"X\")"),
+        ("limit = 1 + \"a\"", codes::EVALUATION, "\"a\""),
+        ("anything = [local.file.a.content, encoding.from_json(\"{\")]", codes::EVALUATION, "\"{\""),
+        ("anything = local.file.a.content + encoding.url_decode(\"%z\")", codes::EVALUATION, "\"%z\""),
+        ("type = string.trim(local.file.a.content)", codes::EVALUATION, "string.trim(local.file.a.content)"),
+        (
+            "follow_redirects = string.to_upper(local.file.a.content)",
+            codes::WRONG_TYPE,
+            "string.to_upper(local.file.a.content)",
+        ),
+        (
+            "follow_redirects = local.file.a.content + something",
+            codes::WRONG_TYPE,
+            "local.file.a.content + something",
+        ),
+        ("protocols = [\"a\", something, [1]]", codes::WRONG_TYPE, "[1]"),
         ("type = string.jion([\"a\"], \",\")", codes::UNKNOWN_REFERENCE, "string.jion"),
         ("typo = 1", codes::UNKNOWN_NAME, "typo"),
         ("queue_conf { }", codes::UNKNOWN_NAME, "queue_conf"),
         ("queue_config = 1", codes::WRONG_KIND, "queue_config"),
         ("protocols { }", codes::WRONG_KIND, "protocols"),
         ("type = \"a\"\ntype = \"b\"", codes::DUPLICATE, "type"),
-        ("queue_config { }\nqueue_config { }", codes::DUPLICATE, "queue_config"),
         ("queue_config \"x\" { }", codes::LABEL, "\"x\""),
         ("named { }", codes::MISSING, "named"),
         ("rule { }", codes::MISSING, "rule"),
@@ -103,6 +119,25 @@ fn reports_what_is_wrong() {
         let (found_code, found_place, message, _) = one(line);
         assert_eq!((found_code, found_place.as_str()), (code, place), "{line}: {message}");
     }
+}
+
+#[test]
+fn receivers_are_given_as_such() {
+    for value in
+        ["\"text\"", "local.file.a.content", "{a = 1}", "{a = something}", "1", "string.to_upper(something)"]
+    {
+        let errors = check(&format!("targets = [{{a = 1}}]\nforward_to = [{value}]\n"));
+        assert_eq!(errors.len(), 1, "{value}: {errors:#?}");
+        assert_eq!(errors[0].code, codes::WRONG_TYPE, "{value}: {errors:#?}");
+        assert_eq!(errors[0].span.len() as usize, value.len(), "{value}: {errors:#?}");
+    }
+}
+
+#[test]
+fn of_blocks_that_may_stand_once_each_is_pointed_at() {
+    let errors = check(&format!("{MINIMUM}queue_config {{ }}\nqueue_config {{\n typo = 1\n}}\n"));
+    let messages: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(messages, ["block \"queue_config\" may only be specified once"; 2]);
 }
 
 #[test]
