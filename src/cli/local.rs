@@ -8,10 +8,11 @@ mod fleet;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use invar_engine::Inputs;
+use invar_engine::{Inputs, ValidateOptions};
 use invar_rollout::{
     Composed, ComposedFile, Composition, Origin, SourceContent, SourceState, SourceView, VariableLayers,
 };
@@ -34,6 +35,9 @@ pub(crate) struct Host {
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
 }
+
+/// Stands for standard input.
+const STANDARD_INPUT: &str = "-";
 
 /// One agent, or one of every environment.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -85,11 +89,19 @@ pub(crate) fn read(what: &str, hosts: &Hosts) -> Result<Vec<Candidate>, String> 
     if path.is_dir() {
         return fleet::of_folder(path, hosts);
     }
-    let content = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     only_one(what, hosts)?;
-    let files = BTreeMap::from([(what.to_owned(), Bytes::from(content))]);
-    compose(files, vec![what.to_owned()], hosts.host.environment.clone(), &hosts.host, &|path| {
-        path.to_owned()
+    let (shown, content) = if what == STANDARD_INPUT {
+        let mut content = Vec::new();
+        std::io::stdin().read_to_end(&mut content).map_err(|error| format!("standard input: {error}"))?;
+        ("<stdin>", content)
+    } else {
+        (what, std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?)
+    };
+    // The name of a pipeline's file, whatever it is called here.
+    let name = if shown.ends_with(".alloy") { shown.to_owned() } else { format!("{shown}.alloy") };
+    let files = BTreeMap::from([(name.clone(), Bytes::from(content))]);
+    compose(files, vec![name.clone()], hosts.host.environment.clone(), &hosts.host, &|path| {
+        if path == name { shown.to_owned() } else { path.to_owned() }
     })
     .map(|candidate| vec![candidate])
 }
@@ -206,16 +218,19 @@ pub(crate) fn check_texts(texts: Vec<(String, Vec<u8>)>, layers: &[PathBuf]) -> 
     };
     let inputs = Host::default().inputs(None);
     let candidate = Candidate { environment: None, composition, inputs, faults: Diagnostics::new() };
-    candidate.check(&crate::registry::components())
+    candidate.check(&crate::registry::components(), ValidateOptions::default())
 }
 
 /// Everything that can be said about the candidates without running them; what several have in common is said once.
-pub(crate) fn check(candidates: &[Candidate]) -> Vec<Finding> {
-    let registry = crate::registry::components();
+pub(crate) fn check(
+    candidates: &[Candidate],
+    registry: &invar_engine::Registry,
+    options: ValidateOptions,
+) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for candidate in candidates {
         let mut diagnostics = candidate.faults.clone();
-        diagnostics.extend(candidate.check(&registry));
+        diagnostics.extend(candidate.check(registry, options));
         for diagnostic in diagnostics {
             let known = findings.iter_mut().find(|finding| finding.diagnostic == diagnostic);
             let environment = candidate.environment.clone().filter(|_| candidates.len() > 1);
@@ -239,10 +254,12 @@ pub(crate) fn count_files(candidates: &[Candidate]) -> usize {
 }
 
 impl Candidate {
-    fn check(&self, registry: &invar_engine::Registry) -> Diagnostics {
+    fn check(&self, registry: &invar_engine::Registry, options: ValidateOptions) -> Diagnostics {
         let (_, mut diagnostics) = invar_rollout::read_variables(&self.composition.variables);
         match invar_rollout::configuration(&self.composition, self.inputs.clone()) {
-            Ok(configuration) => diagnostics.extend(invar_engine::validate(registry, &configuration)),
+            Ok(configuration) => {
+                diagnostics.extend(invar_engine::validate_with(registry, &configuration, options));
+            }
             // Those of the variables are there already.
             Err(more) => {
                 let news =

@@ -1,79 +1,135 @@
 //! `invar validate`: the checks that the agent runs before it prepares anything, on any machine, without an agent. All
 //! errors at once.
 
-use invar_syntax::{Diagnostics, Severity, Style, render};
-use serde_json::json;
+mod annotations;
+mod junit;
+mod report;
+mod rules;
+mod sarif;
 
+use clap::ValueEnum;
+use invar_engine::ValidateOptions;
+use invar_syntax::{Diagnostics, Severity, Stability, Style, render};
+
+use super::local;
 use super::output::{self, Styling, complain, line};
-use super::{Format, Output, local};
 use crate::exit::Exit;
+use report::Checked;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ValidateArguments {
-    /// File, directory or address (git+https://host/repo.git//path?branch=main)
-    #[arg(value_name = "PATH|ADDRESS")]
-    what: String,
+    /// Files, directories, addresses (git+https://host/repo.git//path?branch=main), or - for standard input; each is a
+    /// configuration of its own
+    #[arg(value_name = "PATH|ADDRESS", required = true)]
+    what: Vec<String>,
     #[command(flatten)]
     hosts: local::Hosts,
     /// Refuse a configuration that has warnings (exit code 3)
     #[arg(long)]
     deny_warnings: bool,
-    #[command(flatten)]
-    output: Output,
+    /// Form of the output
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = ReportFormat::Text, value_name = "FORMAT")]
+    format: ReportFormat,
+    /// Least stability that a component may have; without it, what an agent refuses by default is warned about
+    #[arg(long = "stability.level", value_name = "LEVEL")]
+    stability: Option<Stability>,
+    /// Whether community components may be used; without it, they are warned about
+    #[arg(long = "feature.community-components.enabled", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    community: Option<bool>,
+    /// Language of the configuration
+    #[arg(long = "config.format", value_parser = ["alloy"], default_value = "alloy", value_name = "FORMAT")]
+    language: String,
+    #[arg(long = "config.bypass-conversion-errors", num_args = 0..=1, default_missing_value = "true", require_equals = true, hide = true)]
+    bypass: Option<bool>,
+    #[arg(long = "config.extra-args", hide = true)]
+    extra: Option<String>,
+}
+
+/// Form of what `validate` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    /// For people; free to improve
+    Text,
+    /// For programs; changes are additive
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+    /// Workflow commands of GitHub Actions, for annotations
+    Github,
+    /// JUnit XML, for lists of tests
+    Junit,
 }
 
 pub(crate) fn main(arguments: &ValidateArguments, styling: Styling) -> Exit {
-    let candidates = match local::read(&arguments.what, &arguments.hosts) {
-        Ok(candidates) => candidates,
-        Err(problem) => {
-            complain(format!("invar: {problem}"));
-            return Exit::Failed;
-        }
-    };
-    let count = local::count_files(&candidates);
-    let findings = local::check(&candidates);
-    let diagnostics: Diagnostics = findings.iter().map(local::Finding::in_words).collect();
-    match arguments.output.format {
-        Format::Json => output::json(&as_json(&findings)),
-        Format::Text if diagnostics.0.is_empty() => {
-            line(format!(
-                "{}: valid ({count} {})",
-                arguments.what,
-                if count == 1 { "file" } else { "files" }
-            ));
-        }
-        Format::Text => complain(render(&diagnostics, Style { color: styling.errors() }).trim_end()),
+    let registry = crate::registry::components();
+    let options = ValidateOptions { minimum_stability: arguments.stability, community: arguments.community };
+    let checked: Vec<Checked> =
+        arguments.what.iter().map(|what| check(what, &arguments.hosts, &registry, options)).collect();
+    match arguments.format {
+        ReportFormat::Text => checked.iter().for_each(|checked| text(checked, styling)),
+        ReportFormat::Json => output::json(&report::json(&checked)),
+        ReportFormat::Sarif => output::json(&sarif::sarif(&checked)),
+        ReportFormat::Github => annotations::annotations(&checked).iter().for_each(line),
+        ReportFormat::Junit => line(junit::junit(&checked)),
     }
-    if diagnostics.has_errors() {
+    exit(&checked, arguments.deny_warnings)
+}
+
+fn exit(checked: &[Checked], deny_warnings: bool) -> Exit {
+    let any = |severity| checked.iter().any(|checked| checked.count(severity) > 0);
+    if checked.iter().any(|checked| checked.unreadable.is_some()) {
+        Exit::Failed
+    } else if any(Severity::Error) {
         Exit::Refused
-    } else if arguments.deny_warnings && !diagnostics.0.is_empty() {
+    } else if deny_warnings && any(Severity::Warning) {
         Exit::Warnings
     } else {
         Exit::Done
     }
 }
 
-fn as_json(findings: &[local::Finding]) -> serde_json::Value {
-    let entries = findings.iter().map(|finding| {
-        let diagnostic = &finding.diagnostic;
-        let place = diagnostic.labels.first().map(|label| {
-            let start = label.source.position(label.span.start);
-            let end = label.source.position(label.span.end);
-            json!({
-                "file": &*label.source.name,
-                "start": { "line": start.line, "column": start.column },
-                "end": { "line": end.line, "column": end.column },
-            })
-        });
-        json!({
-            "severity": match diagnostic.severity { Severity::Error => "error", Severity::Warning => "warning" },
-            "code": diagnostic.code,
-            "message": diagnostic.message,
-            "place": place,
-            "help": diagnostic.help,
-            "environments": finding.environments,
-        })
-    });
-    let valid = findings.iter().all(|finding| finding.diagnostic.severity != Severity::Error);
-    json!({ "version": 1, "valid": valid, "diagnostics": entries.collect::<Vec<_>>() })
+fn check(
+    what: &str,
+    hosts: &local::Hosts,
+    registry: &invar_engine::Registry,
+    options: ValidateOptions,
+) -> Checked {
+    let mut checked = Checked { what: what.to_owned(), files: 0, findings: Vec::new(), unreadable: None };
+    match local::read(what, hosts) {
+        Ok(candidates) => {
+            checked.files = local::count_files(&candidates);
+            checked.findings = local::check(&candidates, registry, options);
+        }
+        Err(problem) => checked.unreadable = Some(problem),
+    }
+    checked
+}
+
+/// For people: findings where errors go, the verdict where output goes.
+fn text(checked: &Checked, styling: Styling) {
+    if let Some(problem) = &checked.unreadable {
+        return complain(format!("invar: {problem}"));
+    }
+    let diagnostics: Diagnostics = checked.findings.iter().map(local::Finding::in_words).collect();
+    if !diagnostics.is_empty() {
+        complain(render(&diagnostics, Style { color: styling.errors() }));
+    }
+    let (errors, warnings) = (checked.count(Severity::Error), checked.count(Severity::Warning));
+    let mut parts = Vec::new();
+    if errors > 0 {
+        parts.push(counted(errors, "error"));
+    }
+    if warnings > 0 {
+        parts.push(counted(warnings, "warning"));
+    }
+    if errors > 0 {
+        complain(format!("{}: refused, {}", checked.what, parts.join(", ")));
+    } else {
+        parts.insert(0, counted(checked.files, "file"));
+        line(format!("{}: valid ({})", checked.what, parts.join(", ")));
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
