@@ -6,9 +6,8 @@ use invar_engine::Registry;
 
 /// Every component, by explicit registration.
 pub(crate) fn components() -> Registry {
-    let registry = Registry::new()
-        .knowing(known::COMPONENTS)
-        .with_import_client::<invar_blocks::HttpClientArguments>();
+    let registry =
+        Registry::new().knowing(known::COMPONENTS).with_import_client::<invar_blocks::HttpClientArguments>();
     let registry = invar_components_prometheus::register(registry);
     let registry = invar_components_discovery::register(registry);
     let registry = invar_components_remote::register(registry);
