@@ -4,7 +4,22 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::error::{ErrorClass, Failure};
+use crate::error::{ErrorClass, Failure, SourceError};
+use crate::snapshot::SourceName;
+
+/// What an answer with a status other than success means for the source `name`. `place` is a redacted address,
+/// `credential` whether one was sent.
+#[must_use]
+pub fn http_refusal(
+    name: &SourceName,
+    status: StatusCode,
+    headers: &HeaderMap,
+    place: &str,
+    credential: bool,
+    now: SystemTime,
+) -> SourceError {
+    failure(status, headers, place, credential, now).of(name)
+}
 
 /// The failure that a status other than success stands for. `place` is a redacted address.
 pub(crate) fn failure(

@@ -27,8 +27,10 @@ pub use error::{ErrorClass, Rejection, SourceError};
 pub use file::FileSource;
 #[doc(hidden)]
 pub use git::wire_format;
-pub use git::{CommitError, GitSource, read_commit};
+pub use git::{CommitError, GitModule, GitSource, read_commit};
+pub use http_status::http_refusal;
 pub use invar_secrets::Credential;
+pub use path::normalize_path;
 pub use pin::{PIN_FILE, PINNED_FOLDERS, Pin, PinError, is_pinned, pin_path};
 pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
 pub use settings::{
@@ -36,7 +38,7 @@ pub use settings::{
     SettingsError, SourceSettings, TlsSettings, normalize,
 };
 pub use snapshot::{Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, tree_digest};
-pub use source::{BoxFuture, Poll, PollContext, Source};
+pub use source::{BoxFuture, Poll, PollContext, Source, TreeEntry};
 pub use status::{SourceFailure, SourceState, SourceStatus, SourcesState};
 pub use substitute::{AgentAttributes, SubstituteError, substitute};
 

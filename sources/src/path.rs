@@ -67,6 +67,23 @@ pub(crate) fn normalize_selected(path: &str) -> Result<String, Failure> {
     Ok(names.join("/"))
 }
 
+/// Normalizes a path of a virtual tree that steps up with `..` where it pleases. `None` where it leaves the root, or a
+/// name in it is not safe.
+#[must_use]
+pub fn normalize_path(path: &str) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop()?;
+            }
+            name => names.push(check_name(name.as_bytes()).ok()?),
+        }
+    }
+    Some(names.join("/"))
+}
+
 /// Where a link leads: `target` as seen from the folder `folder` (names from the root). `None` if it is
 /// absolute or leaves the root.
 pub(crate) fn resolve_link(folder: &[String], target: &str) -> Option<Vec<String>> {
@@ -139,6 +156,17 @@ mod tests {
         for path in ["../x", "/base", "a/../../b", ".git", "a/.GIT/b"] {
             assert!(normalize_selected(path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn paths_step_up_but_not_out() {
+        assert_eq!(
+            normalize_path("/environments/dev/../../modules//net.alloy").unwrap(),
+            "modules/net.alloy"
+        );
+        assert_eq!(normalize_path("a/.."), Some(String::new()));
+        assert_eq!(normalize_path("a/../../etc/passwd"), None);
+        assert_eq!(normalize_path("a/.git/config"), None);
     }
 
     #[test]

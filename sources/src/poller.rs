@@ -100,10 +100,34 @@ pub struct Poller {
 
 struct Shared {
     state: watch::Sender<Arc<SourcesState>>,
-    /// Per source: how many requests to look there were, and how many of them a finished poll covers.
-    requests: Vec<(SourceName, watch::Sender<u64>, watch::Sender<u64>)>,
+    followed: Mutex<Followed>,
     cancellation: CancellationToken,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    budget: Arc<Budget>,
+    jitter: Arc<dyn Jitter>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The tasks: those of the sources that are followed, and those that were told to end and may not have yet.
+#[derive(Default)]
+struct Followed {
+    sources: Vec<FollowedSource>,
+    ending: Vec<JoinHandle<()>>,
+}
+
+struct FollowedSource {
+    source: Arc<dyn Source>,
+    /// How many requests to look there were.
+    requested: watch::Sender<u64>,
+    /// How many of them a finished poll covers.
+    served: watch::Sender<u64>,
+    cancellation: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl FollowedSource {
+    fn name(&self) -> &SourceName {
+        self.source.name()
+    }
 }
 
 impl Drop for Shared {
@@ -122,41 +146,120 @@ impl Poller {
     /// Publishes what the cache holds and starts a task per source. Must be called within a runtime.
     #[must_use]
     pub fn start(options: PollerOptions) -> Self {
-        let PollerOptions { sources, cached, agent_name, jitter, clock, limits } = options;
-        let states = sources.iter().map(|source| initial_state(source.as_ref(), &cached)).collect();
+        let budget = Arc::new(Budget::new(options.limits));
+        Self::start_within(options, budget)
+    }
+
+    /// As [`Poller::start`], for sources that share what this poller may do at the same time: the limits in `options`
+    /// do not count.
+    #[must_use]
+    pub fn start_beside(&self, options: PollerOptions) -> Self {
+        Self::start_within(options, Arc::clone(&self.shared.budget))
+    }
+
+    fn start_within(options: PollerOptions, budget: Arc<Budget>) -> Self {
+        let PollerOptions { sources, cached, agent_name, jitter, clock, limits: _ } = options;
         let shared = Arc::new(Shared {
-            state: watch::Sender::new(Arc::new(SourcesState { sources: states, version: 0 })),
-            requests: sources
-                .iter()
-                .map(|source| (source.name().clone(), watch::Sender::new(0), watch::Sender::new(0)))
-                .collect(),
+            state: watch::Sender::new(Arc::new(SourcesState::default())),
+            followed: Mutex::default(),
             cancellation: CancellationToken::new(),
-            tasks: Mutex::default(),
+            budget,
+            jitter,
+            clock,
         });
-        let budget = Arc::new(Budget::new(limits));
-        let mut tasks = Vec::with_capacity(sources.len());
-        for (index, source) in sources.into_iter().enumerate() {
-            let first = match cached.get(source.name()) {
-                Some(_) => first_delay(&agent_name, source.name().as_str(), source.interval()),
-                None => Duration::ZERO,
-            };
-            let task = SourceTask {
-                index,
-                requested: shared.requests[index].1.subscribe(),
-                served: shared.requests[index].2.clone(),
-                state: shared.state.clone(),
-                cancellation: shared.cancellation.clone(),
-                budget: Arc::clone(&budget),
-                jitter: Arc::clone(&jitter),
-                clock: Arc::clone(&clock),
-                previous: cached.get(source.name()).cloned(),
-                backoff: Backoff::default(),
-                source,
-            };
-            tasks.push(tokio::spawn(task.run(first)));
+        let poller = Self { shared };
+        poller.follow_from(sources, &cached, |source| {
+            first_delay(&agent_name, source.name().as_str(), source.interval())
+        });
+        poller
+    }
+
+    /// Follows these sources and no others from now on. Those that are followed already (the same objects) are not
+    /// disturbed; a source that takes the place of one of the same name starts with its snapshot and is polled at once.
+    /// Must be called within a runtime.
+    pub fn follow(&self, sources: Vec<Arc<dyn Source>>) {
+        let held: BTreeMap<SourceName, Arc<Snapshot>> = self
+            .state()
+            .sources
+            .iter()
+            .filter_map(|source| Some((source.status.name.clone(), Arc::clone(source.snapshot.as_ref()?))))
+            .collect();
+        self.follow_from(sources, &held, |_| Duration::ZERO);
+    }
+
+    fn follow_from(
+        &self,
+        sources: Vec<Arc<dyn Source>>,
+        held: &BTreeMap<SourceName, Arc<Snapshot>>,
+        first_of_held: impl Fn(&dyn Source) -> Duration,
+    ) {
+        let shared = &self.shared;
+        let mut followed = shared.followed.lock();
+        let mut before = std::mem::take(&mut followed.sources);
+        let kept: Vec<_> = sources
+            .iter()
+            .map(|source| {
+                let index = before.iter().position(|entry| Arc::ptr_eq(&entry.source, source))?;
+                Some(before.swap_remove(index))
+            })
+            .collect();
+        for gone in before {
+            gone.cancellation.cancel();
+            followed.ending.push(gone.task);
         }
-        *shared.tasks.lock() = tasks;
-        Self { shared }
+        followed.ending.retain(|task| !task.is_finished());
+        // The states first: from its first moment a task has one to write into.
+        shared.state.send_modify(|all| {
+            let all = Arc::make_mut(all);
+            let mut old = std::mem::take(&mut all.sources);
+            for (source, kept) in sources.iter().zip(&kept) {
+                let known = old.iter().position(|state| state.status.name == *source.name());
+                all.sources.push(match known.filter(|_| kept.is_some()) {
+                    Some(index) => old.swap_remove(index),
+                    None => initial_state(source.as_ref(), held),
+                });
+            }
+        });
+        for (source, kept) in sources.into_iter().zip(kept) {
+            let entry = kept.unwrap_or_else(|| {
+                let cached = held.get(source.name()).cloned();
+                let first = cached.as_ref().map_or(Duration::ZERO, |_| first_of_held(source.as_ref()));
+                self.spawn(source, cached, first)
+            });
+            followed.sources.push(entry);
+        }
+    }
+
+    fn spawn(
+        &self,
+        source: Arc<dyn Source>,
+        previous: Option<Arc<Snapshot>>,
+        first: Duration,
+    ) -> FollowedSource {
+        let shared = &self.shared;
+        let (requested, served) = (watch::Sender::new(0), watch::Sender::new(0));
+        let cancellation = shared.cancellation.child_token();
+        let task = SourceTask {
+            requested: requested.subscribe(),
+            served: served.clone(),
+            state: shared.state.clone(),
+            cancellation: cancellation.clone(),
+            budget: Arc::clone(&shared.budget),
+            jitter: Arc::clone(&shared.jitter),
+            clock: Arc::clone(&shared.clock),
+            previous,
+            backoff: Backoff::default(),
+            source: Arc::clone(&source),
+        };
+        let task = tokio::spawn(task.run(first));
+        FollowedSource { source, requested, served, cancellation, task }
+    }
+
+    /// A source that is followed.
+    #[must_use]
+    pub fn source(&self, name: &SourceName) -> Option<Arc<dyn Source>> {
+        let followed = self.shared.followed.lock();
+        followed.sources.iter().find(|entry| entry.name() == name).map(|entry| Arc::clone(&entry.source))
     }
 
     /// Snapshots and statuses as they are now.
@@ -188,29 +291,30 @@ impl Poller {
     pub async fn reconcile_now(&self, names: &[SourceName]) -> Result<Arc<SourcesState>, ReconcileError> {
         for (mut served, ticket) in self.request_each(names)? {
             tokio::select! {
-                waited = served.wait_for(|served| *served >= ticket) => {
-                    waited.map_err(|_| ReconcileError::Stopped)?;
-                }
+                biased;
                 () = self.shared.cancellation.cancelled() => return Err(ReconcileError::Stopped),
+                // An error means that it is not followed any more: there is nothing to wait for.
+                waited = served.wait_for(|served| *served >= ticket) => drop(waited),
             }
         }
         Ok(self.state())
     }
 
     fn request_each(&self, names: &[SourceName]) -> Result<Vec<(watch::Receiver<u64>, u64)>, ReconcileError> {
-        let known = |name: &&SourceName| !self.shared.requests.iter().any(|(other, ..)| other == *name);
-        if let Some(unknown) = names.iter().find(known) {
+        let followed = self.shared.followed.lock();
+        let unknown = |name: &&SourceName| !followed.sources.iter().any(|entry| entry.name() == *name);
+        if let Some(unknown) = names.iter().find(unknown) {
             return Err(ReconcileError::UnknownSource(unknown.clone()));
         }
         let mut tickets = Vec::new();
-        for (name, requested, served) in &self.shared.requests {
-            if names.is_empty() || names.contains(name) {
+        for entry in &followed.sources {
+            if names.is_empty() || names.contains(entry.name()) {
                 let mut ticket = 0;
-                requested.send_modify(|count| {
+                entry.requested.send_modify(|count| {
                     *count += 1;
                     ticket = *count;
                 });
-                tickets.push((served.subscribe(), ticket));
+                tickets.push((entry.served.subscribe(), ticket));
             }
         }
         Ok(tickets)
@@ -219,7 +323,12 @@ impl Poller {
     /// Ends all tasks and waits for them.
     pub async fn shutdown(&self) {
         self.shared.cancellation.cancel();
-        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
+        let tasks: Vec<_> = {
+            let mut followed = self.shared.followed.lock();
+            let ending = std::mem::take(&mut followed.ending);
+            let sources = std::mem::take(&mut followed.sources);
+            ending.into_iter().chain(sources.into_iter().map(|entry| entry.task)).collect()
+        };
         for task in tasks {
             if let Err(error) = task.await
                 && error.is_panic()
@@ -292,7 +401,6 @@ impl Budget {
 }
 
 struct SourceTask {
-    index: usize,
     source: Arc<dyn Source>,
     requested: watch::Receiver<u64>,
     served: watch::Sender<u64>,
@@ -370,6 +478,7 @@ impl SourceTask {
     /// Publishes the outcome and gives the delay to the next poll.
     fn finish(&mut self, (covers, outcome): (u64, Outcome)) -> Option<Duration> {
         let now = self.clock.now();
+        // Asked after the poll: a source that is read once knows only now that it was.
         let interval = self.source.interval();
         let aborted = matches!(outcome, Outcome::Aborted(_));
         let result = match outcome {
@@ -402,11 +511,11 @@ impl SourceTask {
     }
 
     fn succeeded(&self, snapshot: Option<Arc<Snapshot>>, now: SystemTime) {
-        let index = self.index;
-        self.state.send_modify(|all| {
+        self.state.send_if_modified(|all| {
+            let Some(index) = self.index(all) else { return false };
             let all = Arc::make_mut(all);
             all.version += u64::from(snapshot.is_some());
-            let Some(state) = all.sources.get_mut(index) else { return };
+            let state = &mut all.sources[index];
             let status = &mut state.status;
             status.polling = false;
             status.polls += 1;
@@ -420,6 +529,7 @@ impl SourceTask {
                 state.snapshot = Some(snapshot);
                 state.changed_at = Some(Instant::now());
             }
+            true
         });
     }
 
@@ -455,12 +565,20 @@ impl SourceTask {
     }
 
     fn modify(&self, change: impl FnOnce(&mut SourceState)) {
-        let index = self.index;
-        self.state.send_modify(|all| {
-            if let Some(state) = Arc::make_mut(all).sources.get_mut(index) {
-                change(state);
-            }
+        self.state.send_if_modified(|all| {
+            let Some(index) = self.index(all) else { return false };
+            change(&mut Arc::make_mut(all).sources[index]);
+            true
         });
+    }
+
+    /// Where the state of this source is; nowhere once the source is not followed any more, although another one may
+    /// have its name by then.
+    fn index(&self, all: &SourcesState) -> Option<usize> {
+        if self.cancellation.is_cancelled() {
+            return None;
+        }
+        all.sources.iter().position(|state| state.status.name == *self.source.name())
     }
 }
 

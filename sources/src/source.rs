@@ -4,12 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::SourceError;
-use crate::snapshot::{Snapshot, SourceKind, SourceName};
+use crate::snapshot::{Files, Snapshot, SourceKind, SourceName};
 
 /// A boxed future, as trait objects need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -21,6 +22,44 @@ pub enum Poll {
     Unchanged,
     /// Another revision, or other files of the same one.
     Changed(Box<Snapshot>),
+}
+
+/// What is at a path of the tree that a snapshot is a selection of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TreeEntry {
+    /// A file.
+    File(Bytes),
+    /// The `*.alloy` files directly in a folder, by name.
+    Folder(Files),
+}
+
+impl TreeEntry {
+    /// What is at `path` among `files`; the empty path is the root.
+    #[must_use]
+    pub fn among(files: &Files, path: &str) -> Option<Self> {
+        if let Some(content) = files.get(path) {
+            return Some(Self::File(content.clone()));
+        }
+        let mut exists = path.is_empty();
+        let mut folder = Files::new();
+        for (file, content) in files {
+            let below = match path {
+                "" => Some(file.as_str()),
+                path => file.strip_prefix(path).and_then(|rest| rest.strip_prefix('/')),
+            };
+            let Some(below) = below else { continue };
+            exists = true;
+            if !below.contains('/') && is_pipeline(below) {
+                folder.insert(below.to_owned(), content.clone());
+            }
+        }
+        exists.then_some(Self::Folder(folder))
+    }
+}
+
+/// Whether a file of this name is read where a folder is asked for.
+pub(crate) fn is_pipeline(name: &str) -> bool {
+    name.len() > ".alloy".len() && name.ends_with(".alloy")
 }
 
 /// The bounds of one poll.
@@ -60,6 +99,37 @@ pub trait Source: Send + Sync + 'static {
         previous: Option<&'a Snapshot>,
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>>;
+
+    /// Reads what is at `path` (normalized, `/` between names, the empty text for the root) in the tree that `snapshot`,
+    /// one of this source's own, is a selection of: what a file of the snapshot refers to need not be selected.
+    /// `None` where nothing is there.
+    ///
+    /// # Errors
+    /// As for a poll: what is there is refused, or cannot be reached.
+    fn read<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        path: &'a str,
+        context: &'a PollContext,
+    ) -> BoxFuture<'a, Result<Option<TreeEntry>, SourceError>> {
+        let _ = context;
+        Box::pin(std::future::ready(Ok(TreeEntry::among(&snapshot.files, path))))
+    }
+
+    /// Where relative paths in the files of `snapshot` begin: a folder of the host, or of the virtual tree of this source,
+    /// which begins with `/@` and its name.
+    fn module_path(&self, snapshot: &Snapshot) -> String {
+        let root = format!("/@{}", self.name());
+        // One selected folder is what Alloy would be started on; of several none is.
+        let folder = match snapshot.paths.as_slice() {
+            [path] if snapshot.files.contains_key(path) => {
+                path.rsplit_once('/').map_or("", |(folder, _)| folder)
+            }
+            [path] => path.as_str(),
+            _ => "",
+        };
+        if folder.is_empty() { root } else { format!("{root}/{folder}") }
+    }
 
     /// Counts up when something hints at a change (file events, a push); the poller then asks at once.
     fn watch(&self) -> Option<watch::Receiver<u64>> {

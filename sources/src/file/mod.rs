@@ -38,6 +38,7 @@ pub struct FileSource {
     required: bool,
     selection: String,
     watch: Watch,
+    watched: bool,
 }
 
 impl FileSource {
@@ -59,8 +60,16 @@ impl FileSource {
             required: !settings.optional,
             selection: hexadecimal(&Sha256::digest(format!("{file:?} {:?}", settings.limits))),
             watch: Watch::new(),
+            watched: true,
             name,
         })
+    }
+
+    /// The same source without a watch: changes are seen at the next poll.
+    #[must_use]
+    pub fn polled_only(mut self) -> Self {
+        self.watched = false;
+        self
     }
 
     async fn look(&self, previous: Option<&Snapshot>, context: &PollContext) -> Result<Poll, Failure> {
@@ -126,10 +135,12 @@ impl FileSource {
             limits: self.limits,
             allow_insecure_permissions: self.allow_insecure_permissions,
         };
-        let watch = self.watch.clone();
+        let watch = self.watched.then(|| self.watch.clone());
         let read = tokio::task::spawn_blocking(move || {
             // Watched before it is read, so that no change falls in between.
-            watch.follow(&reader.path);
+            if let Some(watch) = watch {
+                watch.follow(&reader.path);
+            }
             reader.read()
         });
         read.await.unwrap_or_else(|_| Err(Failure::transient("reading was interrupted")))
@@ -171,8 +182,16 @@ impl Source for FileSource {
         })
     }
 
+    fn module_path(&self, snapshot: &Snapshot) -> String {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        let single = snapshot.files.len() == 1 && name.is_some_and(|name| snapshot.files.contains_key(name));
+        let folder =
+            if single && !self.path.is_dir() { self.path.parent() } else { Some(self.path.as_path()) };
+        folder.map(|folder| folder.display().to_string()).unwrap_or_default()
+    }
+
     fn watch(&self) -> Option<channel::Receiver<u64>> {
-        Some(self.watch.subscribe())
+        self.watched.then(|| self.watch.subscribe())
     }
 
     fn is_atomic(&self) -> bool {

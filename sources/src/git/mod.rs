@@ -25,16 +25,16 @@ use self::local::LocalWire;
 use self::protocol::{FetchRequest, RemoteReference};
 use self::reference::{Resolved, Wanted, short};
 use self::repository::{CloneDirectory, ReadError, holds, object_id};
-use self::tree::Reading;
+use self::tree::{Depth, Reading};
 use self::wire::HttpWire;
 use crate::SourceEnvironment;
 use crate::error::{ErrorClass, Failure, Rejection, SourceError};
 use crate::path::normalize_selected;
-use crate::settings::{GitSettings, HistoryPolicy, LimitSettings, SourceSettings};
+use crate::settings::{AuthSettings, GitSettings, HistoryPolicy, LimitSettings, SourceSettings};
 use crate::snapshot::{
     Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest,
 };
-use crate::source::{BoxFuture, Poll, PollContext, Source};
+use crate::source::{BoxFuture, Poll, PollContext, Source, TreeEntry};
 
 pub use self::commit::{CommitError, read_commit};
 
@@ -51,6 +51,8 @@ pub mod wire_format {
 const INTERVAL: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longer than any process lives.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// How far back a branch is followed for a commit that the server does not hand out by its id.
 const BRANCH_DEPTH: u32 = 1000;
 /// How far back the commit before is looked for, in steps.
@@ -70,11 +72,31 @@ pub struct GitSource {
     memory: Mutex<Memory>,
 }
 
+/// A module in a Git repository: what `import.git` names.
+#[derive(Clone, Debug)]
+pub struct GitModule {
+    /// The name of the source.
+    pub name: SourceName,
+    /// Where the repository is, without credentials.
+    pub repository: String,
+    /// A tag, else a branch, else a commit in full.
+    pub revision: String,
+    /// A file, or a folder whose own `*.alloy` files are read.
+    pub path: String,
+    /// Who reads it.
+    pub auth: Option<AuthSettings>,
+    /// How long to wait between two polls; `None`: it is read once and not looked for again.
+    pub interval: Option<Duration>,
+}
+
 #[derive(Debug)]
 struct Settings {
     git: GitSettings,
     wanted: Wanted,
     paths: Vec<String>,
+    depth: Depth,
+    /// Once it was read, only a request makes it be looked for again.
+    once: bool,
     limits: LimitSettings,
     history: HistoryPolicy,
     interval: Duration,
@@ -92,6 +114,8 @@ struct Memory {
     refused: Option<(String, Failure)>,
     /// A commit that a person accepts although history says no.
     accepted: Option<String>,
+    /// Whether a commit was read.
+    read: bool,
     /// The branch behind `HEAD` at the last poll.
     default_branch: Option<String>,
     /// A pinned commit that the branch was seen to contain.
@@ -121,6 +145,43 @@ impl GitSource {
     ) -> Result<Self, Failure> {
         let git = settings.git.clone().ok_or_else(|| Failure::stalled("the settings have no `git`"))?;
         let wanted = Wanted::new(&git)?;
+        Self::assemble(settings, git, wanted, Depth::All, environment, name)
+    }
+
+    /// A module as a source; does no input or output.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Stalled`]: an address or revision that cannot work.
+    pub fn for_module(module: &GitModule, environment: &SourceEnvironment) -> Result<Self, SourceError> {
+        let assembled = || {
+            let wanted = Wanted::revision(&module.revision)?;
+            // A tag that moves is followed, as Alloy does; the notice says so.
+            let git = GitSettings {
+                url: module.repository.clone(),
+                allow_tag_move: true,
+                ..GitSettings::default()
+            };
+            let mut settings = SourceSettings::for_git(git.clone());
+            settings.path = vec![module.path.clone()];
+            settings.auth.clone_from(&module.auth);
+            settings.interval = module.interval;
+            settings.optional = true;
+            let mut source =
+                Self::assemble(&settings, git, wanted, Depth::Own, environment, module.name.clone())?;
+            source.settings.once = module.interval.is_none();
+            Ok(source)
+        };
+        assembled().map_err(|failure: Failure| failure.of(&module.name))
+    }
+
+    fn assemble(
+        settings: &SourceSettings,
+        git: GitSettings,
+        wanted: Wanted,
+        depth: Depth,
+        environment: &SourceEnvironment,
+        name: SourceName,
+    ) -> Result<Self, Failure> {
         let paths: Result<Vec<String>, Failure> =
             settings.path.iter().map(|path| normalize_selected(path)).collect();
         let paths = paths?;
@@ -132,7 +193,10 @@ impl GitSource {
             format!("{:?} {token:?} {basic:?}", auth.username)
         });
         let clone = CloneDirectory::new(&environment.state_directory, &git.url, &identity);
-        let selection = format!("{} {wanted:?} {paths:?} {:?}", git.url, settings.limits);
+        let mut selection = format!("{} {wanted:?} {paths:?} {:?}", git.url, settings.limits);
+        if depth == Depth::Own {
+            selection.push_str(" own");
+        }
         let settings = Settings {
             description: format!("{} {}", git.url, wanted.describe()),
             selection: hexadecimal(&Sha256::digest(selection)),
@@ -144,6 +208,8 @@ impl GitSource {
             git,
             wanted,
             paths,
+            depth,
+            once: false,
             host,
         };
         Ok(Self {
@@ -197,6 +263,7 @@ impl GitSource {
         } else if outcome.is_ok() {
             self.memory.lock().refused = None;
         }
+        self.memory.lock().read |= outcome.is_ok();
         outcome.map(|snapshot| Poll::Changed(Box::new(snapshot)))
     }
 
@@ -268,7 +335,7 @@ impl GitSource {
 
     async fn resolve(&self, wanted: &Wanted, context: &PollContext) -> Result<Resolved, Failure> {
         let references = self.list(wanted.candidates(), context).await?;
-        if let Some(resolved) = wanted.resolve(&references) {
+        if let Some(resolved) = wanted.resolve(&references).or_else(|| wanted.as_commit()) {
             return Ok(resolved);
         }
         // Only now, when something is wrong anyway, is the whole list asked for: to say what there is.
@@ -361,8 +428,39 @@ impl GitSource {
             self.fetch(commit, old, context).await?;
         }
         let (paths, limits) = (self.settings.paths.clone(), self.settings.limits);
+        let depth = self.settings.depth;
         let commit = object_id(commit)?;
-        self.blocking_read(move |clone| tree::read(&clone.open()?, commit, &paths, &limits)).await
+        self.blocking_read(move |clone| tree::read(&clone.open()?, commit, &paths, depth, &limits)).await
+    }
+
+    /// What is at a path of a commit; fetched once more where it is not here any more.
+    async fn read_of(
+        &self,
+        commit: &str,
+        path: &str,
+        context: &PollContext,
+    ) -> Result<Option<TreeEntry>, Failure> {
+        let (id, limits) = (object_id(commit)?, self.settings.limits);
+        let read = |path: String| {
+            self.blocking_read(move |clone| tree::read_entry(&clone.open()?, id, &path, &limits))
+        };
+        let reason = match read(path.to_owned()).await {
+            Ok(entry) => return Ok(entry),
+            Err(ReadError::Failed(failure)) => return Err(failure),
+            Err(ReadError::Damaged(reason)) => reason,
+        };
+        let _busy = self.busy.lock().await;
+        tracing::debug!(source = %self.name, commit, reason, "fetched once more for what it imports");
+        let again = async {
+            self.fetch(commit, None, context).await?;
+            read(path.to_owned()).await
+        };
+        again.await.map_err(|error| match error {
+            ReadError::Failed(failure) => failure,
+            ReadError::Damaged(reason) => {
+                Failure::transient(format!("commit {commit:.12} is not complete here: {reason}"))
+            }
+        })
     }
 
     async fn fetch(
@@ -411,6 +509,13 @@ impl GitSource {
                 if failure.class == ErrorClass::NotFound =>
             {
                 Err(failure.clone().with_help("name the `branch` that contains the commit").into())
+            }
+            (Err(ReadError::Failed(failure)), Wanted::Revision(name))
+                if failure.class == ErrorClass::NotFound && name.eq_ignore_ascii_case(commit) =>
+            {
+                let help =
+                    "the server hands out only commits that a branch or tag leads to, or only their tips";
+                Err(failure.clone().with_help(help).into())
             }
             (Err(ReadError::Failed(failure)), _) if failure.class == ErrorClass::NotFound => {
                 // It was there a moment ago: the branch moved between the two requests.
@@ -614,7 +719,7 @@ impl Source for GitSource {
     }
 
     fn interval(&self) -> Duration {
-        self.settings.interval
+        if self.settings.once && self.memory.lock().read { NEVER } else { self.settings.interval }
     }
 
     fn timeout(&self, first: bool) -> Duration {
@@ -635,6 +740,27 @@ impl Source for GitSource {
                 Err(Failure::transient(format!("{} does not answer in time", self.settings.git.url)))
             });
             result.map_err(|failure| failure.of(&self.name))
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        path: &'a str,
+        context: &'a PollContext,
+    ) -> BoxFuture<'a, Result<Option<TreeEntry>, SourceError>> {
+        Box::pin(async move {
+            // What is selected may be of a pinned commit; then that is what its neighbours see of it too.
+            if let Some(content) = snapshot.files.get(path) {
+                return Ok(Some(TreeEntry::File(content.clone())));
+            }
+            let Some(commit) = &snapshot.revision.commit else {
+                return Ok(TreeEntry::among(&snapshot.files, path));
+            };
+            let read = tokio::time::timeout_at(context.deadline, self.read_of(commit, path, context)).await;
+            let read =
+                read.unwrap_or_else(|_| Err(Failure::transient("reading the repository takes too long")));
+            read.map_err(|failure| failure.of(&self.name))
         })
     }
 

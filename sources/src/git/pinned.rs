@@ -38,7 +38,9 @@ impl GitSource {
         reading.files.retain(|path, _| !is_pinned(path));
         if !paths.is_empty() {
             let (id, limits) = (object_id(&commit)?, self.settings.limits);
-            let read = self.blocking_read(move |clone| tree::read(&clone.open()?, id, &paths, &limits)).await;
+            let read = self
+                .blocking_read(move |clone| tree::read(&clone.open()?, id, &paths, tree::Depth::All, &limits))
+                .await;
             match read {
                 Ok(pinned) => reading.files.extend(pinned.files),
                 Err(ReadError::Failed(failure)) => return Err(because(failure)),

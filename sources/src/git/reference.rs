@@ -18,6 +18,8 @@ pub(super) enum Wanted {
     Short(String),
     Tag(String),
     Branch(String),
+    /// A tag, else a branch, else a commit in full: what modules ask for.
+    Revision(String),
     Head,
 }
 
@@ -63,11 +65,53 @@ impl Wanted {
         }
     }
 
+    /// What a module's `revision` asks for.
+    pub(super) fn revision(name: &str) -> Result<Self, Failure> {
+        if name.is_empty() {
+            return Err(Failure::stalled("`revision` is empty; name a tag, a branch or a commit"));
+        }
+        // Names that Git itself gives another meaning in every clone.
+        if name == "@" || name == "HEAD" || name.ends_with("_HEAD") {
+            return Err(Failure::stalled(format!("`revision` cannot be `{name}`"))
+                .with_help("name a tag, a branch or a commit"));
+        }
+        if name.starts_with("refs/") {
+            let usable = git2::Reference::is_valid_name(name) && name.len() <= 255;
+            return match usable {
+                true => Ok(Self::Reference(name.to_owned())),
+                false => Err(Failure::stalled(format!("`revision`: `{name}` is not a reference's name"))),
+            };
+        }
+        let usable = git2::Reference::is_valid_name(&format!("refs/heads/{name}")) && name.len() <= 255;
+        if usable {
+            Ok(Self::Revision(name.to_owned()))
+        } else {
+            Err(Failure::stalled(format!("`revision`: `{name}` is not a reference's name")))
+        }
+    }
+
+    /// The commit that this asks for where no reference has the name.
+    pub(super) fn as_commit(&self) -> Option<Resolved> {
+        let Self::Revision(name) = self else { return None };
+        let id = object_id(&name.to_ascii_lowercase()).ok()?.to_string();
+        Some(Resolved {
+            name: id.chars().take(12).collect(),
+            object: id.clone(),
+            commit: id,
+            is_tag: false,
+            target: None,
+        })
+    }
+
     /// For people, and part of what identifies the selection.
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Commit { id, .. } => id.chars().take(12).collect(),
-            Self::Reference(name) | Self::Short(name) | Self::Tag(name) | Self::Branch(name) => name.clone(),
+            Self::Reference(name)
+            | Self::Short(name)
+            | Self::Tag(name)
+            | Self::Branch(name)
+            | Self::Revision(name) => name.clone(),
             Self::Head => "HEAD".to_owned(),
         }
     }
@@ -80,6 +124,7 @@ impl Wanted {
             Self::Short(name) => vec![format!("refs/heads/{name}"), format!("refs/tags/{name}")],
             Self::Tag(name) => vec![format!("refs/tags/{name}")],
             Self::Branch(name) => vec![format!("refs/heads/{name}")],
+            Self::Revision(name) => vec![format!("refs/tags/{name}"), format!("refs/heads/{name}")],
             Self::Head => vec!["HEAD".to_owned()],
         }
     }
@@ -128,6 +173,23 @@ mod tests {
         let commit = Wanted::Commit { id: "ab".repeat(20), branch: Some("main".to_owned()) };
         assert_eq!(Wanted::new(&git).unwrap(), commit);
         assert_eq!(Wanted::new(&GitSettings::default()).unwrap(), Wanted::Head);
+    }
+
+    #[test]
+    fn a_modules_revision_is_a_tag_before_a_branch_before_a_commit() {
+        let listed =
+            [reference("refs/heads/x", "1"), reference("refs/tags/x", "2"), reference("refs/heads/y", "3")];
+        let resolve = |name: &str| {
+            let wanted = Wanted::revision(name).unwrap();
+            wanted.resolve(&listed).or_else(|| wanted.as_commit()).map(|resolved| resolved.commit)
+        };
+        assert_eq!(resolve("x").as_deref(), Some("2"));
+        assert_eq!(resolve("y").as_deref(), Some("3"));
+        assert_eq!(resolve(&"AB".repeat(20)), Some("ab".repeat(20)));
+        assert_eq!(resolve("z"), None);
+        for name in ["HEAD", "FETCH_HEAD", "ORIG_HEAD", "@", "", "a..b", "a\nwant b"] {
+            assert_eq!(Wanted::revision(name).unwrap_err().class, ErrorClass::Stalled, "{name}");
+        }
     }
 
     #[test]

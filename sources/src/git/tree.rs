@@ -13,6 +13,7 @@ use crate::error::{Failure, Rejection};
 use crate::path::{check_name, resolve_link};
 use crate::settings::LimitSettings;
 use crate::snapshot::{Files, Notice, NoticeKind};
+use crate::source::{TreeEntry as Entry, is_pipeline};
 use crate::units::display_size;
 
 /// The most links that may be followed one after the other.
@@ -41,11 +42,41 @@ pub(super) struct Reading {
     pub(super) notices: Vec<Notice>,
 }
 
+/// How much of a selected folder is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// All files below it.
+    All,
+    /// Its own `*.alloy` files: what a module is made of.
+    Own,
+}
+
+/// What is at `path` (normalized) of a commit; `None` where nothing is.
+pub(super) fn read_entry(
+    repository: &Repository,
+    commit: Oid,
+    path: &str,
+    limits: &LimitSettings,
+) -> Result<Option<Entry>, ReadError> {
+    let database = repository.odb()?;
+    let root = repository.find_commit(commit)?.tree()?;
+    let mut walk = Walk::new(repository, &database, limits, &root, Depth::Own);
+    if !walk.select(path)? {
+        return Ok(None);
+    }
+    if let Some(content) = walk.files.remove(path) {
+        return Ok(Some(Entry::File(content)));
+    }
+    let name = |file: String| file.rsplit_once('/').map_or_else(|| file.clone(), |(_, name)| name.to_owned());
+    Ok(Some(Entry::Folder(walk.files.into_iter().map(|(file, content)| (name(file), content)).collect())))
+}
+
 /// Reads the files at and below `selected` (normalized; empty means the root) of a commit.
 pub(super) fn read(
     repository: &Repository,
     commit: Oid,
     selected: &[String],
+    depth: Depth,
     limits: &LimitSettings,
 ) -> Result<Reading, ReadError> {
     let database = repository.odb()?;
@@ -60,15 +91,7 @@ pub(super) fn read(
     }
     let commit = repository.find_commit(commit)?;
     let root = commit.tree()?;
-    let mut walk = Walk {
-        repository,
-        database: &database,
-        limits,
-        root: &root,
-        files: Files::new(),
-        bytes: 0,
-        entries: 0,
-    };
+    let mut walk = Walk::new(repository, &database, limits, &root, depth);
     let everything = [String::new()];
     let selected = if selected.is_empty() { &everything } else { selected };
     for path in selected {
@@ -102,6 +125,7 @@ struct Walk<'r> {
     database: &'r Odb<'r>,
     limits: &'r LimitSettings,
     root: &'r Tree<'r>,
+    depth: Depth,
     files: Files,
     bytes: u64,
     entries: usize,
@@ -116,19 +140,30 @@ enum Located<'r> {
 }
 
 impl<'r> Walk<'r> {
-    fn select(&mut self, path: &str) -> Result<(), ReadError> {
+    fn new(
+        repository: &'r Repository,
+        database: &'r Odb<'r>,
+        limits: &'r LimitSettings,
+        root: &'r Tree<'r>,
+        depth: Depth,
+    ) -> Self {
+        Self { repository, database, limits, root, depth, files: Files::new(), bytes: 0, entries: 0 }
+    }
+
+    /// Takes what is at a path; says whether anything is.
+    fn select(&mut self, path: &str) -> Result<bool, ReadError> {
         let names: Vec<String> = path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let mut hops = 0;
         match self.locate(names, path, &mut hops)? {
-            Located::File(id) => self.file(path, id),
-            Located::Folder(tree, place) => self.folder(path, &tree, &place, hops, 0),
+            Located::File(id) => self.file(path, id).map(|()| true),
+            Located::Folder(tree, place) => self.folder(path, &tree, &place, hops, 0).map(|()| true),
             Located::Submodule => Err(Failure::rejected(
                 Rejection::Shape,
                 format!("`{path}` is in a submodule; submodules are not read"),
             )
             .into()),
             // A folder for this very host is rare; whether anything is there at all is checked at the end.
-            Located::Missing => Ok(()),
+            Located::Missing => Ok(false),
         }
     }
 
@@ -212,7 +247,15 @@ impl<'r> Walk<'r> {
                 let message = format!("the selected folders have more than {ENTRY_LIMIT} entries");
                 return Err(Failure::rejected(Rejection::Limits, message).into());
             }
+            if self.depth == Depth::Own
+                && (entry.kind() == Some(ObjectType::Tree) || !entry.name_bytes().ends_with(b".alloy"))
+            {
+                continue;
+            }
             let name = check_name(entry.name_bytes())?;
+            if self.depth == Depth::Own && !is_pipeline(name) {
+                continue;
+            }
             let path = if shown.is_empty() { name.to_owned() } else { format!("{shown}/{name}") };
             match (entry.filemode(), entry.kind()) {
                 (MODE_COMMIT, _) => tracing::debug!(path, "a submodule is not read"),
@@ -221,6 +264,7 @@ impl<'r> Walk<'r> {
                     let target = self.target(&entry, place, &path, &mut hops)?;
                     match self.locate(target, &path, &mut hops)? {
                         Located::File(id) => self.file(&path, id)?,
+                        Located::Folder(..) if self.depth == Depth::Own => {}
                         Located::Folder(tree, place) => {
                             self.folder(&path, &tree, &place, hops, depth + 1)?;
                         }

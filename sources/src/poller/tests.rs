@@ -387,3 +387,70 @@ async fn a_rejected_revision_is_looked_for_again_at_the_interval() {
     until(&source, 3).await;
     assert_eq!(source.gaps(), [60, 60]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn sources_come_and_go_while_the_others_are_not_disturbed() {
+    let stays = Scripted::new("stays", vec![Step::New("one")]);
+    let goes = Scripted::new("goes", vec![Step::New("two")]);
+    let poller = Poller::start(PollerOptions::new(vec![Arc::clone(&stays) as _, Arc::clone(&goes) as _]));
+    poller.reconcile_now(&[]).await.unwrap();
+    let before = stays.polls();
+    let comes = Scripted::new("comes", vec![Step::New("three")]);
+    poller.follow(vec![Arc::clone(&comes) as _, Arc::clone(&stays) as _]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let state = poller.state();
+    let shown: Vec<_> = state
+        .sources
+        .iter()
+        .map(|source| {
+            (source.status.name.to_string(), source.snapshot.as_ref().unwrap().revision.text.clone())
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [("comes".into(), "git:sha256:three".to_owned()), ("stays".into(), "git:sha256:one".to_owned())]
+    );
+    assert_eq!(stays.polls(), before);
+    let polls = goes.polls();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(goes.polls(), polls, "what is not followed is not polled");
+    assert_eq!(poller.request(&["goes".into()]), Err(ReconcileError::UnknownSource("goes".into())));
+    assert!(poller.source(&"goes".into()).is_none() && poller.source(&"comes".into()).is_some());
+    poller.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_takes_a_name_over_keeps_the_snapshot_until_it_has_its_own() {
+    let first = Scripted::new("module", vec![Step::New("one")]);
+    let poller = Poller::start(PollerOptions::new(vec![Arc::clone(&first) as _]));
+    poller.reconcile_now(&[]).await.unwrap();
+    let second = Scripted::new("module", vec![Step::Fail(ErrorClass::Transient), Step::New("two")]);
+    poller.follow(vec![Arc::clone(&second) as _]);
+    poller.reconcile_now(&[]).await.unwrap();
+    let state = poller.state();
+    assert_eq!(state.sources[0].snapshot.as_ref().unwrap().revision.text, "git:sha256:one");
+    assert!(state.sources[0].status.error.is_some());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(poller.state().sources[0].snapshot.as_ref().unwrap().revision.text, "git:sha256:two");
+    poller.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_pollers_share_a_budget() {
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let make = |name: &str| {
+        let mut source = Scripted::with(name, vec![Step::Take(Duration::from_secs(3))]);
+        source.host = Some("git.example".to_owned());
+        source.running = Arc::clone(&running);
+        source.most_running = Arc::clone(&most);
+        Arc::new(source)
+    };
+    let (one, two) = (make("one"), make("two"));
+    let poller = Poller::start(PollerOptions::new(vec![one as _]));
+    let beside = poller.start_beside(PollerOptions::new(vec![two as _]));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    poller.shutdown().await;
+    beside.shutdown().await;
+}

@@ -12,6 +12,7 @@ mod repository;
 mod access;
 mod faults;
 mod history;
+mod modules;
 mod pins;
 mod reading;
 mod references;
