@@ -5,7 +5,7 @@ mod arguments;
 mod lexicon;
 mod resolve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ pub struct ModuleContent {
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSet {
     entries: BTreeMap<ModuleKey, Result<Arc<ModuleContent>, String>>,
+    open: BTreeSet<ModuleKey>,
 }
 
 /// An import that a configuration makes.
@@ -128,9 +129,16 @@ impl ModuleSet {
         self.entries.insert(key, Err(reason.into()));
     }
 
+    /// Notes that a module is not to be had here and that this is no fault, as where a configuration is only checked: the
+    /// module does not count as missing, what it declares is not known, and anything is allowed of it.
+    pub fn leave_open(&mut self, key: ModuleKey) {
+        self.open.insert(key);
+    }
+
     /// Forgets a module.
     pub fn remove(&mut self, key: &ModuleKey) {
         self.entries.remove(key);
+        self.open.remove(key);
     }
 
     /// The content of a module, if the set has it.
@@ -142,6 +150,10 @@ impl ModuleSet {
     /// The modules that have content, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&ModuleKey, &Arc<ModuleContent>)> {
         self.entries.iter().filter_map(|(key, entry)| entry.as_ref().ok().map(|content| (key, content)))
+    }
+
+    pub(crate) fn is_open(&self, key: &ModuleKey) -> bool {
+        self.open.contains(key)
     }
 
     pub(crate) fn entry(&self, key: &ModuleKey) -> Option<&Result<Arc<ModuleContent>, String>> {

@@ -201,7 +201,9 @@ impl<'a> Resolver<'a> {
                 return Ok(ImportContent::Unknown);
             }
             None => {
-                if !self.found.missing.iter().any(|missing| missing.key == key) {
+                let known =
+                    self.set.is_open(&key) || self.found.missing.iter().any(|missing| missing.key == key);
+                if !known {
                     self.found.missing.push(request);
                 }
                 return Ok(ImportContent::Unknown);
