@@ -1,13 +1,17 @@
-//! The `local.*` and `remote.*` components: content that configurations are made of, read from files and from elsewhere.
+//! The `local.*` and `remote.*` components, and what `import.*` blocks name: content that configurations are made of, read
+//! from files and from elsewhere.
 
 mod local_file;
+mod modules;
 
+use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;
 
 pub use local_file::LocalFile;
+pub use modules::{HostFiles, LoadedModule, ModuleLoader};
 
 /// Adds these components to a registry.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.with::<LocalFile>()
+    registry.with::<LocalFile>().with_import_client::<HttpClientArguments>()
 }

@@ -1,0 +1,76 @@
+//! `import.git`: a file or folder of a repository, on the Git source that configuration itself comes from.
+
+use std::sync::Arc;
+
+use invar_engine::modules::GitImport;
+use invar_sources::{
+    AuthSettings, BasicSettings, Credential, ErrorClass, GitModule, GitSource, Source, SourceEnvironment,
+    SourceError, SourceName,
+};
+use invar_syntax::secret::Secret;
+use url::Url;
+
+use super::SHORTEST_INTERVAL;
+
+/// The source of such a module.
+pub(super) fn open(
+    name: &SourceName,
+    import: &GitImport,
+    environment: &SourceEnvironment,
+) -> Result<Arc<dyn Source>, SourceError> {
+    let stalled = |message: &str, help: &str| SourceError {
+        class: ErrorClass::Stalled,
+        message: message.to_owned(),
+        help: Some(help.to_owned()),
+        source_name: name.clone(),
+    };
+    let (repository, in_address) = without_credentials(&import.repository);
+    if import.ssh_key.is_some() && repository.starts_with("http") {
+        let help = "use basic_auth, or an address that begins with ssh://";
+        return Err(stalled("`ssh_key` does not go with an address that is reached over HTTP", help));
+    }
+    if import.ssh_key.is_some() {
+        let help = "use https:// with basic_auth";
+        return Err(stalled("Git over SSH is not supported by this version", help));
+    }
+    let basic = match &import.basic_auth {
+        Some(basic) => Some((basic.username.clone(), basic.password.clone())),
+        None => in_address,
+    };
+    let auth = basic.filter(|(_, password)| !password.is_empty()).map(|(username, password)| AuthSettings {
+        token: None,
+        username: None,
+        basic: Some(BasicSettings { username, password: Credential::Text(password) }),
+    });
+    let module = GitModule {
+        name: name.clone(),
+        repository,
+        revision: import.revision.clone(),
+        path: import.path.clone(),
+        auth,
+        interval: (!import.pull_frequency.is_zero()).then(|| import.pull_frequency.max(SHORTEST_INTERVAL)),
+    };
+    Ok(Arc::new(GitSource::for_module(&module, environment)?))
+}
+
+/// The address without a user name and password in it.
+fn without_credentials(repository: &str) -> (String, Option<(String, Secret)>) {
+    let Ok(mut url) = Url::parse(repository) else { return (repository.to_owned(), None) };
+    let is_http = matches!(url.scheme(), "http" | "https");
+    if !is_http || (url.username().is_empty() && url.password().is_none()) {
+        return (repository.to_owned(), None);
+    }
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (username, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    // Both can be taken away from any address that can have them.
+    if url.set_username("").is_err() || url.set_password(None).is_err() {
+        return (repository.to_owned(), None);
+    }
+    (url.to_string(), Some((username, Secret::new(password))))
+}
+
+/// The repository as diagnostics call it.
+pub(super) fn shown(repository: &str) -> String {
+    let (repository, _) = without_credentials(repository);
+    repository.trim_end_matches('/').to_owned()
+}
