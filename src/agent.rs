@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use invar_components_prometheus::remote_write::keep_closed_logs;
+use invar_components_remote::{HostFiles, ModuleLoader};
 use invar_engine::{Engine, EngineOptions, Services};
 use invar_rollout::{
     AgentIdentity, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
+use crate::module_feed::LoaderFeed;
 use crate::server::Server;
 use crate::settings::Settings;
 
@@ -135,6 +137,7 @@ struct Agent {
     pipeline: EnginePipeline,
     rollout: Rollout,
     poller: Poller,
+    modules: Arc<ModuleLoader>,
     /// Looks after the logs of components that are gone.
     log_keeper: JoinHandle<()>,
 }
@@ -154,6 +157,8 @@ impl Agent {
         about_this_process(&engine.metrics())?;
         let pipeline = EnginePipeline::new(engine, &identity, module_path(settings));
         let poller = poller(settings, &identity)?;
+        let modules =
+            Arc::new(ModuleLoader::new(&poller, source_environment(settings), host_files(settings)));
         let options = RolloutOptions {
             settings: settings.rollout.clone(),
             boot: settings.state.boot,
@@ -161,12 +166,13 @@ impl Agent {
             agent: identity,
             memory_limit: settings.limits.memory,
             metrics: prometheus::Registry::clone(&pipeline.engine().metrics()),
+            modules: LoaderFeed::new(Arc::clone(&modules)),
             ..RolloutOptions::new(state)
         };
         let rollout = Rollout::start(options, Arc::new(pipeline.clone()), PollerFeed::new(poller.clone()))?;
         let services = pipeline.engine().services().clone();
         let log_keeper = tokio::spawn(keep_closed_logs(services, components_directory(settings)));
-        Ok(Self { pipeline, rollout, poller, log_keeper })
+        Ok(Self { pipeline, rollout, poller, modules, log_keeper })
     }
 
     /// Reconciles at SIGHUP, keeps systemd's watchdog quiet, and returns when told to stop.
@@ -196,6 +202,7 @@ impl Agent {
         // The rollout first: it marks a probation as cleanly interrupted before anything drains.
         self.rollout.shutdown().await;
         self.poller.shutdown().await;
+        self.modules.shutdown().await;
         self.log_keeper.abort();
         // It was cancelled just now; there is nothing to learn from how it ended.
         drop(self.log_keeper.await);
@@ -260,6 +267,20 @@ fn stability(text: &str) -> Result<Stability, StartError> {
     }
 }
 
+fn source_environment(settings: &Settings) -> SourceEnvironment {
+    SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() }
+}
+
+/// What a remote source may import from this host: with settings, which a person made, anything; what an address on the
+/// command line brings, nothing.
+fn host_files(settings: &Settings) -> HostFiles {
+    if settings.closed {
+        HostFiles::Refused { help: "--allow-host-files allows it".to_owned() }
+    } else {
+        HostFiles::Allowed
+    }
+}
+
 fn poller(settings: &Settings, agent: &AgentIdentity) -> Result<Poller, StartError> {
     let mut sources = settings.source.clone();
     if sources.is_empty() {
@@ -275,8 +296,7 @@ fn poller(settings: &Settings, agent: &AgentIdentity) -> Result<Poller, StartErr
         environment: Some(agent.environment.clone()).filter(|environment| !environment.is_empty()),
         labels: agent.labels.clone(),
     };
-    let environment =
-        SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() };
+    let environment = source_environment(settings);
     let mut opened: Vec<Arc<dyn Source>> = Vec::new();
     for source in &mut sources {
         source.substitute(&attributes).map_err(|error| several(vec![error]))?;

@@ -6,6 +6,7 @@ mod agent;
 pub mod cli;
 mod exit;
 mod log;
+mod module_feed;
 mod planning;
 mod registry;
 mod server;

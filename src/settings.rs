@@ -27,6 +27,10 @@ pub(crate) struct Settings {
     pub(crate) limits: LimitSettings,
     /// What pipelines may use.
     pub(crate) features: FeatureSettings,
+    /// What comes from a remote source may not read files of this host: an address on the command line comes with nothing
+    /// that a person settled.
+    #[serde(skip)]
+    pub(crate) closed: bool,
 }
 
 /// `[agent]`.

@@ -20,7 +20,12 @@ use invar_sources::AgentAttributes;
 use invar_syntax::value::{Object, Value};
 use invar_syntax::{Diagnostic, Diagnostics};
 
+pub(crate) use self::fleet::fetch;
+use super::imports::{self, Import, Imported, Surroundings};
 use super::run::is_address;
+
+/// The name of the one source there is.
+pub(crate) const SOURCE: &str = "local";
 
 /// The agent that a configuration is composed and checked for; what is not given is not known.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -60,6 +65,8 @@ pub(crate) struct Candidate {
     pub(crate) inputs: Inputs,
     /// What is wrong with what it was composed from.
     pub(crate) faults: Diagnostics,
+    /// What it imports.
+    pub(crate) imported: Imported,
 }
 
 /// A finding, and whom it concerns.
@@ -77,11 +84,61 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads what a path (file, directory) or an address (`git+https://…`) stands for, and composes it for the hosts.
+/// Reads what a path (file, directory) or an address (`git+https://…`) stands for, composes it for the hosts, and follows
+/// its imports as far as they can be without a network.
 ///
 /// # Errors
 /// It cannot be read, or there is nothing to compose; a sentence for people.
 pub(crate) fn read(what: &str, hosts: &Hosts) -> Result<Vec<Candidate>, String> {
+    let mut candidates = compose_all(what, hosts)?;
+    let (surroundings, paths) = surroundings(what, hosts)?;
+    for candidate in &mut candidates {
+        let module_path = match &surroundings {
+            Surroundings::Host => paths.first().cloned().unwrap_or_default(),
+            _ => module_path(candidate, &paths),
+        };
+        for origin in &mut candidate.composition.origins {
+            origin.module_path.clone_from(&module_path);
+        }
+        candidate.imported = imports::follow(&mut candidate.composition, &candidate.inputs, &surroundings);
+    }
+    Ok(candidates)
+}
+
+/// What a configuration imports from, and the folder that it is, or the folders selected of a repository.
+fn surroundings(what: &str, hosts: &Hosts) -> Result<(Surroundings, Vec<String>), String> {
+    if is_address(what) {
+        let mut settings = invar_sources::parse_address(what).map_err(|error| error.to_string())?;
+        let environment = hosts.host.environment.as_deref();
+        settings.substitute(&hosts.host.attributes(environment)).map_err(|error| error.to_string())?;
+        let paths = settings.path.clone();
+        return Ok((Surroundings::address(settings), paths));
+    }
+    let path = Path::new(what);
+    if fleet::is_fleet(path) {
+        return Ok((Surroundings::Folder(path.to_path_buf()), Vec::new()));
+    }
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    Ok((Surroundings::Host, folder.map(|folder| folder.display().to_string()).into_iter().collect()))
+}
+
+/// Where relative paths of a repository's files begin: the one selected folder, or the root.
+fn module_path(candidate: &Candidate, paths: &[String]) -> String {
+    let files = &candidate.composition.files;
+    let folder = match paths {
+        [path] if files.iter().any(|file| file.path == *path) => {
+            path.rsplit_once('/').map_or("", |(folder, _)| folder)
+        }
+        [path] => path.trim_matches('/'),
+        [] if candidate.environment.is_none() && files.iter().all(|file| file.path.starts_with("base/")) => {
+            "base"
+        }
+        _ => "",
+    };
+    if folder.is_empty() { format!("/@{SOURCE}") } else { format!("/@{SOURCE}/{folder}") }
+}
+
+fn compose_all(what: &str, hosts: &Hosts) -> Result<Vec<Candidate>, String> {
     if is_address(what) {
         return fleet::of_address(what, hosts);
     }
@@ -158,19 +215,20 @@ fn compose(
 ) -> Result<Candidate, String> {
     let content = SourceContent {
         origin: Origin {
-            source: "local".to_owned(),
+            source: SOURCE.to_owned(),
             kind: "file".to_owned(),
             revision: String::new(),
             digest: String::new(),
             author: None,
             subject: None,
             signer: None,
+            module_path: String::new(),
         },
         files: files.into_iter().collect(),
         paths,
     };
     let state = SourceState {
-        name: "local".to_owned(),
+        name: SOURCE.to_owned(),
         kind: "file".to_owned(),
         revision: None,
         checked: None,
@@ -191,7 +249,8 @@ fn compose(
         *name = shown(name);
     }
     let inputs = host.inputs(environment.as_deref());
-    Ok(Candidate { environment, composition, inputs, faults: Diagnostics::new() })
+    let imported = Imported::default();
+    Ok(Candidate { environment, composition, inputs, faults: Diagnostics::new(), imported })
 }
 
 /// Everything that can be said about texts that an editor holds, composed with the variables of these folders; nothing is
@@ -211,13 +270,18 @@ pub(crate) fn check_texts(texts: Vec<(String, Vec<u8>)>, layers: &[PathBuf]) -> 
         let content = std::fs::read(&path).ok()?;
         Some(file(path.display().to_string(), content))
     });
+    let folder = texts.first().and_then(|(name, _)| Path::new(name).parent());
+    let mut inputs = Host::default().inputs(None);
+    inputs.module_path = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
     let composition = Composition {
         origins: Vec::new(),
         files: texts.into_iter().map(|(name, content)| file(name, content)).collect(),
+        modules: Vec::new(),
         variables: VariableLayers { files: variables.collect(), searched },
     };
-    let inputs = Host::default().inputs(None);
-    let candidate = Candidate { environment: None, composition, inputs, faults: Diagnostics::new() };
+    let (faults, imported) = (Diagnostics::new(), Imported::default());
+    let mut candidate = Candidate { environment: None, composition, inputs, faults, imported };
+    candidate.imported = imports::follow(&mut candidate.composition, &candidate.inputs, &Surroundings::Host);
     candidate.check(&crate::registry::components(), ValidateOptions::default())
 }
 
@@ -250,13 +314,27 @@ pub(crate) fn count_files(candidates: &[Candidate]) -> usize {
     let files = candidates.iter().flat_map(|candidate| {
         candidate.composition.files.iter().chain(&candidate.composition.variables.files)
     });
-    files.map(|file| file.name.as_str()).collect::<std::collections::BTreeSet<_>>().len()
+    let modules = candidates.iter().flat_map(|candidate| &candidate.composition.modules);
+    let modules = modules.flat_map(|module| &module.files).map(|(name, _)| name.as_str());
+    files.map(|file| file.name.as_str()).chain(modules).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+/// What the candidates import; what several have in common once.
+pub(crate) fn imports(candidates: &[Candidate]) -> Vec<Import> {
+    let mut imports: Vec<Import> = Vec::new();
+    for import in candidates.iter().flat_map(|candidate| &candidate.imported.imports) {
+        if !imports.contains(import) {
+            imports.push(import.clone());
+        }
+    }
+    imports
 }
 
 impl Candidate {
     fn check(&self, registry: &invar_engine::Registry, options: ValidateOptions) -> Diagnostics {
         let (_, mut diagnostics) = invar_rollout::read_variables(&self.composition.variables);
-        match invar_rollout::configuration(&self.composition, self.inputs.clone()) {
+        let modules = self.imported.modules.clone();
+        match invar_rollout::configuration_with(&self.composition, self.inputs.clone(), modules) {
             Ok(configuration) => {
                 diagnostics.extend(invar_engine::validate_with(registry, &configuration, options));
             }

@@ -9,6 +9,7 @@ mod eval;
 mod explain;
 mod fmt;
 mod history;
+mod imports;
 mod local;
 mod lsp;
 mod output;

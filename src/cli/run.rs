@@ -30,6 +30,10 @@ pub(crate) struct RunArguments {
     #[arg(long, value_parser = output::parse_duration, value_name = "DURATION")]
     probation: Option<Duration>,
 
+    /// Let what an address brings import files of this host
+    #[arg(long)]
+    allow_host_files: bool,
+
     /// Address the HTTP API listens on
     #[arg(long = "server.http.listen-addr", value_name = "ADDRESS")]
     listen: Option<String>,
@@ -113,7 +117,7 @@ fn settings(arguments: RunArguments) -> miette::Result<Settings> {
     let mut settings = if is_address(&arguments.what) {
         let source =
             invar_sources::parse_address(&arguments.what).map_err(|error| miette::miette!("{error}"))?;
-        on_the_command_line(source)
+        Settings { closed: !arguments.allow_host_files, ..on_the_command_line(source) }
     } else if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
         Settings::read(path)?
     } else {
@@ -207,6 +211,9 @@ mod tests {
             of(&["git+https://host/obs/fleet.git//environments/dev?ref=main", "--environment", "dev"]);
         assert!(settings.source[0].git.is_some());
         assert_eq!(settings.agent.environment, "dev");
+        assert!(settings.closed, "an address may not read files of the host");
+        assert!(!of(&["git+https://host/obs/fleet.git", "--allow-host-files"]).closed);
+        assert!(!of(&["config.alloy"]).closed);
         assert!(!is_address("C:/x") && !is_address("conf.d/a.alloy"));
     }
 }

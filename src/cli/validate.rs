@@ -94,10 +94,11 @@ fn check(
     registry: &invar_engine::Registry,
     options: ValidateOptions,
 ) -> Checked {
-    let mut checked = Checked { what: what.to_owned(), files: 0, findings: Vec::new(), unreadable: None };
+    let mut checked = Checked { what: what.to_owned(), ..Checked::default() };
     match local::read(what, hosts) {
         Ok(candidates) => {
             checked.files = local::count_files(&candidates);
+            checked.imports = local::imports(&candidates);
             checked.findings = local::check(&candidates, registry, options);
         }
         Err(problem) => checked.unreadable = Some(problem),

@@ -67,9 +67,12 @@ async fn plan(State(face): State<Face>) -> Answer<Option<PlanSummary>> {
 }
 
 async fn plan_for(State(face): State<Face>, Json(proposal): Json<Proposal>) -> Answer<PlanSummary> {
-    let pipeline = face.rooms()?.pipeline.clone();
+    let rooms = face.rooms()?;
+    let pipeline = rooms.pipeline.clone();
+    let fetched = rooms.rollout.modules();
     // Parsing and evaluating are computation: kept off the threads that move data.
-    let planned = tokio::task::spawn_blocking(move || crate::planning::plan(&pipeline, proposal)).await;
+    let planned =
+        tokio::task::spawn_blocking(move || crate::planning::plan(&pipeline, proposal, &fetched)).await;
     match planned {
         Ok(Ok(summary)) => Ok(Json(summary)),
         Ok(Err(faults)) => Err(Refusal::rejected(faults)),

@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use invar_engine::modules::ModuleKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::feed::{Origin, SourceContent, SourceView};
 use crate::hex;
+use crate::module::ComposedModule;
 use crate::variables::VARIABLES_FILE;
 
 /// The files of a candidate and where they come from.
@@ -18,6 +20,8 @@ pub struct Composition {
     pub origins: Vec<Origin>,
     /// The files, in order of composition.
     pub files: Vec<ComposedFile>,
+    /// The modules they import, by key.
+    pub modules: Vec<ComposedModule>,
     /// What `var.NAME` is made of.
     pub variables: VariableLayers,
 }
@@ -73,8 +77,12 @@ pub fn compose(sources: &[SourceView]) -> Composed {
         return Composed::Missing(missing);
     }
     let several = sources.len() > 1;
-    let mut composition =
-        Composition { origins: Vec::new(), files: Vec::new(), variables: VariableLayers::default() };
+    let mut composition = Composition {
+        origins: Vec::new(),
+        files: Vec::new(),
+        modules: Vec::new(),
+        variables: VariableLayers::default(),
+    };
     for content in sources.iter().filter_map(|source| source.content.as_deref()) {
         // A source that is one named file says with that what it is, whatever its extension.
         let single = content.files.len() == 1;
@@ -129,13 +137,19 @@ fn has_extension(path: &str, wanted: &str) -> bool {
 }
 
 impl Composition {
-    /// The revisions of all sources, joined with ` + `.
+    /// The revisions of all sources and of the modules that moved by themselves since, joined with ` + `.
     #[must_use]
     pub fn revision(&self) -> String {
-        match self.origins.as_slice() {
-            [] => "(empty)".to_owned(),
-            origins => origins.iter().map(|origin| origin.revision.as_str()).collect::<Vec<_>>().join(" + "),
-        }
+        let origins = self.origins.iter().map(|origin| origin.revision.clone());
+        let named = self.modules.iter().filter(|module| module.named).map(ComposedModule::revision_text);
+        let parts: Vec<String> = origins.chain(named).collect();
+        if parts.is_empty() { "(empty)".to_owned() } else { parts.join(" + ") }
+    }
+
+    /// A module of it.
+    #[must_use]
+    pub fn module(&self, key: &ModuleKey) -> Option<&ComposedModule> {
+        self.modules.iter().find(|module| module.key == *key)
     }
 
     /// The origin that a person would name: the only one, else the first that has an author.
@@ -156,6 +170,10 @@ impl Composition {
                 hash.update((part.len() as u64).to_le_bytes());
                 hash.update(part);
             }
+        }
+        for module in &self.modules {
+            hash.update(module.key.as_str());
+            hash.update(module.digest());
         }
         ContentDigest(hex(&hash.finalize()))
     }
@@ -196,6 +214,7 @@ mod tests {
                         author: None,
                         subject: None,
                         signer: None,
+                        module_path: String::new(),
                     },
                     files: files
                         .iter()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use invar_engine::modules::ModuleSet;
 use invar_engine::{
     Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode, Prepared,
 };
@@ -11,6 +12,7 @@ use invar_syntax::value::Value;
 
 use crate::compose::Composition;
 use crate::memory;
+use crate::module::module_set;
 use crate::pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
 use crate::probation::{Counters, FailedComponent, GroupVitals, Vitals};
 use crate::status::AgentIdentity;
@@ -59,15 +61,31 @@ pub fn agent_value(agent: &AgentIdentity) -> Value {
     ])
 }
 
-/// The configuration of a composition, with its variables in `inputs`.
+/// The configuration of a composition, with its variables in `inputs`, and its modules.
 ///
 /// # Errors
-/// All faults of the variables and all syntax errors.
+/// All faults of the variables and all syntax errors of the files; those of modules are in the configuration.
 pub fn configuration(composition: &Composition, inputs: Inputs) -> Result<Configuration, Diagnostics> {
+    configuration_with(composition, inputs, module_set(&composition.modules))
+}
+
+/// As [`configuration`], with these modules instead of its own.
+///
+/// # Errors
+/// As [`configuration`].
+pub fn configuration_with(
+    composition: &Composition,
+    inputs: Inputs,
+    modules: ModuleSet,
+) -> Result<Configuration, Diagnostics> {
     let (variables, mut faults) = read_variables(&composition.variables);
     faults.0.retain(|diagnostic| diagnostic.severity == Severity::Error);
     let files = composition.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
-    match Configuration::parse(files, Inputs { variables, ..inputs }, composition.revision()) {
+    let mut inputs = Inputs { variables, ..inputs };
+    if let Some(origin) = composition.origins.first() {
+        inputs.module_path.clone_from(&origin.module_path);
+    }
+    match Configuration::builder(inputs, composition.revision()).files(files).modules(modules).parse() {
         Ok(configuration) if faults.is_empty() => Ok(configuration),
         Ok(_) => Err(faults),
         Err(more) => {
@@ -84,7 +102,16 @@ impl Pipeline for EnginePipeline {
     fn parse(&self, composition: &Composition) -> Result<Parsed<Configuration>, Failure> {
         let configuration = configuration(composition, self.inputs.clone())
             .map_err(|diagnostics| failure(&diagnostics, FailureClass::Content))?;
-        Ok(Parsed { digest: configuration.digest.clone(), candidate: Arc::new(configuration) })
+        let faults = configuration.module_faults().iter().filter_map(|fault| {
+            Some((fault.key.clone()?, failure(&fault.diagnostics, FailureClass::Content)))
+        });
+        Ok(Parsed {
+            digest: configuration.digest.clone(),
+            imports: configuration.modules().to_vec(),
+            missing: configuration.missing_modules().to_vec(),
+            faults: faults.collect(),
+            candidate: Arc::new(configuration),
+        })
     }
 
     fn check(&self, candidate: &Arc<Configuration>) -> Result<(), Failure> {

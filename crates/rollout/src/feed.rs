@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use invar_sources::TreeEntry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::pipeline::Failure;
 use crate::status::SourceState;
 
 /// One configured source, as it is now.
@@ -51,6 +53,9 @@ pub struct Origin {
     pub subject: Option<String>,
     /// Verified signer.
     pub signer: Option<String>,
+    /// Where relative paths in the files begin: a folder of the host, or `/@<source>` with a folder of its tree.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub module_path: String,
 }
 
 /// The sources, in declared order.
@@ -60,6 +65,24 @@ pub trait SnapshotFeed: Send + Sync + 'static {
 
     /// Changes whenever `sources` would answer differently.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Reads a file, or the `*.alloy` files of a folder, of the tree that a source's content at `revision` was selected
+    /// from: what is imported need not be selected. `None` where nothing is there.
+    fn read<'a>(
+        &'a self,
+        source: &'a str,
+        revision: &'a str,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TreeEntry>, Failure>> {
+        let sources = self.sources();
+        let content =
+            sources.iter().find(|view| view.state.name == source).and_then(|view| view.content.as_ref());
+        let read = match content.filter(|content| content.origin.revision == revision) {
+            Some(content) => Ok(TreeEntry::among(&content.files.iter().cloned().collect(), path)),
+            None => Err(Failure::environment(format!("{source} has moved on from {revision}"))),
+        };
+        Box::pin(std::future::ready(read))
+    }
 
     /// Polls these sources now (all of them for an empty list) and returns when they have answered; an
     /// error is a name that no source has.

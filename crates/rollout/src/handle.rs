@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::event::{EventLog, EventStream};
 use crate::feed::SnapshotFeed;
 use crate::metrics::RolloutMetrics;
+use crate::module::{ModuleFeed, ModuleView, NoModules};
 use crate::pipeline::{Pipeline, PlanSummary};
 use crate::reconciler::{self, Command};
 use crate::record::{QuarantineEntry, RevisionRecord};
@@ -34,6 +35,8 @@ pub struct RolloutOptions {
     pub memory_limit: Option<u64>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Where modules come from that no source holds.
+    pub modules: Arc<dyn ModuleFeed>,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
 }
@@ -50,6 +53,7 @@ impl RolloutOptions {
             agent: AgentIdentity::default(),
             memory_limit: None,
             clock: Arc::new(SystemClock),
+            modules: Arc::new(NoModules::default()),
             metrics: prometheus::Registry::new(),
         }
     }
@@ -80,6 +84,7 @@ pub struct Rollout {
     events: EventLog,
     stop: CancellationToken,
     feed: Arc<FeedHandle>,
+    modules: Arc<dyn ModuleFeed>,
 }
 
 struct FeedHandle(Arc<dyn SnapshotFeed>);
@@ -103,6 +108,7 @@ impl Rollout {
         let metrics = RolloutMetrics::register(&options.metrics)?;
         let events = EventLog::new();
         let stop = CancellationToken::new();
+        let modules = Arc::clone(&options.modules);
         let (commands, requests) = mpsc::channel(64);
         let status = reconciler::spawn(
             options,
@@ -113,7 +119,7 @@ impl Rollout {
             requests,
             stop.clone(),
         );
-        Ok(Self { commands, status, events, stop, feed: Arc::new(FeedHandle(feed)) })
+        Ok(Self { commands, status, events, stop, feed: Arc::new(FeedHandle(feed)), modules })
     }
 
     /// What is so, now.
@@ -132,6 +138,12 @@ impl Rollout {
     #[must_use]
     pub fn events(&self, after: Option<u64>) -> EventStream {
         self.events.subscribe(after)
+    }
+
+    /// The modules that are followed, as they are now.
+    #[must_use]
+    pub fn modules(&self) -> Vec<ModuleView> {
+        self.modules.modules()
     }
 
     /// The revisions that are remembered, newest first.
@@ -207,17 +219,34 @@ impl Rollout {
         self.ask(|reply| Command::Rollback { generation, by, reason, reply }).await?
     }
 
-    /// Polls these sources now (all for an empty list) and waits, at most `timeout`, until what they
+    /// Polls these sources and modules now (all for an empty list) and waits, at most `timeout`, until what they
     /// bring has come to rest: committed, rejected, rolled back, held or unchanged.
     ///
     /// # Errors
     /// [`RolloutError::TimedOut`], [`RolloutError::Stopped`].
     pub async fn reconcile(&self, names: &[String], timeout: Duration) -> Result<Arc<Status>, RolloutError> {
         let settled = async {
-            self.feed.0.reconcile(names).await.map_err(RolloutError::NotFound)?;
+            self.poll_now(names).await?;
             self.ask(Command::Settle).await
         };
         tokio::time::timeout(timeout, settled).await.map_err(|_| RolloutError::TimedOut)?
+    }
+
+    async fn poll_now(&self, names: &[String]) -> Result<(), RolloutError> {
+        if names.is_empty() {
+            let (sources, _) = tokio::join!(self.feed.0.reconcile(names), self.modules.reconcile(None));
+            return sources.map_err(RolloutError::NotFound);
+        }
+        let mut sources = Vec::new();
+        for name in names {
+            if !self.modules.reconcile(Some(name)).await {
+                sources.push(name.clone());
+            }
+        }
+        match sources.is_empty() {
+            true => Ok(()),
+            false => self.feed.0.reconcile(&sources).await.map_err(RolloutError::NotFound),
+        }
     }
 
     /// Marks a probation as cleanly interrupted and ends the reconciler. Call it on SIGTERM, before the pipeline is drained.

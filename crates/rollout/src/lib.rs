@@ -13,6 +13,7 @@ mod feed;
 mod handle;
 mod memory;
 mod metrics;
+mod module;
 mod pipeline;
 mod poller_feed;
 mod probation;
@@ -21,6 +22,8 @@ mod record;
 mod recover;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod scripted_modules;
 mod settings;
 mod state;
 mod status;
@@ -28,12 +31,16 @@ mod time;
 mod variables;
 
 pub use compose::{Composed, ComposedFile, Composition, ContentDigest, VariableLayers, compose};
-pub use engine_pipeline::{EnginePipeline, agent_value, configuration};
+pub use engine_pipeline::{EnginePipeline, agent_value, configuration, configuration_with};
 pub use event::{Event, EventKind, EventStream};
 pub use feed::{Origin, SnapshotFeed, SourceContent, SourceView};
 pub use handle::{Rollout, RolloutError, RolloutOptions};
+pub use module::{
+    ComposedModule, ModuleFeed, ModuleView, NoModules, Place, is_module, locate, module_digest,
+    tree_module_path,
+};
 pub use pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
-pub use poller_feed::PollerFeed;
+pub use poller_feed::{PollerFeed, failure_of, read as read_in_tree, state_of};
 pub use probation::{
     Baseline, Counters, FailedComponent, GroupBaseline, GroupVitals, Judge, JudgeOptions, Judgement,
     MemoryVitals, RuleSet, Vitals,

@@ -37,6 +37,8 @@ pub(crate) struct RolloutMetrics {
 #[derive(Debug, Default)]
 struct Shown {
     info: BTreeSet<[String; 4]>,
+    /// Sources, and modules, which come and go.
+    sources: BTreeSet<String>,
 }
 
 impl RolloutMetrics {
@@ -149,6 +151,14 @@ impl RolloutMetrics {
         self.drift.set(i64::from(!status.in_sync));
         self.healthy.set(i64::from(status.health == crate::status::OverallHealth::Healthy));
         self.probation.set(f64::from(u8::from(status.probation.is_some())));
+        let mut shown = self.shown.lock();
+        let now: BTreeSet<String> = status.sources.iter().map(|source| source.name.clone()).collect();
+        for gone in shown.sources.difference(&now) {
+            // A series that never had a value is not there to be removed.
+            drop(self.source_failing.remove_label_values(&[gone.as_str()]));
+            drop(self.source_last_success.remove_label_values(&[gone.as_str()]));
+        }
+        shown.sources = now;
         for source in &status.sources {
             self.source_failing
                 .with_label_values(&[source.name.as_str()])
@@ -171,7 +181,6 @@ impl RolloutMetrics {
                 [role.to_owned(), summary.revision.clone(), summary.digest.clone(), generation]
             })
             .collect();
-        let mut shown = self.shown.lock();
         for gone in shown.info.difference(&now) {
             // It may be gone already; then there is nothing to remove.
             drop(self.info.remove_label_values(&labels(gone)));

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use invar_engine::modules::{ImportRequest, ModuleKey};
 use serde::{Deserialize, Serialize};
 
 use crate::compose::Composition;
@@ -63,6 +64,12 @@ pub struct Parsed<C> {
     pub candidate: Arc<C>,
     /// Digest of what it means: equal digests need no swap.
     pub digest: String,
+    /// The imports whose content is fetched, as far as they can be told while some are missing.
+    pub imports: Vec<ImportRequest>,
+    /// Those of them that the composition has no content for.
+    pub missing: Vec<ImportRequest>,
+    /// What is wrong with the content of modules.
+    pub faults: Vec<(ModuleKey, Failure)>,
 }
 
 /// The plan as the rollout stores and shows it.
@@ -109,7 +116,7 @@ pub trait Pipeline: Send + Sync + 'static {
     /// Parses a composition.
     ///
     /// # Errors
-    /// The faults of the text.
+    /// The faults of the text; those of modules are in the answer.
     fn parse(&self, composition: &Composition) -> Result<Parsed<Self::Candidate>, Failure>;
 
     /// Static checks that need no running pipeline.

@@ -1,16 +1,22 @@
 //! The poller of `invar-sources` as the reconciler's feed.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
-use invar_sources::{Poller, Snapshot, SourceName, SourcesState};
+use invar_sources::{
+    ErrorClass, PollContext, Poller, Snapshot, SourceError, SourceName, SourceStatus, SourcesState, TreeEntry,
+};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::feed::{Origin, SnapshotFeed, SourceContent, SourceView};
+use crate::pipeline::Failure;
 use crate::status::{SourceErrorState, SourceState};
 use crate::time::Timestamp;
+
+/// How long reading in a tree may take: its objects may have to be fetched once more.
+const READ_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A poller, seen as a feed.
 #[derive(Debug)]
@@ -26,10 +32,11 @@ impl PollerFeed {
     #[must_use]
     pub fn new(poller: Poller) -> Arc<Self> {
         let mut states = poller.subscribe();
-        let (views, seen) = watch::channel(Arc::new(views_of(&states.borrow_and_update())));
+        let (views, seen) = watch::channel(Arc::new(views_of(&poller, &states.borrow_and_update())));
         let (changes, noticed) = watch::channel(0);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let of = poller.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -37,7 +44,7 @@ impl PollerFeed {
                     changed = states.changed() => if changed.is_err() { return },
                 }
                 let state = Arc::clone(&states.borrow_and_update());
-                views.send_replace(Arc::new(views_of(&state)));
+                views.send_replace(Arc::new(views_of(&of, &state)));
                 changes.send_modify(|count| *count += 1);
             }
         });
@@ -54,6 +61,15 @@ impl SnapshotFeed for PollerFeed {
         self.changes.clone()
     }
 
+    fn read<'a>(
+        &'a self,
+        source: &'a str,
+        revision: &'a str,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TreeEntry>, Failure>> {
+        Box::pin(read(&self.poller, source, revision, path))
+    }
+
     fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let names: Vec<SourceName> = names.iter().map(|name| SourceName::new(name.as_str())).collect();
@@ -61,10 +77,35 @@ impl SnapshotFeed for PollerFeed {
             // The poller has answered; the view of it follows a moment later.
             let mut views = self.views.clone();
             let current = |views: &Arc<Vec<SourceView>>| covers(views, &answered);
-            drop(tokio::time::timeout(std::time::Duration::from_secs(5), views.wait_for(current)).await);
+            drop(tokio::time::timeout(Duration::from_secs(5), views.wait_for(current)).await);
             Ok(())
         })
     }
+}
+
+/// Reads in the tree of a snapshot that `poller` holds.
+///
+/// # Errors
+/// The source has moved on from `revision`, or what is there cannot be read.
+pub async fn read(
+    poller: &Poller,
+    source: &str,
+    revision: &str,
+    path: &str,
+) -> Result<Option<TreeEntry>, Failure> {
+    let name = SourceName::new(source);
+    let state = poller.state();
+    let snapshot = state.get(&name).and_then(|state| state.snapshot.clone());
+    let snapshot = snapshot.filter(|snapshot| snapshot.revision.text == revision);
+    let (Some(snapshot), Some(source)) = (snapshot, poller.source(&name)) else {
+        return Err(Failure::environment(format!("{source} has moved on from {revision}")));
+    };
+    let context = PollContext {
+        deadline: tokio::time::Instant::now() + READ_DEADLINE,
+        cancellation: CancellationToken::new(),
+        now: SystemTime::now(),
+    };
+    source.read(&snapshot, path, &context).await.map_err(|error| failure_of(&error))
 }
 
 /// Whether `views` shows at least the snapshots of `state`.
@@ -76,35 +117,54 @@ fn covers(views: &[SourceView], state: &SourcesState) -> bool {
     })
 }
 
-fn views_of(state: &SourcesState) -> Vec<SourceView> {
+/// How a source is doing, as the status shows it.
+#[must_use]
+pub fn state_of(status: &SourceStatus) -> SourceState {
+    SourceState {
+        name: status.name.to_string(),
+        kind: status.kind.to_string(),
+        revision: status.revision.as_ref().map(|revision| revision.text.clone()),
+        checked: status.checked.map(timestamp),
+        changed: status.changed.map(timestamp),
+        error: status.error.as_ref().map(|error| SourceErrorState {
+            class: error.class.as_str().to_owned(),
+            message: match &error.help {
+                Some(help) => format!("{}; {help}", error.message),
+                None => error.message.clone(),
+            },
+            since: timestamp(error.since),
+        }),
+    }
+}
+
+/// A failure of a source as a failure of what needs it: content that was refused is at fault itself.
+#[must_use]
+pub fn failure_of(error: &SourceError) -> Failure {
+    let failure = match error.class {
+        ErrorClass::Rejected(_) | ErrorClass::Stalled => Failure::content(error.message.clone()),
+        _ => Failure::environment(error.message.clone()),
+    };
+    Failure { help: error.help.clone(), ..failure }
+}
+
+fn views_of(poller: &Poller, state: &SourcesState) -> Vec<SourceView> {
     let view = |source: &invar_sources::SourceState| {
         let status = &source.status;
         SourceView {
-            state: SourceState {
-                name: status.name.to_string(),
-                kind: status.kind.to_string(),
-                revision: status.revision.as_ref().map(|revision| revision.text.clone()),
-                checked: status.checked.map(timestamp),
-                changed: status.changed.map(timestamp),
-                error: status.error.as_ref().map(|error| SourceErrorState {
-                    class: error.class.as_str().to_owned(),
-                    message: match &error.help {
-                        Some(help) => format!("{}; {help}", error.message),
-                        None => error.message.clone(),
-                    },
-                    since: timestamp(error.since),
-                }),
-            },
+            state: state_of(status),
             required: status.required,
             atomic: source.atomic,
-            content: source.snapshot.as_deref().map(|snapshot| Arc::new(content_of(snapshot))),
+            content: source.snapshot.as_deref().map(|snapshot| {
+                let module_path = poller.source(&status.name).map(|source| source.module_path(snapshot));
+                Arc::new(content_of(snapshot, module_path.unwrap_or_default()))
+            }),
         }
     };
     state.sources.iter().map(view).collect()
 }
 
 /// The files of a snapshot, in the order of the paths that select them.
-fn content_of(snapshot: &Snapshot) -> SourceContent {
+fn content_of(snapshot: &Snapshot, module_path: String) -> SourceContent {
     let rank = |file: &str| {
         let below = |path: &String| {
             file == path || file.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/'))
@@ -123,6 +183,7 @@ fn content_of(snapshot: &Snapshot) -> SourceContent {
             author: snapshot.author.clone(),
             subject: snapshot.subject.clone(),
             signer: snapshot.signer.clone(),
+            module_path,
         },
         files,
         paths: snapshot.paths.clone(),

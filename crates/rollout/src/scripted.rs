@@ -87,6 +87,7 @@ impl Pipeline for ScriptedPipeline {
 
     fn parse(&self, composition: &Composition) -> Result<Parsed<String>, Failure> {
         let mut meaning = String::new();
+        let mut imports = String::new();
         for file in &composition.files {
             let text = std::str::from_utf8(&file.content).unwrap();
             for (number, line) in text.lines().enumerate() {
@@ -98,12 +99,48 @@ impl Pipeline for ScriptedPipeline {
                 if line.contains("parser panic") {
                     panic!("scripted");
                 }
+                if line.starts_with("import.") {
+                    imports.push_str(line);
+                    imports.push('\n');
+                    continue;
+                }
                 if !line.starts_with("//") {
                     meaning.push_str(line);
                 }
             }
         }
-        Ok(Parsed { digest: manifest_sha256(meaning.as_bytes()), candidate: Arc::new(meaning) })
+        let inputs = invar_engine::Inputs { module_path: "/@git".into(), ..invar_engine::Inputs::default() };
+        let modules = invar_engine::Configuration::builder(inputs, "")
+            .files([("main.alloy", &imports)])
+            .modules(crate::module::module_set(&[]))
+            .parse()
+            .unwrap();
+        let mut faults = Vec::new();
+        let mut missing = Vec::new();
+        for request in modules.modules() {
+            let Some(module) = composition.module(&request.key) else {
+                missing.push(request.clone());
+                continue;
+            };
+            for (name, content) in &module.files {
+                let text = std::str::from_utf8(content).unwrap();
+                if text.contains("syntax error") {
+                    let failure = Failure::content("unexpected token in the module");
+                    faults.push((
+                        request.key.clone(),
+                        Failure { file: Some(name.clone()), line: Some(7), ..failure },
+                    ));
+                }
+                meaning.push_str(&format!("[{text}]"));
+            }
+        }
+        Ok(Parsed {
+            digest: manifest_sha256(meaning.as_bytes()),
+            candidate: Arc::new(meaning),
+            imports: modules.modules().to_vec(),
+            missing,
+            faults,
+        })
     }
 
     fn check(&self, candidate: &Arc<String>) -> Result<(), Failure> {
@@ -241,6 +278,7 @@ impl ScriptedFeed {
                     author: Some("ana".into()),
                     subject: Some("a change".into()),
                     signer: None,
+                    module_path: format!("/@{name}"),
                 },
                 files: files
                     .iter()

@@ -32,9 +32,14 @@ type Tree = BTreeMap<String, Bytes>;
 /// Gives the pinned folders as they are at a commit, or says why not, and what to do about it.
 type AtCommit<'a> = dyn FnMut(&str) -> Result<Tree, (String, Option<String>)> + 'a;
 
+/// Whether a folder is a fleet's repository.
+pub(super) fn is_fleet(folder: &Path) -> bool {
+    ["base", "environments"].iter().any(|name| folder.join(name).is_dir())
+}
+
 /// What is in a folder of this host.
 pub(super) fn of_folder(folder: &Path, hosts: &Hosts) -> Result<Vec<Candidate>, String> {
-    let is_fleet = ["base", "environments"].iter().any(|name| folder.join(name).is_dir());
+    let is_fleet = is_fleet(folder);
     let shown = |path: &str| name_in(folder, path);
     let mut walk = Walk::new();
     if !is_fleet {
@@ -223,7 +228,8 @@ fn at_commit(settings: &SourceSettings, commit: &str) -> Result<Tree, String> {
     fetch(settings).map(|snapshot| snapshot.files.into_iter().collect())
 }
 
-fn fetch(mut settings: SourceSettings) -> Result<Snapshot, String> {
+/// Reads a source once.
+pub(crate) fn fetch(mut settings: SourceSettings) -> Result<Snapshot, String> {
     crate::tls::install_provider();
     invar_sources::normalize(std::slice::from_mut(&mut settings))
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;

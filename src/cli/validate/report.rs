@@ -5,10 +5,10 @@ use invar_syntax::diagnostic::Label;
 use serde_json::{Value, json};
 
 use super::rules::{self, Rule};
-use crate::cli::local::Finding;
+use crate::cli::local::{Finding, Import};
 
 /// One configuration that was checked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Checked {
     /// The path or address it was given by.
     pub(super) what: String,
@@ -16,6 +16,8 @@ pub(super) struct Checked {
     pub(super) files: usize,
     /// What was found, in order.
     pub(super) findings: Vec<Finding>,
+    /// What it imports, and whether that was looked at.
+    pub(super) imports: Vec<Import>,
     /// Why it could not be read.
     pub(super) unreadable: Option<String>,
 }
@@ -124,6 +126,7 @@ pub(super) fn json(checked: &[Checked]) -> Value {
         "valid": checked.iter().all(|checked| checked.unreadable.is_none() && checked.count(Severity::Error) == 0),
         "diagnostics": findings.collect::<Vec<_>>(),
         "configurations": configurations.collect::<Vec<_>>(),
+        "imports": checked.iter().flat_map(|checked| &checked.imports).collect::<Vec<_>>(),
     })
 }
 
@@ -145,7 +148,7 @@ pub(super) mod tests {
             .with_label(&source, Span::new(0, 1), "compare")
             .with_help("use less");
         let findings = [error, warning].map(|diagnostic| Finding { diagnostic, environments: Vec::new() });
-        Checked { what: name.to_owned(), files: 1, findings: findings.into(), unreadable: None }
+        Checked { what: name.to_owned(), files: 1, findings: findings.into(), ..Checked::default() }
     }
 
     #[test]

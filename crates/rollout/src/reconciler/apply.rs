@@ -69,9 +69,11 @@ impl<P: Pipeline> Reconciler<P> {
         if at > Instant::now() {
             return;
         }
-        desired.stage = Stage::Ready;
         if desired.candidate.is_none() {
-            self.check_again().await;
+            self.compose_anew();
+            self.compose_when_quiet().await;
+        } else {
+            desired.stage = Stage::Ready;
         }
     }
 
@@ -434,6 +436,9 @@ impl<P: Pipeline> Reconciler<P> {
                     reason,
                     retry_at: retry.map(|retry| Instant::now() + retry),
                 });
+                if failure.class == FailureClass::Content {
+                    self.refuse_modules(failure).await;
+                }
             }
         }
         self.rest_phase();

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::model::{ColdStart, Desired, Stage};
+use super::modules::KeepBack;
 use super::{PREPARE_DEADLINE, Reconciler};
 use crate::compose::{ComposedFile, Composition, VariableLayers};
 use crate::event::EventKind;
@@ -49,6 +50,8 @@ impl<P: Pipeline> Reconciler<P> {
             },
         );
         self.control = control;
+        let undone: Vec<Pointer> = decision.undone.iter().map(|(pointer, _)| pointer.clone()).collect();
+        self.blame_modules(&undone).await;
         self.save(Step::Boot).await;
         self.settle_records(&decision).await;
         for remark in &decision.remarks {
@@ -272,7 +275,7 @@ impl<P: Pipeline> Reconciler<P> {
         self.pipeline.set_last_generation(if generation == last { last.saturating_sub(1) } else { last });
     }
 
-    async fn parsed_from_disk(&self, pointer: &Pointer) -> Result<Parsed<P::Candidate>, Failure> {
+    async fn parsed_from_disk(&mut self, pointer: &Pointer) -> Result<Parsed<P::Candidate>, Failure> {
         let manifest = pointer.manifest.clone();
         let loaded = self.disk(move |state| state.load(&manifest)).await;
         let composition = match loaded {
@@ -280,7 +283,14 @@ impl<P: Pipeline> Reconciler<P> {
             Some(Err(error)) => return Err(Failure::environment(error.to_string())),
             None => return Err(Failure::environment("the read was interrupted")),
         };
-        self.pipeline.parse(&composition)
+        let parsed = self.pipeline.parse(&composition)?;
+        if let Some(request) = parsed.missing.first() {
+            // What it imports is told by something else now: an environment variable, say.
+            let message = format!("the module \"{}\" is not what it was stored with", request.namespace);
+            return Err(Failure::environment(message));
+        }
+        self.follow_exactly(parsed.imports.clone());
+        Ok(parsed)
     }
 
     async fn prepare_now(&self, candidate: Arc<P::Candidate>, mode: Mode) -> Result<P::Prepared, Failure> {
@@ -373,7 +383,7 @@ impl<P: Pipeline> Reconciler<P> {
         }
     }
 
-    async fn retain_from_disk(&self, good: &Pointer) -> Result<(), Failure> {
+    async fn retain_from_disk(&mut self, good: &Pointer) -> Result<(), Failure> {
         let parsed = self.parsed_from_disk(good).await?;
         let prepared = self.prepare_now(parsed.candidate, Mode::BestEffort).await?;
         self.pipeline.retain(prepared);
@@ -387,6 +397,8 @@ impl<P: Pipeline> Reconciler<P> {
             self.desired = Some(Desired {
                 content: composition.content_digest(),
                 composition: Arc::new(composition),
+                held_back: Vec::new(),
+                wanted: None,
                 candidate: None,
                 summary: candidate.summary(),
                 stage: Stage::Preparing,
@@ -467,6 +479,7 @@ impl<P: Pipeline> Reconciler<P> {
                 author: None,
                 subject: None,
                 signer: None,
+                module_path: path.parent().map(|folder| folder.display().to_string()).unwrap_or_default(),
             }],
             files: vec![ComposedFile {
                 name: name.clone(),
@@ -474,9 +487,16 @@ impl<P: Pipeline> Reconciler<P> {
                 path: name,
                 content,
             }],
+            modules: Vec::new(),
             variables: VariableLayers::default(),
         };
-        let parsed = self.pipeline.parse(&composition)?;
+        let stock = self.stock().await;
+        let assembled = self.assemble(composition, &stock, &KeepBack::new()).await;
+        let parsed = assembled.parsed?;
+        if let Some((_, failure)) = assembled.lacking.into_iter().next() {
+            return Err(failure);
+        }
+        let composition = assembled.composition;
         let prepared = self.prepare_now(parsed.candidate, Mode::BestEffort).await?;
         self.pipeline.set_last_generation(self.control.last_generation);
         let generation = self.cut_now(prepared).await?;

@@ -107,6 +107,7 @@ impl<P: Pipeline> Reconciler<P> {
                 None => "nothing is quarantined".to_owned(),
             }));
         }
+        self.reconsider_modules();
         for entry in &released {
             self.emit_for(EventKind::Released, None, Some(&entry.digest), why.to_owned());
         }
@@ -245,7 +246,7 @@ impl<P: Pipeline> Reconciler<P> {
         self.pending.is_none()
             && self.preparing.is_none()
             && !watching
-            && !matches!(desired, Some(Stage::Ready | Stage::Preparing))
+            && !matches!(desired, Some(Stage::Ready | Stage::Preparing | Stage::Waiting(_)))
     }
 }
 

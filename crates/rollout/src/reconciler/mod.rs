@@ -2,9 +2,11 @@
 //! reads what it publishes. What it does about a change is spread by stage over the modules below.
 
 mod apply;
+mod blame;
 mod boot;
 mod command;
 mod model;
+mod modules;
 mod observe;
 mod publish;
 mod verdict;
@@ -22,11 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use command::Command;
 use model::{ColdStart, Desired, Pending, Preparing, Stage, Unsaved, Watch};
+use modules::ModuleMemory;
 
 use crate::event::EventLog;
 use crate::feed::SnapshotFeed;
 use crate::handle::RolloutOptions;
 use crate::metrics::RolloutMetrics;
+use crate::module::ModuleFeed;
 use crate::pipeline::{Failure, Pipeline, PlanSummary};
 use crate::probation::BaselineRecorder;
 use crate::settings::{BootMode, RolloutSettings};
@@ -54,6 +58,8 @@ struct Reconciler<P: Pipeline> {
     clock: Arc<dyn Clock>,
     pipeline: Arc<P>,
     feed: Arc<dyn SnapshotFeed>,
+    modules: Arc<dyn ModuleFeed>,
+    module_memory: ModuleMemory,
     state: StateHandle,
     memory_only: Option<String>,
     boot_id: String,
@@ -94,7 +100,8 @@ pub(crate) fn spawn<P: Pipeline>(
     requests: mpsc::Receiver<Command>,
     stop: CancellationToken,
 ) -> watch::Receiver<Arc<Status>> {
-    let RolloutOptions { settings, boot, history, state, agent, memory_limit, clock, metrics: _ } = options;
+    let RolloutOptions { settings, boot, history, state, agent, memory_limit, clock, modules, metrics: _ } =
+        options;
     let memory_only = state.memory_only().map(str::to_owned);
     let (published, status) =
         watch::channel(Arc::new(publish::initial_status(&agent, memory_only.is_none())));
@@ -107,6 +114,8 @@ pub(crate) fn spawn<P: Pipeline>(
         clock,
         pipeline,
         feed,
+        modules,
+        module_memory: ModuleMemory::default(),
         boot_id: state.boot_id().to_owned(),
         panic_note: state.panic_note(),
         state: Arc::new(Mutex::new(state)),
@@ -143,6 +152,7 @@ impl<P: Pipeline> Reconciler<P> {
     async fn run(mut self, mut requests: mpsc::Receiver<Command>) {
         let stop = self.stop.clone();
         let mut changes = self.feed.changes();
+        let mut module_changes = self.modules.changes();
         self.start().await;
         self.observe();
         loop {
@@ -153,14 +163,13 @@ impl<P: Pipeline> Reconciler<P> {
                 biased;
                 () = stop.cancelled() => break,
                 Some(request) = requests.recv() => {
-                    if changes.has_changed().unwrap_or(false) {
-                        changes.mark_unchanged();
-                        self.observe();
-                    }
+                    // What was found for whoever asks must be known before the answer.
+                    self.observe();
                     self.command(request).await;
                 }
                 result = prepared(&mut self.preparing) => self.prepared(result).await,
                 Ok(()) = changes.changed() => self.observe(),
+                Ok(()) = module_changes.changed() => self.observe(),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::modules::HeldBack;
 use crate::compose::{Composition, ContentDigest};
 use crate::handle::RolloutError;
 use crate::pipeline::{Failure, Pipeline};
@@ -33,8 +34,14 @@ impl Pending {
 
 /// What the sources want.
 pub(super) struct Desired<C> {
+    /// What is applied: what is wanted, but with the last good content of modules that are held back.
     pub(super) composition: Arc<Composition>,
+    /// Digest of what is wanted.
     pub(super) content: ContentDigest,
+    /// Modules whose newest content is not used.
+    pub(super) held_back: Vec<HeldBack>,
+    /// What is wanted, where that is not what is applied.
+    pub(super) wanted: Option<RevisionSummary>,
     /// None until it parsed.
     pub(super) candidate: Option<Arc<C>>,
     pub(super) summary: RevisionSummary,
@@ -50,6 +57,8 @@ pub(super) enum Stage {
     Ready,
     /// A gate keeps it back.
     Stopped(Reason),
+    /// A module is fetched for the first time; what comes of it makes it be composed again.
+    Waiting(Reason),
     /// It never ran.
     Rejected { reason: Reason, retry_at: Option<Instant> },
     /// It is being prepared.

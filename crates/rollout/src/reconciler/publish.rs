@@ -84,8 +84,8 @@ impl<P: Pipeline> Reconciler<P> {
         let components = self.pipeline.component_counts();
         let running = self.running.clone();
         let desired = self.desired.as_ref().map(|desired| {
-            let mut summary = desired.summary.clone();
-            if !matches!(desired.stage, Stage::Applied) {
+            let mut summary = desired.wanted.as_ref().unwrap_or(&desired.summary).clone();
+            if !matches!(desired.stage, Stage::Applied) || desired.wanted.is_some() {
                 summary.generation = None;
             }
             summary
@@ -94,7 +94,10 @@ impl<P: Pipeline> Reconciler<P> {
             (Some(running), Some(desired)) => running.digest == desired.digest,
             _ => false,
         };
-        let sources: Vec<SourceState> = self.feed.sources().into_iter().map(|source| source.state).collect();
+        let in_sync = in_sync && self.desired.as_ref().is_none_or(|desired| desired.held_back.is_empty());
+        let mut sources: Vec<SourceState> =
+            self.feed.sources().into_iter().map(|source| source.state).collect();
+        sources.extend(self.module_states());
         let unwell = ["unhealthy", "exited"]
             .iter()
             .any(|state| components.get(*state).is_some_and(|count| *count > 0));
@@ -156,8 +159,12 @@ impl<P: Pipeline> Reconciler<P> {
             return self.fault.clone();
         }
         let stage = self.desired.as_ref().map(|desired| &desired.stage);
-        if let Some(Stage::Stopped(reason) | Stage::Rejected { reason, .. }) = stage {
+        if let Some(Stage::Stopped(reason) | Stage::Waiting(reason) | Stage::Rejected { reason, .. }) = stage
+        {
             return Some(reason.clone());
+        }
+        if let Some(held) = self.desired.as_ref().and_then(|desired| desired.held_back.first()) {
+            return Some(held.reason.clone());
         }
         if let Some(unsaved) = &self.unsaved {
             return Some(plain("persist", "persist_failed", unsaved.error.clone()));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod modules;
 mod operators;
 mod transitions;
 
@@ -14,6 +15,7 @@ use crate::crash::Faults;
 use crate::handle::{Rollout, RolloutOptions};
 use crate::record::Verdict;
 use crate::scripted::{ScriptedFeed, ScriptedPipeline};
+use crate::scripted_modules::ScriptedModules;
 use crate::settings::RolloutSettings;
 use crate::state::StateDirectory;
 use crate::status::{AgentIdentity, Phase, Status};
@@ -24,6 +26,7 @@ struct Fixture {
     rollout: Rollout,
     pipeline: Arc<ScriptedPipeline>,
     feed: Arc<ScriptedFeed>,
+    modules: Arc<ScriptedModules>,
     faults: Arc<Faults>,
 }
 
@@ -33,6 +36,7 @@ struct Start<'a> {
     settings: RolloutSettings,
     pipeline: Arc<ScriptedPipeline>,
     feed: Arc<ScriptedFeed>,
+    modules: Arc<ScriptedModules>,
     now: i64,
     kill_at: Option<usize>,
 }
@@ -45,6 +49,7 @@ impl<'a> Start<'a> {
             settings: RolloutSettings::default(),
             pipeline: Arc::default(),
             feed: ScriptedFeed::new(&[("git", true, true)]),
+            modules: ScriptedModules::new(),
             now: 1_790_000_000_000,
             kill_at: None,
         }
@@ -67,11 +72,12 @@ impl<'a> Start<'a> {
                 ..AgentIdentity::default()
             },
             clock: RuntimeClock::starting_at(Timestamp::from_millis(self.now)),
+            modules: Arc::clone(&self.modules) as _,
             ..RolloutOptions::new(state)
         };
         let rollout =
             Rollout::start(options, Arc::clone(&self.pipeline), Arc::clone(&self.feed) as _).unwrap();
-        Fixture { rollout, pipeline: self.pipeline, feed: self.feed, faults }
+        Fixture { rollout, pipeline: self.pipeline, feed: self.feed, modules: self.modules, faults }
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::model::{PendingCommit, Stage};
 use super::{BASELINE_INTERVAL, PERSIST_RETRY, Reconciler};
 use crate::event::EventKind;
+use crate::module::ComposedModule;
 use crate::pipeline::Pipeline;
 use crate::probation::{Judgement, Vitals};
 use crate::record::{Hold, Verdict};
@@ -102,6 +103,7 @@ impl<P: Pipeline> Reconciler<P> {
         control.probation = None;
         control.unproven = unproven;
         control.absolve(&pointer.digest);
+        self.absolve_modules(&mut control, &pointer).await;
         if let Err(error) = self.write_verdict(control.clone(), Step::Committed).await {
             // Without the record it is not committed: it stays in probation, last known good stays parked.
             if let Some(watch) = &mut self.watch {
@@ -171,8 +173,13 @@ impl<P: Pipeline> Reconciler<P> {
         self.running = self.control.running.as_ref().map(Pointer::summary);
         self.baseline.clear();
         self.last_apply = Some(Instant::now());
+        let mut blamed = None;
         if let Some(bad) = &bad {
-            self.pronounce(bad, &why);
+            if matches!(why, Undo::Failed { .. }) {
+                let good = self.control.last_known_good.clone();
+                blamed = self.blamed_module(bad, good.as_ref()).await;
+            }
+            self.pronounce(bad, blamed.as_ref(), &why);
         }
         if let Undo::Operator { by, reason } = &why {
             self.control.hold = Some(Hold {
@@ -196,6 +203,10 @@ impl<P: Pipeline> Reconciler<P> {
             self.report_undone(&bad, &why).await;
         }
         self.set_stage_after_verdict();
+        if blamed.is_some() {
+            // What is wanted is the same with the module's last good content.
+            self.compose_anew();
+        }
         if self.running.is_none() {
             self.nothing_to_return_to();
         }
@@ -203,7 +214,7 @@ impl<P: Pipeline> Reconciler<P> {
     }
 
     /// What an undone candidate means for quarantine and breaker.
-    fn pronounce(&mut self, bad: &Pointer, why: &Undo) {
+    fn pronounce(&mut self, bad: &Pointer, blamed: Option<&ComposedModule>, why: &Undo) {
         let now = self.now();
         let Undo::Failed { reason, deterministic } = why else {
             if matches!(why, Undo::Operator { .. }) {
@@ -212,9 +223,11 @@ impl<P: Pipeline> Reconciler<P> {
             return;
         };
         self.control.rollback_count += 1;
+        // Where one module is all that is new, it is the module that is not tried again, whatever else changes.
+        let digest = blamed.map_or_else(|| bad.digest.clone(), ComposedModule::digest);
         let entry = self.control.condemn(
             &Condemnation {
-                digest: &bad.digest,
+                digest: &digest,
                 revision: &bad.revision,
                 stage: "probation",
                 reason,
@@ -307,6 +320,7 @@ impl<P: Pipeline> Reconciler<P> {
         let mut changed = false;
         for entry in self.control.expire_quarantine(now) {
             changed = true;
+            self.reconsider_modules();
             self.emit_for(
                 EventKind::Released,
                 None,

@@ -36,6 +36,7 @@ use blobs::Blobs;
 pub use control::Control;
 pub(crate) use control::{Condemnation, IntentMark, Pointer, ProbationMark, shortened};
 pub use head::{Head, HeadError, decode_head, encode_head};
+use invar_engine::modules::ModuleKey;
 use journal::Journal;
 pub use journal::decode_journal;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use open::OpenError;
 
 use crate::compose::Composition;
 use crate::crash::crash_point;
+use crate::module::ComposedModule;
 use crate::record::{RevisionRecord, Verdict};
 
 /// Rejections and the like that are remembered besides what is kept on disk.
@@ -216,8 +218,11 @@ impl StateDirectory {
         let (manifest_digest, bytes) = manifest.encode();
         let stored = (|| {
             let contents = composition.files.iter().chain(&composition.variables.files);
-            for (file, entry) in contents.zip(manifest.contents()) {
-                self.put_blob(&entry.sha256, &file.content)?;
+            let contents = contents.map(|file| &file.content);
+            let modules = composition.modules.iter().flat_map(|module| &module.files);
+            let contents = contents.chain(modules.map(|(_, content)| content));
+            for ((name, _), content) in manifest.blobs().zip(contents) {
+                self.put_blob(name, content)?;
             }
             crash_point!(self, "blobs_written");
             self.put_blob(&manifest_digest, &bytes)?;
@@ -324,6 +329,17 @@ impl StateDirectory {
             .any(|stored| stored.record.verdict == Verdict::Committed && stored.record.digest == digest)
     }
 
+    /// The content that a module had in the newest committed revision that has it.
+    pub(crate) fn find_module(&mut self, key: &ModuleKey) -> Option<ComposedModule> {
+        let candidates: Vec<_> = self
+            .committed()
+            .into_iter()
+            .filter_map(|stored| stored.manifest.modules.iter().find(|module| module.key == key.as_str()))
+            .cloned()
+            .collect();
+        candidates.iter().find_map(|module| module.restore(|name| self.blobs.get(name)).ok())
+    }
+
     /// Reads what a pointer names, every byte verified. What one copy of the manifest lost, the other heals.
     pub(crate) fn load(&mut self, manifest_digest: &str) -> Result<Composition, PersistError> {
         let from_blob = self
@@ -359,14 +375,13 @@ impl StateDirectory {
             newest_first.into_iter().partition(|sequence| pinned.contains(sequence));
         for sequence in fixed.iter().chain(&free) {
             let stored = &self.revisions[sequence];
-            let new: Vec<_> =
-                stored.manifest.contents().filter(|file| !blobs.contains(&file.sha256)).collect();
-            let more: u64 = new.iter().map(|file| file.size).sum();
+            let new: Vec<_> = stored.manifest.blobs().filter(|(name, _)| !blobs.contains(*name)).collect();
+            let more: u64 = new.iter().map(|(_, size)| size).sum();
             if !pinned.contains(sequence) && (kept.len() >= keep || bytes + more > RETAINED_BYTES) {
                 continue;
             }
             bytes += more;
-            blobs.extend(new.into_iter().map(|file| file.sha256.clone()));
+            blobs.extend(new.into_iter().map(|(name, _)| name.to_owned()));
             blobs.insert(stored.manifest_digest.clone());
             kept.insert(*sequence);
         }

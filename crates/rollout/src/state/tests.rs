@@ -27,6 +27,7 @@ fn composition(text: &str) -> Composition {
             path: "main.alloy".into(),
             content: Bytes::copy_from_slice(text.as_bytes()),
         }],
+        modules: Vec::new(),
         variables: VariableLayers {
             files: vec![ComposedFile {
                 name: "variables.toml".into(),
