@@ -14,3 +14,4 @@ mod g5_undone;
 mod g6_always_boots;
 mod g8_secrets;
 mod g9_says_what_is_so;
+mod modules;
