@@ -233,7 +233,9 @@ mod tests {
             let place = diagnostic.labels.first().map(|label| label.source.location(label.span.start));
             format!("{}: {}", place.unwrap_or_default(), diagnostic.message)
         };
-        (local::check(&candidates).iter().map(said).collect(), local::imports(&candidates))
+        let registry = crate::registry::components();
+        let findings = local::check(&candidates, &registry, invar_engine::ValidateOptions::default());
+        (findings.iter().map(said).collect(), local::imports(&candidates))
     }
 
     fn import(filename: &str) -> String {

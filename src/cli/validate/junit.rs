@@ -91,7 +91,7 @@ mod tests {
         assert!(text.contains("<testsuite name=\"a&lt;b&gt;.alloy\" tests=\"2\" failures=\"1\">"), "{text}");
         assert!(text.contains("<failure type=\"E101\" message=\"no such &quot;x&quot;\">"), "{text}");
         assert!(text.contains("<system-out>"), "{text}");
-        let valid = Checked { what: "v".to_owned(), files: 1, findings: Vec::new(), unreadable: None };
+        let valid = Checked { what: "v".to_owned(), files: 1, ..Checked::default() };
         assert!(junit(&[valid]).contains("<testcase classname=\"v\" name=\"valid\"></testcase>"));
     }
 

@@ -5,7 +5,8 @@ use invar_syntax::diagnostic::Label;
 use serde_json::{Value, json};
 
 use super::rules::{self, Rule};
-use crate::cli::local::{Finding, Import};
+use crate::cli::imports::Import;
+use crate::cli::local::Finding;
 
 /// One configuration that was checked.
 #[derive(Debug, Default)]
