@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::blocks::livedebugging::LiveDebuggingSwitch;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
 use crate::server::Server;
@@ -96,6 +97,8 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
     let stop_server = CancellationToken::new();
     let serving = tokio::spawn(server.serve(stop_server.clone()));
 
+    services.insert(face.gate());
+    services.insert(Arc::new(LiveDebuggingSwitch::new(settings.allows_live_debugging())));
     let agent = Agent::start(&settings, services)?;
     face.open(agent.pipeline.clone(), agent.rollout.clone());
     // Not started by systemd: nothing to tell.

@@ -3,6 +3,7 @@
 //! [`cli::main`] is the way in. `agent` wires the rooms; nothing below this crate knows more than its own room.
 
 mod agent;
+mod blocks;
 pub mod cli;
 mod exit;
 mod log;

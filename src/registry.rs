@@ -11,6 +11,7 @@ pub(crate) fn components() -> Registry {
     let registry = invar_components_prometheus::register(registry);
     let registry = invar_components_discovery::register(registry);
     let registry = invar_components_remote::register(registry);
+    let registry = crate::blocks::register(registry);
     #[cfg(feature = "testing")]
     let registry = invar_engine::testing_components::register(registry);
     registry

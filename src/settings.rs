@@ -89,11 +89,17 @@ pub(crate) struct FeatureSettings {
     pub(crate) stability: String,
     /// Whether community components may be used.
     pub(crate) community_components: bool,
+    /// Whether a configuration may switch live debugging on; by default only one that is local altogether.
+    pub(crate) live_debugging: Option<bool>,
 }
 
 impl Default for FeatureSettings {
     fn default() -> Self {
-        Self { stability: "generally-available".to_owned(), community_components: false }
+        Self {
+            stability: "generally-available".to_owned(),
+            community_components: false,
+            live_debugging: None,
+        }
     }
 }
 
@@ -129,6 +135,12 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
+    /// Whether a configuration may open the data of this host to whoever reaches the API.
+    pub(crate) fn allows_live_debugging(&self) -> bool {
+        let local = || self.source.iter().all(|source| source.file.is_some());
+        self.features.live_debugging.unwrap_or_else(local)
+    }
+
     /// Reads a settings file.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! and real kills. One module a guarantee.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent_blocks;
 mod bad_input;
 mod fleet;
 mod receive;

@@ -25,6 +25,7 @@ pub(super) fn routes() -> Router<Face> {
         .route("/-/reload", get(reload).post(reload))
         .route("/metrics", get(metrics))
         .route("/api/v0/component/{*path}", any(component))
+        .route("/api/v0/web/debug/{*id}", get(super::debug::stream))
 }
 
 async fn ready(State(face): State<Face>) -> Response {

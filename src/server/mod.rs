@@ -4,7 +4,10 @@
 
 mod alloy;
 mod api;
+mod connections;
+mod debug;
 mod events;
+mod gate;
 mod refusal;
 
 use std::net::SocketAddr;
@@ -17,6 +20,7 @@ use invar_rollout::{EnginePipeline, Rollout};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use gate::{Credentials, Gate, Paths};
 use refusal::Refusal;
 
 /// Longest body that a request to the API may have, in bytes: a plan carries whole configurations.
@@ -26,6 +30,7 @@ const BODY_LIMIT: usize = 64 << 20;
 #[derive(Clone, Default)]
 pub(crate) struct Face {
     rooms: Arc<OnceLock<Rooms>>,
+    gate: Arc<Gate>,
     stopping: CancellationToken,
 }
 
@@ -45,6 +50,11 @@ impl Face {
     /// Opens the rooms to the handlers. A second call changes nothing.
     pub(crate) fn open(&self, pipeline: EnginePipeline, rollout: Rollout) {
         drop(self.rooms.set(Rooms { pipeline, rollout }));
+    }
+
+    /// Who may use the server.
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
     }
 
     /// The rooms, or the refusal of an agent that is still coming up.
@@ -85,12 +95,15 @@ impl Server {
     pub(crate) async fn serve(self, stop: CancellationToken) {
         let router = router(self.face.clone());
         let graceful = stop.clone();
-        let served = axum::serve(self.listener, router).with_graceful_shutdown(graceful.cancelled_owned());
+        let (connections, accepting) = connections::accept(self.listener, self.address, self.face.gate());
+        let served = axum::serve(connections, router).with_graceful_shutdown(graceful.cancelled_owned());
         let late = async {
             stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
         };
         tokio::select! {
+            // It ends with the server's own ending, when requests may still be under way.
+            never = accepting => never,
             ended = served => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "the HTTP server ended");
@@ -107,5 +120,6 @@ fn router(face: Face) -> Router {
         .nest("/api/v1", api::routes())
         .fallback(refusal::not_found)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(axum::middleware::from_fn_with_state(face.gate(), gate::guard))
         .with_state(face)
 }

@@ -16,6 +16,7 @@ use crate::generation::{Occupant, Output, Slot};
 use crate::instance::InstanceCell;
 use crate::lease::Lease;
 use crate::node::NodeId;
+use crate::tap::TapEvent;
 use crate::vitals::VitalCounters;
 use crate::{Request, Response};
 
@@ -142,6 +143,18 @@ impl Flow {
         if cell.is_down() {
             let reason = format!("{} is being restarted", cell.node());
             return Err(DeliveryError::retryable(reason));
+        }
+        let taps = cell.taps();
+        if taps.are_used() {
+            let generation = self.lease.generation();
+            let from = &generation.graph.node(self.slot).id;
+            let event = || TapEvent {
+                from: from.clone(),
+                to: cell.node().clone(),
+                generation: generation.id,
+                batch: Arc::clone(&batch),
+            };
+            taps.show(event, from, cell.node());
         }
         let call = AssertUnwindSafe(cell.definition().metrics(next, output.port, batch)).catch_unwind();
         let result = tokio::select! {

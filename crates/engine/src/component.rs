@@ -32,6 +32,10 @@ pub trait Component: Sized + Send + Sync + 'static {
     /// What it is for, in one sentence: the first line of its reference.
     const SUMMARY: &'static str = "";
 
+    /// Whether the block configures the agent itself: it has no label, stands at most once, and only at the top of a
+    /// configuration.
+    const SETTINGS: bool = false;
+
     /// What the block says.
     type Arguments: Arguments;
     /// What other blocks may refer to; `()` if nothing.

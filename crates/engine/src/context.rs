@@ -73,6 +73,7 @@ pub(crate) struct Host {
     pub(crate) listeners: crate::listener::ListenerRegistry,
     pub(crate) resources: ResourceRegistry,
     pub(crate) services: Services,
+    pub(crate) taps: Arc<crate::tap::Taps>,
     pub(crate) restart_backoff: Duration,
 }
 

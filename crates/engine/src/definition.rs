@@ -31,6 +31,7 @@ pub(crate) trait Definition: Send + Sync {
     fn stability(&self) -> Stability;
     fn is_community(&self) -> bool;
     fn summary(&self) -> &'static str;
+    fn is_settings(&self) -> bool;
     fn arguments_schema(&self) -> &Schema;
     fn exports_schema(&self) -> &Schema;
     /// What references see where the exports are not known yet.
@@ -128,6 +129,10 @@ impl<C: Component> Definition for Erased<C> {
 
     fn summary(&self) -> &'static str {
         C::SUMMARY
+    }
+
+    fn is_settings(&self) -> bool {
+        C::SETTINGS
     }
 
     fn arguments_schema(&self) -> &Schema {

@@ -33,6 +33,7 @@ use crate::registry::Registry;
 use crate::report::{ComponentStatus, GenerationStatus, GraphReport, HealthCounts};
 use crate::resources::ResourceRegistry;
 use crate::services::Services;
+use crate::tap::TapStream;
 use crate::variables::Variables;
 use crate::vitals::VitalsReport;
 use crate::writer::Writer;
@@ -287,6 +288,7 @@ impl Engine {
             listeners: ListenerRegistry::new(),
             resources: ResourceRegistry::new(),
             services: options.services.clone(),
+            taps: Arc::default(),
             restart_backoff: options.restart_backoff,
         });
         let shared = Arc::new(Shared {
@@ -429,6 +431,14 @@ impl Engine {
             Some(flow) => flow.serve(request).await,
             None => crate::call::answer(http::StatusCode::NOT_FOUND),
         }
+    }
+
+    /// Begins a look at what goes in and out of a node. None if no such node runs; one that is replaced, even removed and
+    /// brought back, is looked at all the while.
+    #[must_use]
+    pub fn tap(&self, node: &str) -> Option<TapStream> {
+        let id = self.shared.root.current().graph.find(node).map(|_| NodeId::from(node))?;
+        Some(self.shared.host.taps.look(id))
     }
 
     /// The component types.

@@ -29,6 +29,7 @@ use crate::lease::Lease;
 use crate::node::NodeId;
 use crate::run::Phase;
 use crate::services::Services;
+use crate::tap::Taps;
 use crate::vitals::NodeVitals;
 
 /// The running pipeline, and what instances have to say to whoever evaluates it.
@@ -189,6 +190,10 @@ impl InstanceCell {
 
     pub(crate) fn services(&self) -> &Services {
         &self.environment.host.services
+    }
+
+    pub(crate) fn taps(&self) -> &Taps {
+        &self.environment.host.taps
     }
 
     pub(crate) fn vitals(&self) -> &Arc<NodeVitals> {

@@ -6,6 +6,7 @@ use invar_syntax::value::Value;
 
 use crate::logging;
 use crate::modules::ModuleKind;
+use crate::registry::Registry;
 
 /// A block that is no component.
 #[derive(Clone, Debug)]
@@ -50,9 +51,10 @@ pub struct NameInfo {
     pub fields: &'static [(&'static str, &'static str)],
 }
 
-/// The blocks that are no components, in the order of their names.
+/// The blocks that are no components, in the order of their names: the language's own, and those of a registry that
+/// configure the agent.
 #[must_use]
-pub fn configuration_blocks() -> Vec<BlockInfo> {
+pub fn configuration_blocks(registry: &Registry) -> Vec<BlockInfo> {
     let mut blocks = vec![
         BlockInfo {
             place: Place::Module,
@@ -101,6 +103,13 @@ pub fn configuration_blocks() -> Vec<BlockInfo> {
         arguments: logging::schema(),
         ..block("logging", "How the agent writes its own log.", Vec::new())
     });
+    blocks.extend(registry.iter().filter(|info| info.settings).map(|info| BlockInfo {
+        stability: info.stability,
+        labelled: false,
+        place: Place::Root,
+        exports: info.exports,
+        ..block(info.name, info.summary, info.arguments.fields)
+    }));
     blocks.sort_by_key(|block| block.name);
     blocks
 }

@@ -56,6 +56,7 @@ pub mod report;
 pub mod resources;
 pub mod run;
 pub mod services;
+pub mod tap;
 #[cfg(feature = "testing")]
 pub mod testing_components;
 pub mod variables;
@@ -87,6 +88,7 @@ pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
 pub use services::Services;
 pub use static_scope::{StaticScope, static_scope};
+pub use tap::{TapEvent, TapStream};
 pub use validate::{ValidateOptions, validate, validate_with};
 pub use variables::{Definition, VariablePath, Variables};
 pub use vitals::{VitalCounters, VitalsReport};

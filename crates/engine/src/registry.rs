@@ -43,6 +43,8 @@ pub struct ComponentInfo {
     pub arguments: Schema,
     /// What it exports.
     pub exports: Schema,
+    /// Whether it is no component but a block that configures the agent itself.
+    pub settings: bool,
 }
 
 impl Registry {
@@ -136,5 +138,6 @@ fn info(definition: &dyn Definition) -> ComponentInfo {
         community: definition.is_community(),
         arguments: definition.arguments_schema().clone(),
         exports: definition.exports_schema().clone(),
+        settings: definition.is_settings(),
     }
 }

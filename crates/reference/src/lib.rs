@@ -44,8 +44,8 @@ impl Reference {
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         Self {
-            components: registry.iter().collect(),
-            blocks: configuration_blocks(),
+            components: registry.iter().filter(|component| !component.settings).collect(),
+            blocks: configuration_blocks(registry),
             functions: stdlib::functions(),
             constants: stdlib::constants(),
             names: names_in_scope(),

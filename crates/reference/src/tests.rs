@@ -35,6 +35,7 @@ fn component() -> ComponentInfo {
         endpoint(),
     ];
     ComponentInfo {
+        settings: false,
         name: "sample.push",
         summary: "Sends samples.",
         stability: invar_syntax::Stability::Experimental,

@@ -274,7 +274,11 @@ impl<'a> Builder<'a> {
                         Some(definition) => {
                             let definition = Arc::clone(definition);
                             self.admit(&place, &name, &*definition);
-                            self.component(block, place, name, NodeKind::Component(definition), frame);
+                            if definition.is_settings() {
+                                self.settings(block, place, &name, definition, frame);
+                            } else {
+                                self.component(block, place, name, NodeKind::Component(definition), frame);
+                            }
                         }
                         None => {
                             let refused = self.refuse_unknown(block, &place, &name, frame, names);
@@ -388,6 +392,31 @@ impl<'a> Builder<'a> {
         self.node(kind, &format!("{name}.{}", label.text), place, frame);
     }
 
+    /// A block that configures the agent itself.
+    fn settings(
+        &mut self,
+        block: &Block,
+        place: BlockRef,
+        name: &str,
+        definition: Arc<dyn Definition>,
+        frame: u32,
+    ) {
+        if self.graph.frame(frame).kind != FrameKind::Local {
+            self.misplaced(&place, not_in_a_module(name));
+            return;
+        }
+        if let Some(label) = &block.label {
+            let message = format!("block \"{name}\" does not support specifying labels");
+            self.report(place.label(
+                Diagnostic::error(codes::MISPLACED, message),
+                label.span,
+                "remove this label",
+            ));
+            return;
+        }
+        self.node(NodeKind::Component(definition), name, place, frame);
+    }
+
     /// In the static check, a node for a block that is none: references to it are not judged again.
     pub(super) fn absent(
         &mut self,
@@ -488,13 +517,10 @@ impl<'a> Builder<'a> {
     ) -> Refused {
         let in_root = self.graph.frame(frame).kind == FrameKind::Local;
         let first = block.name.first().map_or("", |part| &*part.name);
-        let (diagnostic, refused) = if first == TRACING && !in_root {
-            let message = format!("{TRACING} block not allowed inside a module");
-            (Diagnostic::error(codes::MISPLACED, message), Refused::Block)
-        } else if SERVICES.contains(&first) && !in_root {
-            let message = format!("service blocks not allowed inside a module: \"{first}\"");
-            (Diagnostic::error(codes::MISPLACED, message), Refused::Block)
-        } else if first == TRACING || SERVICES.contains(&first) {
+        let settings = first == TRACING || SERVICES.contains(&first);
+        let (diagnostic, refused) = if settings && !in_root {
+            (Diagnostic::error(codes::MISPLACED, not_in_a_module(first)), Refused::Block)
+        } else if settings {
             let message = format!("block \"{name}\" is not supported yet in this version");
             (Diagnostic::error(codes::UNSUPPORTED, message), Refused::Block)
         } else if self.registry.is_known_elsewhere(name) {
@@ -537,4 +563,13 @@ pub(crate) fn duplicate(name: &str, first: &BlockRef, second: &BlockRef) -> Diag
         Diagnostic::error(codes::DUPLICATE, format!("block {name} already declared at {}", first.location()));
     let diagnostic = second.label(diagnostic, second.header(), "declared again here");
     first.label(diagnostic, first.header(), "first declared here")
+}
+
+/// What is said of a block that configures the agent itself, where it stands in a module.
+fn not_in_a_module(name: &str) -> String {
+    if SERVICES.contains(&name) {
+        format!("service blocks not allowed inside a module: \"{name}\"")
+    } else {
+        format!("{name} block not allowed inside a module")
+    }
 }
