@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocks::livedebugging::LiveDebuggingSwitch;
+use crate::blocks::remotecfg;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
 use crate::server::Server;
@@ -143,6 +144,8 @@ struct Agent {
     modules: Arc<ModuleLoader>,
     /// Looks after the logs of components that are gone.
     log_keeper: JoinHandle<()>,
+    /// Tells a control plane what becomes of what it sends. Ends with the rollout.
+    verdicts: JoinHandle<()>,
 }
 
 impl Agent {
@@ -175,7 +178,8 @@ impl Agent {
         let rollout = Rollout::start(options, Arc::new(pipeline.clone()), PollerFeed::new(poller.clone()))?;
         let services = pipeline.engine().services().clone();
         let log_keeper = tokio::spawn(keep_closed_logs(services, components_directory(settings)));
-        Ok(Self { pipeline, rollout, poller, modules, log_keeper })
+        let verdicts = tokio::spawn(remotecfg::report_verdicts(rollout.clone(), Arc::clone(&modules)));
+        Ok(Self { pipeline, rollout, poller, modules, log_keeper, verdicts })
     }
 
     /// Reconciles at SIGHUP, keeps systemd's watchdog quiet, and returns when told to stop.
@@ -206,9 +210,11 @@ impl Agent {
         self.rollout.shutdown().await;
         self.poller.shutdown().await;
         self.modules.shutdown().await;
-        self.log_keeper.abort();
-        // It was cancelled just now; there is nothing to learn from how it ended.
-        drop(self.log_keeper.await);
+        for task in [self.log_keeper, self.verdicts] {
+            task.abort();
+            // It was cancelled just now; there is nothing to learn from how it ended.
+            drop(task.await);
+        }
         self.pipeline.engine().shutdown(deadline).await;
     }
 }

@@ -6,6 +6,7 @@ mod agent_blocks;
 mod bad_input;
 mod fleet;
 mod receive;
+mod remotecfg;
 mod variables;
 
 mod g1_nothing_half_applies;

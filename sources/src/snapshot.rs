@@ -52,6 +52,9 @@ pub enum SourceKind {
     Http,
     /// Objects in an S3-compatible store.
     S3,
+    /// A control plane that sends configurations (`remotecfg`).
+    #[serde(rename = "remotecfg")]
+    RemoteConfig,
 }
 
 impl SourceKind {
@@ -63,6 +66,7 @@ impl SourceKind {
             Self::File => "file",
             Self::Http => "http",
             Self::S3 => "s3",
+            Self::RemoteConfig => "remotecfg",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod local_file;
 mod modules;
+pub mod remotecfg;
 
 use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;

@@ -88,6 +88,8 @@ pub fn configuration_blocks(registry: &Registry) -> Vec<BlockInfo> {
             ModuleKind::Git => ("import.git", "Components that files of a Git repository declare."),
             ModuleKind::Http => ("import.http", "Components that the text at an address declares."),
             ModuleKind::String => ("import.string", "Components that a text declares."),
+            // A block of the binary's.
+            ModuleKind::RemoteConfig => continue,
         };
         let mut fields = kind.schema().fields;
         if kind == ModuleKind::Http {

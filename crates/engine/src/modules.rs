@@ -18,10 +18,10 @@ use crate::block::BlockRef;
 use crate::codes;
 use crate::evaluate::decode_diagnostics;
 
-pub(crate) use arguments::StringImport;
 pub use arguments::{
     FileImport, GitBasicAuth, GitImport, GitSshKey, HttpImport, ImportArguments, ImportDetector, ModuleKind,
 };
+pub(crate) use arguments::{REMOTE_CONFIG, StringImport};
 pub(crate) use lexicon::{Declare, Import, ImportContent, Lexicon, Module, Parameter};
 use resolve::CLIENT;
 pub(crate) use resolve::{Resolver, TEMPLATE, is_import, text_key};

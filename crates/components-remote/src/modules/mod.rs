@@ -19,12 +19,18 @@ use invar_engine::modules::{
     ImportArguments, ImportRequest, ModuleContent, ModuleFile, ModuleKey, ModuleKind,
 };
 use invar_sources::{
-    Poller, PollerOptions, ReconcileError, Snapshot, Source, SourceEnvironment, SourceName, SourceStatus,
-    SourcesState,
+    ErrorClass, Poller, PollerOptions, ReconcileError, Snapshot, Source, SourceEnvironment, SourceError,
+    SourceName, SourceStatus, SourcesState,
 };
+use invar_syntax::arguments::Arguments as _;
+use invar_syntax::evaluate::EvaluatedBody;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::remotecfg::{RemoteConfigArguments, RemoteConfigSource, RemoteConfigVerdict, collector_id};
+
+/// The version that servers are told.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Polling faster than this only burns CPU.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -46,6 +52,7 @@ pub struct ModuleLoader {
     environment: SourceEnvironment,
     host_files: HostFiles,
     followed: Mutex<Vec<Followed>>,
+    remote_config: Mutex<Option<Arc<RemoteConfigSource>>>,
 }
 
 struct Followed {
@@ -91,7 +98,7 @@ impl ModuleLoader {
     #[must_use]
     pub fn new(beside: &Poller, environment: SourceEnvironment, host_files: HostFiles) -> Self {
         let poller = beside.start_beside(PollerOptions::new(Vec::new()));
-        Self { poller, environment, host_files, followed: Mutex::default() }
+        Self { poller, environment, host_files, followed: Mutex::default(), remote_config: Mutex::default() }
     }
 
     /// Follows the modules of these imports and no others from now on; those that are followed already are not disturbed.
@@ -136,8 +143,41 @@ impl ModuleLoader {
             },
             ImportArguments::Git(git) => git::open(&name, git, &self.environment),
             ImportArguments::Http { request, client } => http::open(&name, request, client.as_deref()),
+            ImportArguments::RemoteConfig(body) => self.open_remote_config(&name, body),
         };
         opened.unwrap_or_else(|error| unusable::source(&name, request.kind(), error.message, error.help))
+    }
+
+    fn open_remote_config(
+        &self,
+        name: &SourceName,
+        body: &EvaluatedBody,
+    ) -> Result<Arc<dyn Source>, SourceError> {
+        let refused = |message: String| SourceError {
+            class: ErrorClass::Stalled,
+            message,
+            help: None,
+            source_name: name.clone(),
+        };
+        let mut errors = Vec::new();
+        let arguments = RemoteConfigArguments::decode(body, &mut errors)
+            .ok_or_else(|| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+        let id = match arguments.id.is_empty() {
+            true => collector_id(&self.environment.state_directory, VERSION)
+                .map_err(|error| refused(format!("the identifier of this agent cannot be kept: {error}")))?,
+            false => String::new(),
+        };
+        let source = RemoteConfigSource::new(name.clone(), arguments, &id, VERSION).map_err(refused)?;
+        let source = Arc::new(source);
+        *self.remote_config.lock() = Some(Arc::clone(&source));
+        Ok(source)
+    }
+
+    /// Tells the server of `remotecfg`, if there is one, what became of what it sent last.
+    pub fn report_remote_config(&self, verdict: RemoteConfigVerdict) {
+        if let Some(source) = &*self.remote_config.lock() {
+            source.reporter().report(verdict);
+        }
     }
 
     /// All modules that are followed, as they are now.
@@ -190,6 +230,10 @@ impl ModuleLoader {
     /// Ends all polling.
     pub async fn shutdown(&self) {
         self.poller.shutdown().await;
+        let remote_config = self.remote_config.lock().take();
+        if let Some(source) = remote_config {
+            source.unregister().await;
+        }
     }
 }
 
@@ -202,7 +246,10 @@ fn host_path(request: &ImportRequest) -> PathBuf {
 
 /// `import.git.net`, with a number where several imports have one label.
 fn free_name(request: &ImportRequest, taken: &[SourceName], before: &[Followed]) -> SourceName {
-    let plain = format!("{}.{}", request.kind(), request.namespace);
+    let plain = match request.kind() {
+        ModuleKind::RemoteConfig => request.kind().to_string(),
+        kind => format!("{kind}.{}", request.namespace),
+    };
     // The same module with other settings keeps its name, and with it what was fetched.
     if let Some(same) = before.iter().find(|followed| followed.request.key == request.key) {
         return same.source.name().clone();
@@ -241,6 +288,9 @@ fn content(followed: &Followed, snapshot: &Snapshot) -> ModuleContent {
             module_path: http::folder(&request.url),
             revision,
         },
+        ImportArguments::RemoteConfig(_) => {
+            ModuleContent { files: named(&str::to_owned), module_path: String::new(), revision }
+        }
         ImportArguments::File(_) => {
             let is_file = path
                 .file_name()

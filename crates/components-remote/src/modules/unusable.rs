@@ -24,6 +24,7 @@ pub(super) fn source(
     let kind = match kind {
         ModuleKind::Git => SourceKind::Git,
         ModuleKind::Http => SourceKind::Http,
+        ModuleKind::RemoteConfig => SourceKind::RemoteConfig,
         ModuleKind::File | ModuleKind::String => SourceKind::File,
     };
     let error = SourceError { class: ErrorClass::Stalled, message, help, source_name: name.clone() };

@@ -9,7 +9,7 @@ use invar_syntax::parser::parse_bytes;
 use super::digest::digest;
 use super::{Configuration, Inputs, ScopeRoot};
 use crate::block::BodyRef;
-use crate::modules::{ModuleSet, Resolver};
+use crate::modules::{ModuleSet, REMOTE_CONFIG, Resolver};
 
 /// Collects what a [`Configuration`] is made of.
 #[derive(Debug)]
@@ -81,24 +81,31 @@ impl ConfigurationBuilder {
         Ok(self.build())
     }
 
-    pub(super) fn build(self) -> Configuration {
+    pub(super) fn build(mut self) -> Configuration {
         let module_path = Arc::from(self.inputs.module_path.as_str());
+        let mut all = std::mem::take(&mut self.roots);
         let mut resolver = Resolver::new(&self.inputs, &self.modules);
-        let mut roots = Vec::with_capacity(self.roots.len());
-        for (prefix, files) in &self.roots {
+        if let Some((_, files)) = all.first() {
+            let bodies: Vec<BodyRef> = files.iter().map(BodyRef::file).collect();
+            let remote = resolver.remote_config(&bodies, &module_path);
+            if !remote.is_empty() {
+                all.push((format!("{REMOTE_CONFIG}/"), remote));
+            }
+        }
+        let mut roots = Vec::with_capacity(all.len());
+        for (prefix, files) in &all {
             let bodies: Vec<BodyRef> = files.iter().map(BodyRef::file).collect();
             let lexicon = resolver.lexicon(&bodies, &module_path, prefix);
             roots.push(ScopeRoot { prefix: prefix.clone(), bodies, lexicon });
         }
         let found = resolver.finish();
-        let files: Vec<_> = self
-            .roots
+        let files: Vec<_> = all
             .iter()
             .flat_map(|(prefix, files)| files.iter().map(move |file| (prefix.as_str(), &**file)))
             .collect();
         let modules: Vec<_> = found.modules.iter().map(|module| &**module).collect();
         let digest = digest(&files, &modules, &self.inputs);
-        let local = self.roots.into_iter().next().map(|(_, files)| files).unwrap_or_default();
+        let local = all.into_iter().next().map(|(_, files)| files).unwrap_or_default();
         Configuration {
             files: local,
             inputs: self.inputs,

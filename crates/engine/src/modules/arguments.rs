@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use invar_syntax::arguments::{ArgumentEnum, Arguments};
-use invar_syntax::evaluate::EvaluatedBlock;
+use invar_syntax::evaluate::{EvaluatedBlock, EvaluatedBody};
 use invar_syntax::schema::Schema;
 use invar_syntax::secret::{OptionalSecret, Secret};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,8 @@ pub enum ModuleKind {
     Git,
     /// `import.string`
     String,
+    /// `remotecfg`: no import, but content that is fetched like one; it goes into a scope of its own.
+    RemoteConfig,
 }
 
 /// The evaluated arguments of an import block whose content has to be fetched.
@@ -41,6 +43,8 @@ pub enum ImportArguments {
     },
     /// `import.git`
     Git(Box<GitImport>),
+    /// `remotecfg`, evaluated but not decoded: what its server can be told is for those to say who speak with it.
+    RemoteConfig(Box<EvaluatedBody>),
 }
 
 /// `import.file`: a file, or all `*.alloy` files directly in a directory.
@@ -150,6 +154,14 @@ pub(crate) struct StringImport {
     pub(crate) content: OptionalSecret,
 }
 
+/// The block whose content a control plane sends, and the root it goes into.
+pub(crate) const REMOTE_CONFIG: &str = "remotecfg";
+
+/// The text of an attribute.
+pub(crate) fn text_of<'a>(body: &'a EvaluatedBody, name: &str) -> Option<&'a str> {
+    body.attributes.iter().find(|attribute| &*attribute.name.name == name)?.value.as_str()
+}
+
 /// Names that move by themselves: what they stand for cannot be told from the configuration.
 const MOVING_REVISIONS: [&str; 5] = ["HEAD", "FETCH_HEAD", "ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD"];
 
@@ -167,6 +179,7 @@ impl ModuleKind {
             Self::Http => "http",
             Self::Git => "git",
             Self::String => "string",
+            Self::RemoteConfig => REMOTE_CONFIG,
         }
     }
 
@@ -177,13 +190,18 @@ impl ModuleKind {
             Self::Http => HttpImport::schema(),
             Self::Git => GitImport::schema(),
             Self::String => StringImport::schema(),
+            // The binary's registry has it.
+            Self::RemoteConfig => Schema::default(),
         }
     }
 }
 
 impl fmt::Display for ModuleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "import.{}", self.as_str())
+        match self {
+            Self::RemoteConfig => f.write_str(REMOTE_CONFIG),
+            _ => write!(f, "import.{}", self.as_str()),
+        }
     }
 }
 
@@ -197,6 +215,7 @@ impl ImportArguments {
             Self::File(_) => ModuleKind::File,
             Self::Http { .. } => ModuleKind::Http,
             Self::Git(_) => ModuleKind::Git,
+            Self::RemoteConfig(_) => ModuleKind::RemoteConfig,
         }
     }
 
@@ -223,6 +242,11 @@ impl ImportArguments {
                 add_text(&mut hasher, &git.repository);
                 add_text(&mut hasher, &git.revision);
                 add_text(&mut hasher, &git.path);
+            }
+            Self::RemoteConfig(body) => {
+                for name in ["url", "id"] {
+                    add_text(&mut hasher, text_of(body, name).unwrap_or_default());
+                }
             }
         }
         ModuleKey::new(format!("{}-{}", self.kind().as_str(), hexadecimal(&hasher.finalize())))

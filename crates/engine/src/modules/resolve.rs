@@ -13,7 +13,7 @@ use invar_syntax::parser::parse_bytes;
 use invar_syntax::source::Source;
 use sha2::{Digest, Sha256};
 
-use super::arguments::StringImport;
+use super::arguments::{REMOTE_CONFIG, StringImport, text_of};
 use super::{
     Declare, FileImport, GitImport, HttpImport, Import, ImportArguments, ImportContent, ImportRequest,
     Lexicon, Module, ModuleFault, ModuleKey, ModuleKind, ModuleSet,
@@ -175,6 +175,7 @@ impl<'a> Resolver<'a> {
                 request: Box::new(decode::<HttpImport>(place, &evaluated)?),
                 client: client.map(Box::new),
             },
+            ModuleKind::RemoteConfig => return Ok(ImportContent::Unknown),
             ModuleKind::String => {
                 let StringImport { content } = decode(place, &evaluated)?;
                 let text = content.expose();
@@ -218,6 +219,65 @@ impl<'a> Resolver<'a> {
         }
         self.chain.pop();
         Ok(self.loaded.get(&key).cloned().flatten().map_or(ImportContent::Unknown, ImportContent::Module))
+    }
+
+    /// The files that the control plane of a `remotecfg` block among these bodies has sent. Without content there are none:
+    /// the local pipeline does not wait for a server.
+    pub(crate) fn remote_config(&mut self, bodies: &[BodyRef], module_path: &Arc<str>) -> Vec<Arc<File>> {
+        let place = bodies
+            .iter()
+            .flat_map(BodyRef::blocks)
+            .find(|(_, block)| block.dotted_name() == REMOTE_CONFIG)
+            .map(|(place, _)| place);
+        let Some(place) = place else { return Vec::new() };
+        let kind = ModuleKind::RemoteConfig;
+        if let Some(reference) = references(&place.get().body).into_iter().find(|found| !is_constant(found)) {
+            // No error: Alloy allows it, and the local pipeline runs all the same.
+            let name = reference.path.join(".");
+            let message = format!(
+                "nothing is fetched for {kind}: its arguments use \"{name}\", which is known only when running"
+            );
+            let warning = Diagnostic::warning(codes::UNREAD_IMPORT, message)
+                .with_help("use literals, sys.env, var.*, agent.* or the arguments that name files");
+            let diagnostics = place.label(warning, reference.span, "").into();
+            self.found.faults.push(ModuleFault { key: None, diagnostics });
+            return Vec::new();
+        }
+        // What is wrong with its expressions, the check of the block itself says.
+        let scope = InputScope { inputs: self.inputs, module_path };
+        let Ok(body) = evaluate(&place, &scope) else { return Vec::new() };
+        if body.has_unknown() || text_of(&body, "url").is_none_or(str::is_empty) {
+            return Vec::new();
+        }
+        let arguments = ImportArguments::RemoteConfig(Box::new(body));
+        let key = arguments.key(module_path);
+        let request = ImportRequest {
+            key: key.clone(),
+            arguments,
+            namespace: REMOTE_CONFIG.to_owned(),
+            module_path: module_path.to_string(),
+            block: place,
+        };
+        self.found.requests.push(request.clone());
+        let content = match self.set.entry(&key) {
+            Some(Ok(content)) => Arc::clone(content),
+            Some(Err(_)) => return Vec::new(),
+            None => {
+                if !self.set.is_open(&key) {
+                    self.found.missing.push(request);
+                }
+                return Vec::new();
+            }
+        };
+        let mut files = Vec::new();
+        for file in &content.files {
+            let (parsed, found) = parse_bytes(&file.name, &file.content);
+            if found.has_errors() {
+                self.found.faults.push(ModuleFault { key: Some(key.clone()), diagnostics: found });
+            }
+            files.extend(parsed.map(Arc::new));
+        }
+        files
     }
 
     /// The module that a text is.

@@ -53,6 +53,7 @@ fn address(request: &crate::modules::ImportRequest) -> String {
         ImportArguments::File(file) => file.filename.clone(),
         ImportArguments::Http { request, .. } => request.url.clone(),
         ImportArguments::Git(git) => format!("{}//{}", git.repository, git.path),
+        ImportArguments::RemoteConfig(_) => request.kind().to_string(),
     }
 }
 

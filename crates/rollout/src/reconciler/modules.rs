@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use invar_engine::modules::{ImportArguments, ImportRequest, ModuleContent, ModuleFile, ModuleKey};
+use invar_engine::modules::{
+    ImportArguments, ImportRequest, ModuleContent, ModuleFile, ModuleKey, ModuleKind,
+};
 use invar_sources::TreeEntry;
 
 use super::Reconciler;
@@ -186,6 +188,10 @@ impl<P: Pipeline> Reconciler<P> {
                         from_last_good.insert(key.clone());
                         chosen.insert(key, ComposedModule { label: request.namespace.clone(), ..module });
                     }
+                    // The local pipeline neither waits for a control plane nor needs it.
+                    Found::Lacking { .. } if is_remote_config(&request) => {
+                        chosen.insert(key, ComposedModule::new(&request, &ModuleContent::default()));
+                    }
                     Found::Lacking { failure, pending: not_yet } => {
                         pending |= not_yet;
                         lacking.insert(key, (request, failure));
@@ -264,7 +270,11 @@ impl<P: Pipeline> Reconciler<P> {
             return newest;
         };
         // Without anything else to run, it is tried.
-        let Some(module) = self.last_good(key, stock).await else { return newest };
+        let module = match self.last_good(key, stock).await {
+            Some(module) => module,
+            None if is_remote_config(request) => ComposedModule::new(request, &ModuleContent::default()),
+            None => return newest,
+        };
         if module.digest() == digest {
             return newest;
         }
@@ -486,4 +496,9 @@ fn placed(failure: Failure, request: &ImportRequest) -> Failure {
         line,
         ..failure
     }
+}
+
+/// Whether it is what a control plane sends, without which everything else can run.
+fn is_remote_config(request: &ImportRequest) -> bool {
+    request.kind() == ModuleKind::RemoteConfig
 }
