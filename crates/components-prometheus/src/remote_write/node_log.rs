@@ -258,16 +258,18 @@ impl NodeLog {
     }
 
     /// Everything before `position` is delivered or dropped, says the sender that began after `rewinds` rewinds. One that
-    /// began before the last rewind does not know what has to be sent again.
-    pub(super) fn advance(&self, leg: LegId, rewinds: u32, position: Position) {
+    /// began before the last rewind does not know what has to be sent again. Whether that moved the leg.
+    pub(super) fn advance(&self, leg: LegId, rewinds: u32, position: Position) -> bool {
         let mut state = self.state.lock();
         let moves = |leg: &Leg| leg.rewinds == rewinds && leg.position < position;
-        if state.file.legs.get(leg).is_some_and(moves) {
+        let moved = state.file.legs.get(leg).is_some_and(moves);
+        if moved {
             state.file.legs.advance(leg, position);
             state.dirty = true;
             // Under the lock: a rewind must not be overtaken by this.
             self.log.hold(leg, position);
         }
+        moved
     }
 
     /// The turn of `leg` has come: it begins where the leg before it ended.

@@ -42,6 +42,8 @@ pub(super) struct Sender {
     ready: Vec<(usize, Job)>,
     rewritten: Rewritten,
     read: u64,
+    /// The segment that the gathered requests are of.
+    segment: u64,
 }
 
 /// The request that a shard gathers.
@@ -68,7 +70,7 @@ impl Sender {
         stop: CancellationToken,
     ) -> Self {
         let position = log.position(leg.id).unwrap_or_else(|| log.log.end());
-        let reader = Reader::new(log.log.clone(), position);
+        let reader = Reader::new(log.log.clone(), position).until(leg.to);
         Self {
             log,
             leg: leg.id,
@@ -83,6 +85,7 @@ impl Sender {
             ready: Vec::new(),
             rewritten: Rewritten::default(),
             read: 0,
+            segment: position.segment,
         }
     }
 
@@ -127,7 +130,7 @@ impl Sender {
                 _ = reshard.tick() => {
                     if let Some(count) = self.desired_shards(shards.count(), &mut seen) {
                         self.flush(&shards, Instant::now() + Duration::from_secs(3600)).await;
-                        shards.join().await;
+                        self.telling_losses(shards.join()).await;
                         shards = self.start_shards(count);
                     }
                 }
@@ -173,16 +176,7 @@ impl Sender {
                 }
             }
             for (shard, job) in std::mem::take(&mut self.ready) {
-                let stop = self.stop.clone();
-                let mut sending = std::pin::pin!(shards.send(shard, job, &stop));
-                // A receiver that is down holds this up; what the log loses meanwhile is known at once.
-                let sent = loop {
-                    match tokio::time::timeout(LOSS_INTERVAL, &mut sending).await {
-                        Ok(sent) => break sent,
-                        Err(_) => self.report_losses(),
-                    }
-                };
-                if !sent {
+                if !self.hand_on(shards, shard, job).await {
                     return false;
                 }
             }
@@ -190,10 +184,33 @@ impl Sender {
         }
     }
 
+    /// Hands a request to a shard, waiting for room; `false` if stopped.
+    async fn hand_on(&mut self, shards: &Shards, shard: usize, job: Job) -> bool {
+        let stop = self.stop.clone();
+        self.telling_losses(shards.send(shard, job, &stop)).await
+    }
+
+    /// A receiver that is down holds `work` up; what the log loses meanwhile is known at once.
+    async fn telling_losses<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(LOSS_INTERVAL, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.report_losses(),
+            }
+        }
+    }
+
     /// Encodes one record; `false` if there is none.
     fn read_entry(&mut self) -> io::Result<bool> {
-        let Self { reader, endpoint, encoders, ready, rewritten, meters, outstanding, read, .. } = self;
+        let Self { reader, endpoint, encoders, ready, rewritten, meters, outstanding, read, segment, .. } =
+            self;
         let Some(entry) = reader.next_entry()? else { return Ok(false) };
+        if std::mem::replace(segment, entry.position.segment) != entry.position.segment {
+            // A request is of one segment: where that is deleted, all of the request is, and nothing else.
+            let requests = encoders.iter_mut().map(|pending| pending.take(outstanding)).enumerate();
+            ready.extend(requests.filter_map(|(shard, job)| Some((shard, job?))));
+        }
         let before = Instant::now();
         let max = endpoint.queue.max_samples_per_send as usize;
         if let Some(rules) = &endpoint.rules {
@@ -272,7 +289,7 @@ impl Sender {
             if pending.ticket.is_some()
                 && pending.since + patience <= now
                 && let Some(job) = pending.take(&self.outstanding)
-                && !shards.send(shard, job, &self.stop).await
+                && !self.hand_on(shards, shard, job).await
             {
                 return false;
             }
@@ -286,9 +303,13 @@ impl Sender {
         waiting.map(|pending| pending.since + patience).min()
     }
 
+    /// Everything before this is delivered or dropped.
+    fn position(&self) -> Position {
+        self.outstanding.lowest().unwrap_or_else(|| self.reader.position())
+    }
+
     fn advance(&self) {
-        let position = self.outstanding.lowest().unwrap_or_else(|| self.reader.position());
-        self.log.advance(self.leg, self.rewinds, position);
+        self.log.advance(self.leg, self.rewinds, self.position());
     }
 
     fn report(&mut self, shards: &Shards) {
@@ -300,6 +321,49 @@ impl Sender {
     /// Counts what was deleted from the full log before it was read.
     fn report_losses(&mut self) {
         let lost = self.reader.take_lost();
+        self.count_lost(lost);
+    }
+
+    /// What a sender holds of segments that are deleted, nobody can read again: it is lost with the sender. Whoever goes on
+    /// for it begins behind.
+    fn give_up_deleted(&mut self) {
+        self.report_losses();
+        let readable = self.reader.deleted_before();
+        if self.position() >= readable || !self.log.advance(self.leg, self.rewinds, readable) {
+            // One that begins elsewhere counts for itself what it misses.
+            return;
+        }
+        for pending in &mut self.encoders {
+            pending.take(&self.outstanding);
+        }
+        let unsent = self.outstanding.points_before(readable) as u64;
+        let unread = self.count_unread(readable);
+        self.count_lost(unsent + unread);
+    }
+
+    /// How many samples of the open segment are not read yet, of those before `end`.
+    fn count_unread(&mut self, end: Position) -> u64 {
+        let end = self.to.map_or(end, |to| to.min(end));
+        let mut samples = 0;
+        while self.reader.position() < end {
+            match self.reader.next_entry() {
+                Ok(Some(entry)) if entry.position < end => {
+                    entry.each_sample(|_, _, _| samples += 1);
+                    if self.endpoint.histograms {
+                        entry.each_histogram(|_| samples += 1);
+                    }
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(endpoint = %self.endpoint.identity.key, %error, "cannot read a deleted segment to its end");
+                    break;
+                }
+            }
+        }
+        samples
+    }
+
+    fn count_lost(&self, lost: u64) {
         if lost > 0 {
             tracing::warn!(endpoint = %self.endpoint.identity.key, samples = lost, "samples were deleted from the full log before they were sent");
             self.meters.dropped("log_limit", lost as usize);
@@ -333,11 +397,18 @@ impl Sender {
             chunk.iter().for_each(|family| encoder.metadata(family));
             if let Some(request) = encoder.take() {
                 let ticket = self.outstanding.begin(self.reader.position());
-                if !shards.send(0, Job { request, ticket }, &self.stop).await {
+                if !self.hand_on(shards, 0, Job { request, ticket }).await {
                     return;
                 }
             }
         }
+    }
+}
+
+impl Drop for Sender {
+    /// However it ends.
+    fn drop(&mut self) {
+        self.give_up_deleted();
     }
 }
 
@@ -393,7 +464,10 @@ impl Pending {
     fn take(&mut self, outstanding: &Outstanding) -> Option<Job> {
         let ticket = self.ticket.take()?;
         match self.encoder.take() {
-            Some(request) => Some(Job { request, ticket }),
+            Some(request) => {
+                outstanding.hold(ticket, request.counts.points());
+                Some(Job { request, ticket })
+            }
             None => {
                 outstanding.finish(ticket);
                 None

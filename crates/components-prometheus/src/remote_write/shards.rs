@@ -1,6 +1,6 @@
 //! The shards of a leg: each sends its requests one after the other, so that the samples of a series stay in order.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,13 +49,14 @@ pub(super) struct Job {
 /// What is not finished: the lowest of these is how far a leg is.
 #[derive(Debug, Default)]
 pub(super) struct Outstanding {
-    positions: Mutex<BTreeSet<(Position, u64)>>,
+    /// With the points of each, once they are known.
+    tickets: Mutex<BTreeMap<Ticket, usize>>,
     next: AtomicU64,
     finished: Notify,
 }
 
 /// A place in [`Outstanding`]; given back when finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(Position, u64);
 
 /// Running shards.
@@ -164,17 +165,28 @@ impl Meters {
 impl Outstanding {
     pub(super) fn begin(&self, position: Position) -> Ticket {
         let ticket = Ticket(position, self.next.fetch_add(1, Ordering::Relaxed));
-        self.positions.lock().insert((ticket.0, ticket.1));
+        self.hold(ticket, 0);
         ticket
     }
 
+    /// A request of `points` has this ticket.
+    pub(super) fn hold(&self, ticket: Ticket, points: usize) {
+        self.tickets.lock().insert(ticket, points);
+    }
+
     pub(super) fn finish(&self, ticket: Ticket) {
-        self.positions.lock().remove(&(ticket.0, ticket.1));
+        self.tickets.lock().remove(&ticket);
         self.finished.notify_one();
     }
 
     pub(super) fn lowest(&self) -> Option<Position> {
-        self.positions.lock().first().map(|(position, _)| *position)
+        self.tickets.lock().first_key_value().map(|(ticket, _)| ticket.0)
+    }
+
+    /// How many points the requests hold that begin before `position`.
+    pub(super) fn points_before(&self, position: Position) -> usize {
+        let tickets = self.tickets.lock();
+        tickets.iter().take_while(|(ticket, _)| ticket.0 < position).map(|(_, points)| points).sum()
     }
 
     /// Completes when something finished since the last call.

@@ -67,8 +67,15 @@ pub struct Reader {
     buffer: Vec<u8>,
     consumed: usize,
     definitions: Definitions,
-    /// Losses in segments before this one are counted.
-    losses_counted: u64,
+    /// Who reads needs nothing from here on.
+    until: Option<Position>,
+    /// What was deleted from here on is not counted yet. Never behind the segment that is open: that one is read to its
+    /// end even if its file is gone.
+    uncounted: Position,
+    /// Samples that were deleted before they were read, and not yet told.
+    lost: u64,
+    /// Everything before this was deleted when losses were told last.
+    deleted_before: Position,
 }
 
 // === impl Definitions ===
@@ -200,8 +207,18 @@ impl Reader {
             buffer: Vec::new(),
             consumed: 0,
             definitions: Definitions::default(),
-            losses_counted: 0,
+            until: None,
+            uncounted: position,
+            lost: 0,
+            deleted_before: Position::default(),
         }
+    }
+
+    /// Has what lies at or after `end` be no loss of this reader.
+    #[must_use]
+    pub fn until(mut self, end: Option<Position>) -> Self {
+        self.until = end;
+        self
     }
 
     /// Where the next record begins.
@@ -216,17 +233,22 @@ impl Reader {
 
     /// How many samples were deleted before the reader came to them, since the last call.
     pub fn take_lost(&mut self) -> u64 {
-        // An open segment is read to its end even if its file is gone.
-        let next = match self.file {
-            Some(_) => Position::start_of(self.position.segment + 1),
-            None => self.position,
-        };
-        let from = next.max(Position::start_of(self.losses_counted));
-        let (samples, last) = self.log.lost_since(from);
-        if let Some(last) = last {
-            self.losses_counted = last + 1;
+        self.deleted_before = self.log.lost_before();
+        self.count_lost(self.deleted_before);
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Everything before this was deleted by the last [`Reader::take_lost`]: another reader cannot begin before it.
+    pub fn deleted_before(&self) -> Position {
+        self.deleted_before
+    }
+
+    fn count_lost(&mut self, before: Position) {
+        let before = self.until.map_or(before, |end| before.min(end));
+        if before > self.uncounted {
+            self.lost += self.log.lost_between(self.uncounted, before);
+            self.uncounted = before;
         }
-        samples
     }
 
     /// The next record, definitions aside; `None` when the reader has caught up with the log.
@@ -371,14 +393,18 @@ impl Reader {
     }
 
     fn leave_segment(&mut self, end: Position) {
-        self.file = None;
+        let was_open = self.file.take().is_some();
         self.buffer.clear();
         self.consumed = 0;
-        self.position = if self.position.segment < end.segment {
-            Position::start_of(self.position.segment + 1)
-        } else {
-            end
-        };
+        if self.position.segment < end.segment {
+            self.position = Position::start_of(self.position.segment + 1);
+            return;
+        }
+        self.position = end;
+        if was_open {
+            // It is entered again for what is still written to it.
+            self.uncounted = end;
+        }
     }
 
     /// Opens the segment of the position, or the next that exists; `false` if there is none yet.
@@ -414,6 +440,9 @@ impl Reader {
             self.load_definitions(&file, begin, segment == end.segment)?;
         }
         self.position.offset = self.position.offset.max(begin);
+        // Segments between the last one and this one may have been deleted after losses were told last.
+        self.count_lost(Position::start_of(segment));
+        self.uncounted = self.uncounted.max(Position::start_of(segment + 1));
         self.file = Some(file);
         Ok(true)
     }

@@ -242,6 +242,153 @@ fn a_full_log_slows_producers_only_if_every_leg_lags() {
     assert_eq!(read_from(&log, Position::default()).last().unwrap().1, timestamp);
 }
 
+/// A segment in place of which something lies that cannot be deleted.
+#[test]
+fn a_segment_that_cannot_be_deleted_is_not_counted_as_lost_and_fills_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LogOptions { limit: 32 << 10, segment: 4 << 10 };
+    let log = Arc::new(Log::open(directory.path(), options).unwrap());
+    let wide = list("stuck", 100);
+    log.append(&batch(&wide, 1)).unwrap();
+    let first = log.end();
+    let path = frame::segment_path(directory.path(), first.segment);
+    std::fs::rename(&path, directory.path().join("kept")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    log.hold(1, first);
+    let mut timestamp = 1;
+    let refused = loop {
+        timestamp += 1;
+        log.hold(2, log.end());
+        if let Err(error) = log.append(&batch(&wide, timestamp)) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, AppendError::Full));
+    log.truncate(Duration::ZERO, Duration::ZERO, SystemTime::now() + Duration::from_secs(1));
+    assert_eq!(log.counters().forced_samples.load(std::sync::atomic::Ordering::Relaxed), 0);
+    // It can again: nothing was forgotten meanwhile.
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(directory.path().join("kept"), &path).unwrap();
+    log.hold(2, log.end());
+    log.append(&batch(&wide, timestamp)).unwrap();
+    assert!(log.counters().forced_samples.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}
+
+/// What a laggard does at the limit of its log.
+#[derive(Debug, Clone)]
+enum Lagging {
+    /// As many batches come.
+    Append(usize),
+    /// It reads as many records.
+    Read(usize),
+    /// It tells what it has lost.
+    Tell,
+    /// The log is truncated by age, needed or not.
+    Expire,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whenever segments are deleted before a reader comes to them, and whenever it is asked: what it has read and what it
+    /// has lost is all there was, and no sample is in both.
+    #[test]
+    fn a_laggard_reads_or_counts_every_sample(steps in prop::collection::vec(
+        prop_oneof![
+            4 => (1usize..30).prop_map(Lagging::Append),
+            4 => (1usize..12).prop_map(Lagging::Read),
+            2 => Just(Lagging::Tell),
+            1 => Just(Lagging::Expire),
+        ],
+        1..40,
+    )) {
+        let directory = tempfile::tempdir().unwrap();
+        let options = LogOptions { limit: 8 << 10, segment: 1 << 10 };
+        let log = Arc::new(Log::open(directory.path(), options).unwrap());
+        let wide = list("lag", 20);
+        let mut reader = Reader::new(log.clone(), log.end());
+        let (mut fed, mut read, mut lost) = (0, BTreeSet::new(), 0);
+        let mut read_some = |reader: &mut Reader, records: usize| {
+            for _ in 0..records {
+                let Some(entry) = reader.next_entry().unwrap() else { break };
+                entry.each_sample(|reference, timestamp, _| assert!(read.insert((reference, timestamp))));
+            }
+            read.len()
+        };
+        for step in steps.into_iter().chain([Lagging::Read(usize::MAX), Lagging::Tell]) {
+            match step {
+                Lagging::Append(batches) => for _ in 0..batches {
+                    fed += 1;
+                    log.hold(1, reader.position());
+                    log.hold(2, log.end());
+                    log.append(&batch(&wide, fed)).unwrap();
+                },
+                Lagging::Read(records) => {
+                    read_some(&mut reader, records);
+                }
+                Lagging::Tell => lost += reader.take_lost(),
+                Lagging::Expire => {
+                    log.truncate(Duration::ZERO, Duration::ZERO, SystemTime::now() + Duration::from_secs(1));
+                }
+            }
+        }
+        prop_assert_eq!(read_some(&mut reader, 0) as u64 + lost, 20 * fed as u64);
+    }
+}
+
+/// Between two looks at its losses a reader leaves the segment that it has open, and enters one behind those deleted.
+#[test]
+fn what_was_deleted_since_a_reader_told_its_losses_is_counted_when_it_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::open(directory.path(), LogOptions { limit: 1 << 30, segment: 4 << 10 }).unwrap());
+    let wide = list("skipped", 100);
+    let mut reader = Reader::new(log.clone(), log.end());
+    log.append(&batch(&wide, 1)).unwrap();
+    log.hold(1, reader.position());
+    let mut read = 0;
+    let mut read_next = |reader: &mut Reader| match reader.next_entry().unwrap() {
+        Some(entry) => {
+            entry.each_sample(|_, _, _| read += 1);
+            true
+        }
+        None => false,
+    };
+    assert!(read_next(&mut reader));
+    for timestamp in 2..=100 {
+        log.append(&batch(&wide, timestamp)).unwrap();
+    }
+    assert_eq!(reader.take_lost(), 0);
+    log.truncate(Duration::MAX, Duration::ZERO, SystemTime::now() + Duration::from_secs(1));
+    while read_next(&mut reader) {}
+    let lost = reader.take_lost();
+    assert!(lost > 5000);
+    assert_eq!(read + lost, 100 * 100);
+    assert_eq!(reader.take_lost(), 0);
+}
+
+#[test]
+fn a_reader_loses_nothing_behind_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::open(directory.path(), LogOptions { limit: 1 << 30, segment: 4 << 10 }).unwrap());
+    let wide = list("until", 100);
+    let from = log.end();
+    log.hold(1, from);
+    let mut cut = from;
+    for timestamp in 1..=100 {
+        log.append(&batch(&wide, timestamp)).unwrap();
+        if timestamp == 42 {
+            cut = log.end();
+        }
+    }
+    log.truncate(Duration::MAX, Duration::ZERO, SystemTime::now() + Duration::from_secs(1));
+    let mut before = Reader::new(log.clone(), from).until(Some(cut));
+    let mut behind = Reader::new(log.clone(), cut);
+    let (lost_before, lost_behind) = (before.take_lost(), behind.take_lost());
+    let kept = read_from(&log, cut).len() as u64;
+    assert!(lost_before.abs_diff(4200) < 500, "{lost_before}");
+    // Of the segment that the cut divides each has an estimate; together they are exact.
+    assert_eq!(lost_before + lost_behind + kept, 100 * 100);
+}
+
 // --- legs ---
 
 fn at(offset: u64) -> Position {

@@ -91,41 +91,102 @@ async fn version_one_sends_metadata_in_requests_of_their_own() {
     harness.shutdown().await;
 }
 
-#[tokio::test]
-async fn what_a_laggard_loses_at_the_limit_of_the_log_is_counted_as_its_loss() {
-    let (first, second) = (Receiver::start().await, Receiver::start().await);
-    second.answer(|_| DOWN.to_owned());
-    let services = Services::new();
-    services.insert(Arc::new(LogLimit(256 << 10)));
-    let surroundings = Surroundings { services, ..Surroundings::default() };
-    let text = format!("{}\n{}", block(&first.url, "name = \"a\""), block(&second.url, "name = \"b\""))
-        .replace(
+/// How many batches of a thousand samples a laggard's log gets: more than twice what it holds.
+const FED: i64 = 80;
+const ALL: u64 = 1000 * FED as u64;
+
+/// Two endpoints and a log at its limit: `a` has got everything, `b` is down and has lost some.
+struct Laggard {
+    first: Receiver,
+    second: Receiver,
+    harness: Harness<RemoteWrite>,
+    metrics: Arc<Metrics>,
+    directory: tempfile::TempDir,
+}
+
+impl Laggard {
+    async fn new() -> Self {
+        let (first, second) = (Receiver::start().await, Receiver::start().await);
+        second.answer(|_| DOWN.to_owned());
+        let directory = tempfile::tempdir().unwrap();
+        let services = Services::new();
+        services.insert(Arc::new(LogLimit(256 << 10)));
+        let metrics = Metrics::of(&services);
+        let surroundings = Surroundings { services, ..inside(directory.path()) };
+        let text = Self::text(&first, &second, "x");
+        let harness = Harness::<RemoteWrite>::within(surroundings, &text).await.unwrap();
+        let laggard = Self { first, second, harness, metrics, directory };
+        let list = Self::list();
+        for timestamp in 1..=FED {
+            laggard.harness.feed(batch(&list, timestamp)).await.unwrap();
+        }
+        eventually(|| Self::arrived(&laggard.first) == ALL).await;
+        eventually(|| laggard.dropped("b").get() > 0).await;
+        assert_eq!(laggard.dropped("a").get(), 0);
+        laggard
+    }
+
+    fn text(first: &Receiver, second: &Receiver, token: &str) -> String {
+        let token = format!("name = \"b\"\nbearer_token = \"{token}\"");
+        format!("{}\n{}", block(&first.url, "name = \"a\""), block(&second.url, &token)).replace(
             "queue_config {",
             "queue_config {\ncapacity = 1000\nmax_samples_per_send = 1000\nmax_shards = 1",
-        );
-    let harness = Harness::<RemoteWrite>::within(surroundings, &text).await.unwrap();
-    let index = |index: usize| {
-        let index = index.to_string();
-        Series::new(&[("__name__", "wide"), ("index", &*index)].into_iter().collect::<Labels>())
-    };
-    let list = SeriesList::new((0..1000).map(index).collect::<Vec<_>>());
-    let mut timestamp = 0;
-    let dropped = |key: &str| {
-        let groups = harness.vitals().groups;
-        groups.iter().find(|group| group.key == key).map_or(0, |group| group.now.dropped)
-    };
-    while timestamp < 80 {
-        timestamp += 1;
-        harness.feed(batch(&list, timestamp)).await.unwrap();
+        )
     }
-    let arrived = |receiver: &Receiver| {
-        receiver.accepted.lock().iter().map(|received| received.samples.len() as u64).sum::<u64>()
-    };
-    eventually(|| arrived(&first) == 1000 * timestamp as u64).await;
-    eventually(|| dropped("b") > 0).await;
-    assert_eq!(dropped("a"), 0);
-    second.answer(|_| OK.to_owned());
+
+    fn list() -> Arc<SeriesList> {
+        let index = |index: usize| {
+            let index = index.to_string();
+            Series::new(&[("__name__", "wide"), ("index", &*index)].into_iter().collect::<Labels>())
+        };
+        SeriesList::new((0..1000).map(index).collect::<Vec<_>>())
+    }
+
+    fn arrived(receiver: &Receiver) -> u64 {
+        receiver.accepted.lock().iter().map(|received| received.samples.len() as u64).sum()
+    }
+
+    /// What the metrics of an endpoint say that the log lost, over all its generations.
+    fn dropped(&self, name: &str) -> prometheus::IntCounter {
+        let url = if name == "a" { &self.first.url } else { &self.second.url };
+        let node = self.harness.instance().map(|instance| instance.node.to_string());
+        let labels = [node.as_deref().unwrap_or_default(), name, url, "log_limit"];
+        self.metrics.dropped.with_label_values(&labels)
+    }
+}
+
+#[tokio::test]
+async fn what_a_laggard_loses_at_the_limit_of_the_log_is_counted_as_its_loss() {
+    let laggard = Laggard::new().await;
+    laggard.second.answer(|_| OK.to_owned());
     // Whatever did not arrive was counted, sample by sample, and nothing else was.
-    eventually(|| arrived(&second) + dropped("b") == 1000 * timestamp as u64).await;
+    eventually(|| Laggard::arrived(&laggard.second) + laggard.dropped("b").get() == ALL).await;
+    laggard.harness.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_laggard_holds_of_deleted_segments_when_its_endpoint_changes_is_counted() {
+    let laggard = Laggard::new().await;
+    // Credentials change: the receiver stays, and whoever sends to it is another one.
+    laggard.harness.update(&Laggard::text(&laggard.first, &laggard.second, "y")).await.unwrap();
+    laggard.second.answer(|_| OK.to_owned());
+    laggard.second.wait_for([FED]).await;
+    // Never too little: what the old one told before it ended, the new one may count again.
+    eventually(|| Laggard::arrived(&laggard.second) + laggard.dropped("b").get() >= ALL).await;
+    laggard.harness.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_laggard_holds_of_deleted_segments_when_the_process_ends_is_counted() {
+    let laggard = Laggard::new().await;
+    let dropped = laggard.dropped("b");
+    let Laggard { first, second, harness, directory, .. } = laggard;
+    harness.engine().shutdown(Duration::from_secs(5)).await;
+    drop(harness);
+    second.answer(|_| OK.to_owned());
+    let text = Laggard::text(&first, &second, "x");
+    let harness = Harness::<RemoteWrite>::within(inside(directory.path()), &text).await.unwrap();
+    second.wait_for([FED]).await;
+    eventually(|| Laggard::arrived(&second) + dropped.get() == ALL).await;
     harness.shutdown().await;
 }

@@ -1,6 +1,7 @@
 //! What of a log is kept: segments go when every leg has passed them, and under the laggards when the log is at its limit
 //! or too old. What had to go too early is counted and remembered for those who come to read it.
 
+use std::cmp;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -25,20 +26,16 @@ impl Log {
             if writer.total + length <= writer.options.limit {
                 return true;
             }
-            let Some((&oldest, segment)) = writer.segments.first_key_value() else { return false };
-            {
-                let mut holders = self.holders.lock();
-                if oldest >= writer.segment || holders.values().all(|position| position.segment <= oldest) {
-                    return false;
-                }
-                let floor = Position::start_of(oldest + 1);
-                let behind = holders.values_mut().filter(|position| **position < floor);
-                behind.for_each(|position| *position = floor);
+            let Some((&oldest, &segment)) = writer.segments.first_key_value() else { return false };
+            let all_lag = self.holders.lock().values().all(|position| position.segment <= oldest);
+            if oldest >= writer.segment || all_lag || !self.delete(writer, oldest) {
+                return false;
             }
-            self.lose(oldest, segment);
+            self.lose(oldest, &segment);
         }
     }
 
+    /// Remembers a segment that is deleted although somebody needed it.
     fn lose(&self, number: u64, segment: &Segment) {
         self.counters.forced_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
         self.counters.forced_samples.fetch_add(segment.samples, Ordering::Relaxed);
@@ -49,19 +46,17 @@ impl Log {
         }
     }
 
-    /// How many samples at or after `position` are gone because they had to be deleted.
-    pub(in crate::wal) fn lost_since(&self, position: Position) -> (u64, Option<u64>) {
+    /// How many samples from `from` to `to` are gone because they had to be deleted; of a part of a segment an estimate.
+    pub(in crate::wal) fn lost_between(&self, from: Position, to: Position) -> u64 {
         let lost = self.lost.lock();
-        let mut samples = 0;
-        for (number, segment) in lost.range(position.segment..) {
-            samples += if *number == position.segment && segment.bytes > 0 {
-                let rest = segment.bytes.saturating_sub(position.offset);
-                (u128::from(segment.samples) * u128::from(rest) / u128::from(segment.bytes)) as u64
-            } else {
-                segment.samples
-            };
-        }
-        (samples, lost.range(position.segment..).next_back().map(|(number, _)| *number))
+        let range = lost.range(from.segment..=to.segment.max(from.segment));
+        range.map(|(number, lost)| lost.rest(*number, from).saturating_sub(lost.rest(*number, to))).sum()
+    }
+
+    /// Everything before this is deleted: the end of the newest segment that had to be.
+    pub(in crate::wal) fn lost_before(&self) -> Position {
+        let newest = self.lost.lock().last_key_value().map(|(number, _)| *number);
+        newest.map_or_else(Position::default, |number| Position::start_of(number + 1))
     }
 
     /// Deletes everything: what the log held has found another place.
@@ -77,20 +72,26 @@ impl Log {
 
     fn delete_below(&self, writer: &mut Writer, segment: u64) {
         let segment = segment.min(writer.segment);
-        while let Some((&number, &Segment { bytes, .. })) = writer.segments.first_key_value() {
-            if number >= segment {
+        while let Some((&number, _)) = writer.segments.first_key_value() {
+            if number >= segment || !self.delete(writer, number) {
                 break;
             }
-            let path = frame::segment_path(&self.directory, number);
-            if let Err(error) = std::fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "cannot delete a segment of the write-ahead log");
-                break;
-            }
-            writer.segments.remove(&number);
-            writer.total -= bytes;
         }
+    }
+
+    /// Deletes a segment; `false` if that cannot be done, and nothing has changed.
+    fn delete(&self, writer: &mut Writer, number: u64) -> bool {
+        let path = frame::segment_path(&self.directory, number);
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot delete a segment of the write-ahead log");
+            return false;
+        }
+        if let Some(segment) = writer.segments.remove(&number) {
+            writer.total -= segment.bytes;
+        }
+        true
     }
 
     /// Deletes the segments that every holder has passed, except those written within `keep` (unless the log is more than
@@ -98,34 +99,24 @@ impl Log {
     pub fn truncate(&self, keep: Duration, expire: Duration, now: SystemTime) -> u64 {
         let mut writer = self.writer.lock();
         let pressed = writer.total > writer.options.limit / 2;
-        let mut target = 0;
+        let lowest = self.holders.lock().values().min().map_or(writer.segment, |position| position.segment);
         let mut forced = 0;
-        {
-            let mut holders = self.holders.lock();
-            let lowest = holders.values().min().map_or(writer.segment, |position| position.segment);
-            for (&number, segment) in &writer.segments {
-                let age = now.duration_since(segment.written).unwrap_or_default();
-                let passed = number < lowest && (pressed || age >= keep);
-                if number >= writer.segment || !(passed || age >= expire) {
-                    break;
-                }
-                if number >= lowest {
-                    forced += segment.bytes;
-                    self.lose(number, segment);
-                }
-                target = number + 1;
+        while let Some((&number, &segment)) = writer.segments.first_key_value() {
+            let age = now.duration_since(segment.written).unwrap_or_default();
+            let passed = number < lowest && (pressed || age >= keep);
+            let due = passed || age >= expire;
+            if number >= writer.segment || !due || !self.delete(&mut writer, number) {
+                break;
             }
-            if forced > 0 {
-                let floor = Position::start_of(target);
-                let behind = holders.values_mut().filter(|position| **position < floor);
-                behind.for_each(|position| *position = floor);
+            if number >= lowest {
+                forced += segment.bytes;
+                self.lose(number, &segment);
             }
         }
-        self.delete_below(&mut writer, target);
         forced
     }
 
-    /// Registers or moves a holder. A position is never moved below the oldest segment.
+    /// Registers or moves a holder. One whose position is deleted has lost what it needed.
     pub fn hold(&self, holder: u64, position: Position) {
         self.holders.lock().insert(holder, position);
     }
@@ -156,5 +147,21 @@ impl Log {
     /// The first segment at or after `number` that exists.
     pub(in crate::wal) fn segment_at_or_after(&self, number: u64) -> Option<u64> {
         self.writer.lock().segments.range(number..).next().map(|(number, _)| *number)
+    }
+}
+
+// === impl Lost ===
+
+impl Lost {
+    /// How many samples of this segment, the one of `number`, lie at or after `position`.
+    fn rest(&self, number: u64, position: Position) -> u64 {
+        match number.cmp(&position.segment) {
+            cmp::Ordering::Less => 0,
+            cmp::Ordering::Greater => self.samples,
+            cmp::Ordering::Equal => {
+                let rest = u128::from(self.bytes.saturating_sub(position.offset));
+                (u128::from(self.samples) * rest / u128::from(self.bytes.max(1))) as u64
+            }
+        }
     }
 }
