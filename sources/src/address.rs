@@ -117,6 +117,13 @@ fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
                 settings.path.push(value);
                 continue;
             }
+            // The rest of a password with a `?` in it is none to be shown.
+            _ if url.query().is_some_and(|query| query.contains('@')) => {
+                return Err(invalid(
+                    text,
+                    "there is an `@` behind the `?`; write %3F for a `?` in a password",
+                ));
+            }
             other => {
                 return Err(AddressError::UnknownOption {
                     address: redact(text),
@@ -133,6 +140,14 @@ fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
         }
     }
     url.set_query(None);
+    // The user information ends at the first `/`. Beyond it an `@` is likelier the end of a password with a `/` in it
+    // than part of a repository's name, and what is taken for a name is shown.
+    if url.scheme() != "file" && url.path().contains('@') {
+        return Err(invalid(
+            text,
+            "there is an `@` behind a `/`; write %2F for a `/` in a password, %40 for an `@` in a path",
+        ));
+    }
     settings.auth = take_credential(&mut url, text)?;
     // The first `//` in the path separates the repository from the folder within it.
     let path = url.path().to_owned();
@@ -272,6 +287,12 @@ mod tests {
             "git+https://me:hunter2@git.example/x#y",
             "git+https://me:hunter2@git.example:99999/x",
             "git+https://me:hun/hunter2@git.example/x?tokn=hunter2",
+            "git+https://me:hunt@er/hunter2@git.example/x",
+            "git+https://hun/hunter2@git.example/x",
+            "git+https://hun//hunter2@git.example/x",
+            "git+https://hun?hunter2@git.example/x",
+            "git+https://hun/x?hunter2=3@git.example/x",
+            "git+https://hun#hunter2@git.example/x",
             "ssh://me:hunter2@git.example/x",
             "s3://me:hunter2@bucket/x",
             "https://me:hunter2@git.example/x.git",
@@ -282,6 +303,14 @@ mod tests {
         }
         let error = parse_address("git+https://git.example/x?banch=main").unwrap_err();
         assert!(error.to_string().contains("did you mean `branch`"), "{error}");
+    }
+
+    #[test]
+    fn an_at_sign_belongs_before_the_host() {
+        assert!(parse_address("git+https://a@0/ @").is_err());
+        assert_eq!(git("git+https://h/%40team/x?branch=a@b").1.url, "https://h/%40team/x");
+        assert_eq!(git("git+https://h/%40team/x?branch=a@b").1.branch.as_deref(), Some("a@b"));
+        assert_eq!(git("git+file:///srv/a@b").1.url, "file:///srv/a@b");
     }
 
     #[test]
@@ -296,7 +325,8 @@ mod tests {
             if let Ok(settings) = parse_address(&text)
                 && let Some(git) = settings.git
             {
-                prop_assert!(!git.url.contains('?') && !git.url.contains('@') || git.url.starts_with("file:") || settings.auth.is_none());
+                prop_assert!(!git.url.contains('?'));
+                prop_assert!(!git.url.contains('@') || git.url.starts_with("file:"));
             }
         }
 
