@@ -1,8 +1,13 @@
 //! `json_path`: an expression such as `$.a[*].b` over a JSON document; always a list of what it finds.
 //!
-//! Names, indexes, slices, wildcards, unions, `..` and filters `[?(@.a == 2)]`. The leading `$` may be left out.
+//! Names, indexes, slices, wildcards, unions, `..` and filters `[?(@.a == 2)]`. The leading `$` may be left out. [`reader`]
+//! reads a path, [`filter`] says what a filter keeps.
 
-use std::cmp::Ordering;
+mod filter;
+mod reader;
+
+use filter::Filter;
+use reader::Reader;
 
 use super::{Outcome, json_text, text_argument};
 use crate::function::FunctionError;
@@ -22,7 +27,7 @@ pub(super) fn function(arguments: &[Value]) -> Outcome {
         // No document at all is null here.
         Value::Null
     } else {
-        json_text::parse(&text).map_err(|message| FunctionError::argument(0, message))?
+        json_text::parse_with_integers(&text).map_err(|message| FunctionError::argument(0, message))?
     };
     if path.is_empty() {
         return Ok(Value::array([]));
@@ -55,44 +60,7 @@ enum Step {
     /// `[1, 'a']`.
     Union(Vec<Self>),
     /// `[?(…)]`.
-    Filter(Condition),
-}
-
-#[derive(Debug)]
-enum Condition {
-    Either(Box<Self>, Box<Self>),
-    Both(Box<Self>, Box<Self>),
-    Not(Box<Self>),
-    Compare(Operand, Comparison, Operand),
-    Exists(Operand),
-}
-
-#[derive(Debug)]
-enum Operand {
-    Literal(Value),
-    /// What a path that leads nowhere gives.
-    Nothing,
-    Path {
-        root: bool,
-        steps: Vec<Step>,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    Matches,
-    /// Among the elements of a list.
-    In,
-    /// Empty text, list or object, or not, as the right side says.
-    Empty,
-    /// There, or not, as the right side says.
-    Has,
+    Filter(Filter),
 }
 
 fn follow(steps: &[Step], start: Vec<Value>, root: &Value) -> Result<Vec<Value>, String> {
@@ -129,16 +97,16 @@ fn apply(step: &Step, value: &Value, root: &Value, found: &mut Vec<Value>) -> Re
                 apply(step, value, root, found)?;
             }
         }
-        (Step::Filter(condition), Value::Array(items)) => {
+        (Step::Filter(filter), Value::Array(items)) => {
             for item in items.iter() {
-                if holds(condition, item, root)? {
+                if filter.keeps(item, root)? {
                     found.push(item.clone());
                 }
             }
         }
-        (Step::Filter(condition), Value::Object(object)) => {
+        (Step::Filter(filter), Value::Object(object)) => {
             for item in object.values() {
-                if holds(condition, item, root)? {
+                if filter.keeps(item, root)? {
                     found.push(item.clone());
                 }
             }
@@ -206,371 +174,4 @@ fn bounded(found: &[Value]) -> Result<(), String> {
         return Err(format!("the path finds more than {MAX_FOUND} values"));
     }
     Ok(())
-}
-
-fn holds(condition: &Condition, item: &Value, root: &Value) -> Result<bool, String> {
-    Ok(match condition {
-        Condition::Either(left, right) => holds(left, item, root)? || holds(right, item, root)?,
-        Condition::Both(left, right) => holds(left, item, root)? && holds(right, item, root)?,
-        Condition::Not(inner) => !holds(inner, item, root)?,
-        Condition::Exists(operand @ Operand::Literal(_)) => {
-            matches!(operand_value(operand, item, root)?, Some(Value::Bool(true)))
-        }
-        Condition::Exists(operand) => operand_value(operand, item, root)?.is_some(),
-        Condition::Compare(left, Comparison::Has, right) => {
-            let there = operand_value(left, item, root)?.is_some();
-            operand_value(right, item, root)? == Some(Value::Bool(there))
-        }
-        Condition::Compare(left, comparison, right) => {
-            match (operand_value(left, item, root)?, operand_value(right, item, root)?) {
-                (Some(left), Some(right)) => compare(&left, *comparison, &right)?,
-                // What is not there differs from everything, `null` included.
-                (None, None) => *comparison == Comparison::Equal,
-                _ => *comparison == Comparison::NotEqual,
-            }
-        }
-    })
-}
-
-fn operand_value(operand: &Operand, item: &Value, root: &Value) -> Result<Option<Value>, String> {
-    match operand {
-        Operand::Literal(value) => Ok(Some(value.clone())),
-        Operand::Nothing => Ok(None),
-        Operand::Path { root: from_root, steps } => {
-            let start = if *from_root { root } else { item };
-            Ok(follow(steps, vec![start.clone()], root)?.into_iter().next())
-        }
-    }
-}
-
-fn compare(left: &Value, comparison: Comparison, right: &Value) -> Result<bool, String> {
-    let ordering = match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left.compare(*right),
-        (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
-        _ => None,
-    };
-    Ok(match comparison {
-        Comparison::Equal => left == right,
-        Comparison::NotEqual => left != right,
-        Comparison::Less => ordering == Some(Ordering::Less),
-        Comparison::LessOrEqual => matches!(ordering, Some(Ordering::Less | Ordering::Equal)),
-        Comparison::Greater => ordering == Some(Ordering::Greater),
-        Comparison::GreaterOrEqual => matches!(ordering, Some(Ordering::Greater | Ordering::Equal)),
-        Comparison::In => right.to_items().is_some_and(|items| items.contains(left)),
-        Comparison::Empty => match left {
-            Value::String(text) => *right == Value::Bool(text.is_empty()),
-            Value::Array(items) => *right == Value::Bool(items.is_empty()),
-            Value::Object(object) => *right == Value::Bool(object.is_empty()),
-            _ => false,
-        },
-        // Decided by the holder: it is about what is not there.
-        Comparison::Has => false,
-        Comparison::Matches => match (left, right) {
-            (Value::String(text), Value::String(pattern)) => regex::RegexBuilder::new(pattern)
-                .size_limit(1 << 20)
-                .build()
-                .map_err(|_| "a pattern of the path is no regular expression".to_owned())?
-                .is_match(text),
-            _ => false,
-        },
-    })
-}
-
-/// Reads a path.
-struct Reader<'a> {
-    text: &'a str,
-    place: usize,
-}
-
-impl<'a> Reader<'a> {
-    const fn new(text: &'a str) -> Self {
-        Self { text, place: 0 }
-    }
-
-    fn rest(&self) -> &'a str {
-        self.text.get(self.place..).unwrap_or_default()
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn take(&mut self, wanted: &str) -> bool {
-        let taken = self.rest().starts_with(wanted);
-        if taken {
-            self.place += wanted.len();
-        }
-        taken
-    }
-
-    fn blanks(&mut self) {
-        self.place += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn expect(&mut self, wanted: &str) -> Result<(), String> {
-        self.blanks();
-        if self.take(wanted) {
-            Ok(())
-        } else {
-            Err(format!("expected \"{wanted}\" at byte {}", self.place + 1))
-        }
-    }
-
-    fn whole_path(&mut self) -> Result<Vec<Step>, String> {
-        let mut steps = Vec::new();
-        if !self.take("$") && !self.take("@") && !self.rest().starts_with(['.', '[']) {
-            steps.push(self.name_step()?);
-        }
-        steps.extend(self.steps(0)?);
-        match self.peek() {
-            None => Ok(steps),
-            Some(unexpected) => Err(format!("unexpected \"{unexpected}\" at byte {}", self.place + 1)),
-        }
-    }
-
-    fn steps(&mut self, depth: usize) -> Result<Vec<Step>, String> {
-        let mut steps = Vec::new();
-        loop {
-            if self.take("..") {
-                let last = self.rest().is_empty();
-                steps.push(if last { Step::Everything } else { Step::Descend });
-                if !last && !self.rest().starts_with('[') {
-                    steps.push(self.name_step()?);
-                }
-            } else if self.take(".") {
-                // `.[0]` is the same as `[0]`.
-                if !self.rest().starts_with('[') {
-                    steps.push(self.name_step()?);
-                }
-            } else if self.take("[") {
-                steps.push(self.bracket(depth)?);
-            } else {
-                return Ok(steps);
-            }
-        }
-    }
-
-    fn name_step(&mut self) -> Result<Step, String> {
-        if self.take("*") {
-            return Ok(Step::Wildcard);
-        }
-        let rest = self.rest();
-        // Others have to stand in quotes within brackets.
-        let ends = |character: char| {
-            character.is_ascii()
-                && !character.is_ascii_alphanumeric()
-                && !matches!(character, '_' | '#' | '%' | ':' | ';' | '?' | '^' | '{' | '}')
-        };
-        let length = rest.find(ends).unwrap_or(rest.len());
-        if length == 0 {
-            return Err(format!("a name is missing at byte {}", self.place + 1));
-        }
-        self.place += length;
-        Ok(Step::Name(rest[..length].to_owned()))
-    }
-
-    fn bracket(&mut self, depth: usize) -> Result<Step, String> {
-        self.blanks();
-        if self.take("?") {
-            self.blanks();
-            let condition = self.either(depth + 1)?;
-            self.expect("]")?;
-            return Ok(Step::Filter(condition));
-        }
-        let mut steps = Vec::new();
-        loop {
-            self.blanks();
-            steps.push(match self.peek() {
-                Some('*') => {
-                    self.take("*");
-                    Step::Wildcard
-                }
-                Some(quote @ ('\'' | '"')) => Step::Name(self.quoted(quote)?),
-                _ => self.index_or_slice()?,
-            });
-            self.blanks();
-            if self.take("]") {
-                break;
-            }
-            self.expect(",")?;
-        }
-        let single = steps.len() == 1;
-        match steps.pop() {
-            Some(step) if single => Ok(step),
-            last => {
-                steps.extend(last);
-                Ok(Step::Union(steps))
-            }
-        }
-    }
-
-    fn integer(&mut self) -> Result<Option<i64>, String> {
-        self.blanks();
-        let rest = self.rest();
-        let sign = usize::from(rest.starts_with('-'));
-        let digits = rest[sign..].bytes().take_while(u8::is_ascii_digit).count();
-        if digits == 0 {
-            return Ok(None);
-        }
-        self.place += sign + digits;
-        let number = rest[..sign + digits].parse().map_err(|_| "an index is beyond 64 bits".to_owned())?;
-        self.blanks();
-        Ok(Some(number))
-    }
-
-    fn index_or_slice(&mut self) -> Result<Step, String> {
-        let start = self.integer()?;
-        if !self.take(":") {
-            return start
-                .map(Step::Index)
-                .ok_or_else(|| format!("an index is missing at byte {}", self.place + 1));
-        }
-        let end = self.integer()?;
-        let step = if self.take(":") { self.integer()?.unwrap_or(1) } else { 1 };
-        Ok(Step::Slice(start, end, step))
-    }
-
-    fn quoted(&mut self, quote: char) -> Result<String, String> {
-        let mut text = String::new();
-        let mut characters = self.rest().char_indices().skip(1);
-        while let Some((offset, character)) = characters.next() {
-            if character == quote {
-                self.place += offset + 1;
-                return Ok(text);
-            }
-            if character == '\\' {
-                text.push(match characters.next().map(|(_, escaped)| escaped) {
-                    Some('n') => '\n',
-                    Some('t') => '\t',
-                    Some('r') => '\r',
-                    Some(other) => other,
-                    None => break,
-                });
-            } else {
-                text.push(character);
-            }
-        }
-        Err("a quote is not closed".to_owned())
-    }
-
-    fn either(&mut self, depth: usize) -> Result<Condition, String> {
-        if depth > MAX_DEPTH {
-            return Err("a filter is nested too deeply".to_owned());
-        }
-        let mut left = self.both(depth)?;
-        loop {
-            self.blanks();
-            if !self.take("||") {
-                return Ok(left);
-            }
-            left = Condition::Either(Box::new(left), Box::new(self.both(depth)?));
-        }
-    }
-
-    fn both(&mut self, depth: usize) -> Result<Condition, String> {
-        let mut left = self.condition(depth)?;
-        loop {
-            self.blanks();
-            if !self.take("&&") {
-                return Ok(left);
-            }
-            left = Condition::Both(Box::new(left), Box::new(self.condition(depth)?));
-        }
-    }
-
-    fn condition(&mut self, depth: usize) -> Result<Condition, String> {
-        if depth > MAX_DEPTH {
-            return Err("a filter is nested too deeply".to_owned());
-        }
-        self.blanks();
-        if self.rest().starts_with('!') && !self.rest().starts_with("!=") {
-            self.take("!");
-            return Ok(Condition::Not(Box::new(self.condition(depth + 1)?)));
-        }
-        if self.take("(") {
-            let inner = self.either(depth + 1)?;
-            self.expect(")")?;
-            return Ok(inner);
-        }
-        let left = self.operand(depth)?;
-        self.blanks();
-        let comparisons = [
-            ("==", Comparison::Equal),
-            ("!=", Comparison::NotEqual),
-            ("<=", Comparison::LessOrEqual),
-            (">=", Comparison::GreaterOrEqual),
-            ("=~", Comparison::Matches),
-            ("~=", Comparison::Matches),
-            ("<", Comparison::Less),
-            (">", Comparison::Greater),
-            ("in ", Comparison::In),
-            ("empty ", Comparison::Empty),
-            ("has ", Comparison::Has),
-            ("exists ", Comparison::Has),
-        ];
-        for (text, comparison) in comparisons {
-            if self.take(text) {
-                return Ok(Condition::Compare(left, comparison, self.operand(depth)?));
-            }
-        }
-        Ok(Condition::Exists(left))
-    }
-
-    fn operand(&mut self, depth: usize) -> Result<Operand, String> {
-        if depth > MAX_DEPTH {
-            return Err("a filter is nested too deeply".to_owned());
-        }
-        self.blanks();
-        match self.peek() {
-            Some(start @ ('@' | '$')) => {
-                self.place += 1;
-                Ok(Operand::Path { root: start == '$', steps: self.steps(depth + 1)? })
-            }
-            Some(quote @ ('\'' | '"')) => Ok(Operand::Literal(Value::string(self.quoted(quote)?))),
-            Some('[') => {
-                self.take("[");
-                let mut items = Vec::new();
-                loop {
-                    self.blanks();
-                    if self.take("]") {
-                        return Ok(Operand::Literal(Value::array(items)));
-                    }
-                    match self.operand(depth + 1)? {
-                        Operand::Literal(item) => items.push(item),
-                        _ => return Err("a list in a filter holds plain values".to_owned()),
-                    }
-                    self.blanks();
-                    if !self.rest().starts_with(']') {
-                        self.expect(",")?;
-                    }
-                }
-            }
-            Some('/') => {
-                let rest = self.rest();
-                let end = rest[1..].find('/').ok_or("a pattern is not closed")?;
-                self.place += end + 2;
-                Ok(Operand::Literal(Value::string(&rest[1..=end])))
-            }
-            _ => {
-                let rest = self.rest();
-                let length = rest
-                    .find(|character: char| {
-                        !(character.is_alphanumeric() || matches!(character, '-' | '+' | '.' | '_'))
-                    })
-                    .unwrap_or(rest.len());
-                self.place += length;
-                if &rest[..length] == "Nothing" {
-                    return Ok(Operand::Nothing);
-                }
-                Ok(Operand::Literal(match &rest[..length] {
-                    "true" => Value::Bool(true),
-                    "false" => Value::Bool(false),
-                    "null" | "nil" => Value::Null,
-                    text => Value::from(
-                        text.parse::<f64>().map_err(|_| format!("\"{text}\" is no value for a filter"))?,
-                    ),
-                }))
-            }
-        }
-    }
 }

@@ -15,12 +15,24 @@ pub(super) fn decode(arguments: &[Value]) -> Outcome {
 }
 
 /// A JSON document as a value; every number is a float.
-pub(super) fn parse(text: &str) -> Result<Value, String> {
+fn parse(text: &str) -> Result<Value, String> {
+    parse_with(text, |number| Number::Float(number.as_f64().unwrap_or_default()))
+}
+
+/// A JSON document as a value; what is written as an integer is one.
+pub(super) fn parse_with_integers(text: &str) -> Result<Value, String> {
+    parse_with(text, |number| match number.as_i64() {
+        Some(integer) => Number::Int(integer),
+        None => Number::Float(number.as_f64().unwrap_or_default()),
+    })
+}
+
+fn parse_with(text: &str, number: fn(&serde_json::Number) -> Number) -> Result<Value, String> {
     let parsed = serde_json::from_str(text).or_else(|error| match without_lone_surrogates(text) {
         Some(repaired) => serde_json::from_str(&repaired),
         None => Err(error),
     });
-    parsed.map(|json| from_json(&json)).map_err(|error| format!("is not JSON: {error}"))
+    parsed.map(|json| from_json(&json, number)).map_err(|error| format!("is not JSON: {error}"))
 }
 
 /// The text with escapes of half a surrogate pair replaced by the replacement character; none if it has no such escape.
@@ -64,16 +76,16 @@ fn escaped_unit(text: &str) -> Option<u32> {
 }
 
 // The JSON parser bounds the depth of documents, and thereby this recursion.
-fn from_json(json: &Json) -> Value {
+fn from_json(json: &Json, to_number: fn(&serde_json::Number) -> Number) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(flag) => Value::Bool(*flag),
-        Json::Number(number) => Value::from(number.as_f64().unwrap_or_default()),
+        Json::Number(number) => Value::Number(to_number(number)),
         Json::String(text) => Value::string(text.as_str()),
-        Json::Array(items) => Value::array(items.iter().map(from_json)),
+        Json::Array(items) => Value::array(items.iter().map(|item| from_json(item, to_number))),
         Json::Object(fields) => {
             let mut object: Object =
-                fields.iter().map(|(key, item)| (key.as_str(), from_json(item))).collect();
+                fields.iter().map(|(key, item)| (key.as_str(), from_json(item, to_number))).collect();
             object.sort();
             Value::from(object)
         }
