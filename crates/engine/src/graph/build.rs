@@ -309,23 +309,30 @@ impl<'a> Builder<'a> {
         self.report(place.label(Diagnostic::error(codes::MISPLACED, message), place.header(), ""));
     }
 
-    /// A `declare`: nothing runs for it. In the static check its body is looked at whether it is used or not.
+    /// A `declare`: nothing runs for it. In the static check its body is looked at whether it is used or not, and whether it
+    /// could be used or not.
     fn declare(&mut self, block: &Block, place: &BlockRef, frame: u32, names: &Names) {
-        let Some(label) = &block.label else {
-            let diagnostic = Diagnostic::error(codes::MISSING_LABEL, "declare block must have a label");
-            self.report(place.label(diagnostic, place.header(), "no label"));
-            return;
-        };
-        if &*label.text == "declare" {
-            let diagnostic =
-                Diagnostic::error(codes::MISPLACED, "'declare' is not a valid label for a declare block");
-            self.report(place.label(diagnostic, label.span, ""));
+        match &block.label {
+            None => {
+                let diagnostic = Diagnostic::error(codes::MISSING_LABEL, "declare block must have a label");
+                self.report(place.label(diagnostic, place.header(), "no label"));
+            }
+            Some(label) if &*label.text == "declare" => {
+                let diagnostic =
+                    Diagnostic::error(codes::MISPLACED, "'declare' is not a valid label for a declare block");
+                self.report(place.label(diagnostic, label.span, ""));
+            }
+            Some(label) => {
+                self.define(frame, &label.text, place);
+            }
+        }
+        if self.purpose == Purpose::Run {
             return;
         }
-        if !self.define(frame, &label.text, place) || self.purpose == Purpose::Run {
-            return;
-        }
-        if let Some(declare) = names.lexicon().declares.get(&label.text) {
+        let lexicon = names.lexicon();
+        let named = block.label.as_ref().and_then(|label| lexicon.declares.get(&label.text));
+        let declare = named.into_iter().chain(&lexicon.refused).find(|declare| declare.block.is(place));
+        if let Some(declare) = declare {
             self.check_later(declare, names, Some(frame));
         }
     }

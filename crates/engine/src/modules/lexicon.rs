@@ -19,6 +19,8 @@ pub(crate) struct Lexicon {
     /// What `module_path` is in this body.
     pub(crate) module_path: Arc<str>,
     pub(crate) declares: HashMap<Arc<str>, Arc<Declare>>,
+    /// Declares without a label, or with one that is taken: nothing can use them, but they are checked all the same.
+    pub(crate) refused: Vec<Arc<Declare>>,
     pub(crate) imports: HashMap<Arc<str>, Arc<Import>>,
     /// What the templates of `foreach` blocks declare and import, by the label of the block.
     pub(crate) templates: HashMap<Arc<str>, Arc<Self>>,

@@ -85,17 +85,29 @@ impl<'a> Resolver<'a> {
         for body in bodies {
             for (place, block) in body.blocks() {
                 let Some(first) = block.name.first() else { continue };
+                if &*first.name == "declare" && block.name.len() == 1 {
+                    let label = block.label.as_ref().map(|label| &label.text);
+                    let named = label.filter(|label| !lexicon.declares.contains_key(*label));
+                    let inner = match named {
+                        Some(label) => format!("{namespace}{label}/"),
+                        // No label looks so.
+                        None => format!("{namespace}#{}/", lexicon.refused.len()),
+                    };
+                    let before = std::mem::replace(&mut self.at_top_of_module, false);
+                    let inner = self.lexicon(&[place.body()], module_path, &inner);
+                    self.at_top_of_module = before;
+                    let declare = Declare::new(label.unwrap_or(&Arc::default()), place, inner);
+                    match named {
+                        Some(label) => {
+                            lexicon.declares.insert(Arc::clone(label), Arc::new(declare));
+                        }
+                        None => lexicon.refused.push(Arc::new(declare)),
+                    }
+                    continue;
+                }
                 let Some(label) = &block.label else { continue };
                 let label = &label.text;
                 match (&*first.name, block.name.get(1)) {
-                    ("declare", None) if !lexicon.declares.contains_key(label) => {
-                        let inner = format!("{namespace}{label}/");
-                        let before = std::mem::replace(&mut self.at_top_of_module, false);
-                        let inner = self.lexicon(&[place.body()], module_path, &inner);
-                        self.at_top_of_module = before;
-                        let declare = Declare::new(label, place, inner);
-                        lexicon.declares.insert(Arc::clone(label), Arc::new(declare));
-                    }
                     ("foreach", None) if !lexicon.templates.contains_key(label) => {
                         if let Some((template, _)) =
                             place.body().blocks().find(|(_, block)| block.dotted_name() == TEMPLATE)

@@ -53,6 +53,24 @@ fn duplicates_name_both_places() {
 }
 
 #[test]
+fn declares_that_nothing_can_use_are_checked_too() {
+    assert_finds(
+        "declare {\n  declare \"inner\" { }\n  inner \"a\" { }\n  test.sinc \"a\" { }\n}\ndeclare \"d\" { }\ndeclare \"d\" \
+         {\n  test.sink { }\n}\ndeclare {\n  d \"x\" { }\n  test.sink { }\n}\ndeclare \"declare\" {\n  test.sink { }\n}",
+        &[
+            "E202 main.alloy:1:1: declare block must have a label",
+            "E201 main.alloy:4:3: cannot find the definition of component name \"test.sinc\" (did you mean \"test.sink\"?)",
+            "E203 main.alloy:7:1: block declare.d already declared at main.alloy:6:1",
+            "E202 main.alloy:8:3: component \"test.sink\" must have a label (name it, for example: test.sink \"default\" { … })",
+            "E202 main.alloy:10:1: declare block must have a label",
+            "E202 main.alloy:12:3: component \"test.sink\" must have a label (name it, for example: test.sink \"default\" { … })",
+            "E214 main.alloy:14:9: 'declare' is not a valid label for a declare block",
+            "E202 main.alloy:15:3: component \"test.sink\" must have a label (name it, for example: test.sink \"default\" { … })",
+        ],
+    );
+}
+
+#[test]
 fn references_must_exist() {
     assert_finds(
         "test.values \"value\" { }\ntest.consumer \"c\" { input = test.values.valu.value }",
