@@ -7,9 +7,10 @@
 mod fleet;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use invar_engine::{Inputs, ValidateOptions};
@@ -18,7 +19,7 @@ use invar_rollout::{
 };
 use invar_sources::AgentAttributes;
 use invar_syntax::value::{Object, Value};
-use invar_syntax::{Diagnostic, Diagnostics};
+use invar_syntax::{Diagnostic, Diagnostics, Span};
 
 pub(crate) use self::fleet::fetch;
 use super::imports::{self, Import, Imported, Surroundings};
@@ -292,21 +293,38 @@ pub(crate) fn check(
     options: ValidateOptions,
 ) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
+    // Where those with one place and message are.
+    let mut known: HashMap<_, Vec<usize>> = HashMap::new();
     for candidate in candidates {
         let mut diagnostics = candidate.faults.clone();
         diagnostics.extend(candidate.check(registry, options));
+        let environment = candidate.environment.as_ref().filter(|_| candidates.len() > 1);
         for diagnostic in diagnostics {
-            let known = findings.iter_mut().find(|finding| finding.diagnostic == diagnostic);
-            let environment = candidate.environment.clone().filter(|_| candidates.len() > 1);
-            match known {
-                Some(finding) => finding.environments.extend(environment),
+            let alike = known.entry(place_and_message(&diagnostic)).or_default();
+            match alike.iter().find(|&&index| findings[index].diagnostic == diagnostic) {
+                Some(&index) => {
+                    let environments = &mut findings[index].environments;
+                    if environments.last() != environment {
+                        environments.extend(environment.cloned());
+                    }
+                }
                 None => {
-                    findings.push(Finding { diagnostic, environments: environment.into_iter().collect() })
+                    alike.push(findings.len());
+                    findings.push(Finding {
+                        diagnostic,
+                        environments: environment.cloned().into_iter().collect(),
+                    });
                 }
             }
         }
     }
     findings
+}
+
+/// What few different diagnostics have in common.
+fn place_and_message(diagnostic: &Diagnostic) -> (Option<(Arc<str>, Span)>, String) {
+    let place = diagnostic.primary().map(|label| (Arc::clone(&label.source.name), label.span));
+    (place, diagnostic.message.clone())
 }
 
 /// How many different files the candidates have.
@@ -340,9 +358,9 @@ impl Candidate {
             }
             // Those of the variables are there already.
             Err(more) => {
-                let news =
-                    more.into_iter().filter(|found| !diagnostics.0.contains(found)).collect::<Vec<_>>();
-                diagnostics.extend(news);
+                let known: HashSet<_> = diagnostics.iter().map(place_and_message).collect();
+                diagnostics
+                    .extend(more.into_iter().filter(|found| !known.contains(&place_and_message(found))));
             }
         }
         diagnostics

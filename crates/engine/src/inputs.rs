@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use invar_syntax::File;
 use invar_syntax::check::TypeLookup;
 use invar_syntax::diagnostic::{Diagnostics, Label, nearest};
 use invar_syntax::evaluate::{Reference, references};
@@ -157,11 +158,13 @@ impl Configuration {
     /// Adds to every error in an expression that uses variables where those were defined.
     pub fn point_at_variables(&self, diagnostics: &mut Diagnostics) {
         let mut uses: HashMap<&str, Vec<Reference>> = HashMap::new();
+        let mut files: HashMap<&str, &File> = HashMap::new();
+        for file in &self.files {
+            files.entry(&file.source.name).or_insert(file);
+        }
         for diagnostic in &mut diagnostics.0 {
             let Some(place) = diagnostic.primary() else { continue };
-            let Some(file) = self.files.iter().find(|file| file.source.name == place.source.name) else {
-                continue;
-            };
+            let Some(file) = files.get(&*place.source.name) else { continue };
             let span = place.span;
             let uses = uses.entry(&file.source.name).or_insert_with(|| {
                 let is_variable =
