@@ -11,6 +11,8 @@ use super::vitals::Counters;
 const ENOUGH: u64 = 100;
 const SILENCE: Duration = Duration::from_secs(60);
 const QUEUE_SAMPLES: usize = 6;
+/// A rate over less time says more about when batches leave than about how much does.
+const RATE_SPAN: Duration = Duration::from_secs(1);
 
 /// The soft rules.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,11 +53,11 @@ pub(crate) enum Finding {
 pub(crate) struct GroupTrack {
     /// Counters at the previous sample.
     previous: Counters,
-    /// Time since the cut at the previous sample.
-    previous_at: Duration,
     /// Time since the cut of the last sample in which something went out.
     last_output: Duration,
     fills: VecDeque<u64>,
+    /// Earlier samples, with their time since the cut, back to the last one that is [`RATE_SPAN`] old.
+    earlier: VecDeque<(Duration, Counters)>,
 }
 
 /// One sample of one group, beside the one before.
@@ -63,7 +65,8 @@ pub(crate) struct GroupTrack {
 pub(crate) struct Step {
     pub(crate) now: Counters,
     pub(crate) before: Counters,
-    pub(crate) seconds: f64,
+    /// Items taken and items delivered per second, over [`RATE_SPAN`] at least; none before that has passed.
+    pub(crate) rates: Option<(f64, f64)>,
     pub(crate) silent_for: Duration,
     pub(crate) queue_grows: bool,
 }
@@ -82,13 +85,30 @@ impl GroupTrack {
         let step = Step {
             now,
             before: self.previous,
-            seconds: at.saturating_sub(self.previous_at).as_secs_f64(),
+            rates: self.rates(now, at),
             silent_for: at.saturating_sub(self.last_output),
             queue_grows: grows,
         };
         self.previous = now;
-        self.previous_at = at;
         step
+    }
+
+    fn rates(&mut self, now: Counters, at: Duration) -> Option<(f64, f64)> {
+        if self.earlier.is_empty() {
+            // At the cut.
+            self.earlier.push_back((Duration::ZERO, Counters::default()));
+        }
+        let spans = |then: &Duration| at.saturating_sub(*then) >= RATE_SPAN;
+        while self.earlier.get(1).is_some_and(|(then, _)| spans(then)) {
+            self.earlier.pop_front();
+        }
+        let rates = self.earlier.front().filter(|(then, _)| spans(then)).map(|(then, before)| {
+            let seconds = at.saturating_sub(*then).as_secs_f64();
+            let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+            (rate(now.items_in, before.items_in), rate(now.items_out, before.items_out))
+        });
+        self.earlier.push_back((at, now));
+        rates
     }
 }
 
@@ -137,11 +157,9 @@ pub(crate) fn apply(
             }
         }
         SoftRule::Throughput => {
-            if usual.out_rate <= 0.0 || step.seconds <= 0.0 {
+            let Some((taken, delivered)) = step.rates.filter(|_| usual.out_rate > 0.0) else {
                 return Finding::Nothing;
-            }
-            let (taken, delivered) =
-                (delta(|c| c.items_in) / step.seconds, delta(|c| c.items_out) / step.seconds);
+            };
             if taken >= 0.8 * usual.in_rate && taken > 0.0 && delivered < 0.5 * usual.out_rate {
                 Finding::Bad(format!(
                     "delivers {delivered:.1}/s of {taken:.1}/s taken (was {:.1}/s)",

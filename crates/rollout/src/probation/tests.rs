@@ -215,6 +215,36 @@ fn silence_throughput_drops_and_queue_fail() {
 }
 
 #[test]
+fn throughput_is_judged_over_a_second_at_least() {
+    // Taken all the time, delivered in batches every 200 ms, as a sender does.
+    let batches =
+        |millis: u64| Counters { items_in: millis, items_out: millis / 200 * 200, ..counters(1, 1, 0) };
+    let stuck = |millis: u64| Counters { items_in: millis, ..counters(1, 1, 0) };
+    let before = GroupBaseline { in_rate: 1000.0, out_rate: 1000.0, ..GroupBaseline::default() };
+    let verdict = |window: u64, sample: &dyn Fn(u64) -> Counters| {
+        let mut judge = Judge::new(JudgeOptions {
+            window: Duration::from_millis(window),
+            rules: RuleSet::Full,
+            baseline: usual("sink", before),
+            on_inconclusive: OnInconclusive::Commit,
+        });
+        (1..=24).map(|n| n * window / 12).find_map(|at| {
+            let vitals = Vitals { groups: vec![group("sink", true, sample(at))], ..Vitals::default() };
+            match judge.sample(Duration::from_millis(at), &vitals) {
+                Judgement::Continue | Judgement::Extend(_) => None,
+                verdict => Some((at, verdict)),
+            }
+        })
+    };
+    let good = Judgement::Commit { unproven: false, warning: None };
+    assert_eq!(verdict(300, &batches), Some((300, good.clone())), "six samples without a delivery are usual");
+    assert_eq!(verdict(3000, &batches), Some((3000, good.clone())));
+    assert_eq!(verdict(300, &stuck), Some((300, good)), "too short a window to tell");
+    let (at, bad) = verdict(3000, &stuck).unwrap();
+    assert!(at == 1500 && failed(&bad).contains("delivers 0.0/s"), "{at} {bad:?}");
+}
+
+#[test]
 fn a_small_endpoint_without_any_success_fails_after_a_third_of_the_window() {
     // A scrape every 20 s that always fails.
     let sample = |n: u64| {
