@@ -106,6 +106,12 @@ pub trait Component: Sized + Send + Sync + 'static {
     /// A notice of what the swap protocol did with this node. Runs on the writer right after the store: quick, infallible.
     fn transition(_instance: &Arc<Self::Instance>, _transition: Transition<'_, Self>) {}
 
+    /// What else a person should know before a change is applied: what is kept, handed on or lost. Either side is none where
+    /// the node is new or goes. Pure, as [`Component::check`]. Listening sockets and parting instances the engine tells of.
+    fn plan_notes(_before: Option<&Self::Arguments>, _after: Option<&Self::Arguments>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The endpoints or target groups for which vitals are kept; none means one group for the whole node.
     fn vital_groups(_state: &Self::State) -> Vec<VitalGroup> {
         Vec::new()

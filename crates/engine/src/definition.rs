@@ -67,6 +67,7 @@ pub(crate) trait Definition: Send + Sync {
     fn serve(&self, flow: Flow, request: Request) -> BoxFuture<'static, Response>;
     fn run(&self, cell: &Arc<InstanceCell>) -> BoxFuture<'static, Result<(), RunError>>;
     fn transition(&self, instance: &AnyArc, transition: ErasedTransition<'_>);
+    fn plan_notes(&self, before: Option<&AnyArc>, after: Option<&AnyArc>) -> Vec<String>;
     fn vital_groups(&self, state: &AnyArc) -> Vec<VitalGroup>;
     fn debug_info(&self, instance: &AnyArc) -> Value;
 }
@@ -275,6 +276,11 @@ impl<C: Component> Definition for Erased<C> {
             }
             ErasedTransition::Retired => C::transition(&instance, Transition::Retired),
         }
+    }
+
+    fn plan_notes(&self, before: Option<&AnyArc>, after: Option<&AnyArc>) -> Vec<String> {
+        let (before, after) = (before.map(typed::<C::Arguments>), after.map(typed::<C::Arguments>));
+        C::plan_notes(before.as_deref(), after.as_deref())
     }
 
     fn vital_groups(&self, state: &AnyArc) -> Vec<VitalGroup> {

@@ -15,6 +15,7 @@ use crate::evaluate::{NodeError, View, accept, evaluate};
 use crate::generation::{Generation, Unit};
 use crate::graph::{Expansion, Graph, GraphNode, NodeKind};
 use crate::node::NodeId;
+use crate::plan_notes::{Addresses, KNOWN_AFTER_PREPARE, annotate};
 use crate::prepare::{MOST_ROUNDS, unsettled};
 use crate::value_node::{Valued, evaluate_value, unknown};
 
@@ -103,9 +104,6 @@ impl Action {
         }
     }
 }
-
-/// The remark on arguments that use exports of a node that does not run yet.
-const KNOWN_AFTER_PREPARE: &str = "some arguments are known only after preparing";
 
 impl Shared {
     /// Plans against what runs: exports of running nodes are taken as they are, those of new ones are unknown.
@@ -198,14 +196,21 @@ fn plan_of(
     let view = view(graph, configuration, values);
     let mut diagnostics = Diagnostics::new();
     let mut changes = Vec::with_capacity(graph.len());
+    let mut addresses = Addresses::of(base);
+    // With what the notes on it need.
+    let mut planned = Vec::with_capacity(graph.len());
     for node in &graph.nodes {
         let Some(definition) = node.component() else { continue };
         match evaluate(&node.block, &view.at(node.frame)).and_then(|body| {
-            let arguments =
-                if body.has_unknown() { None } else { Some(accept(node, definition, &body)?.arguments) };
-            change(node, definition, running(base, node), arguments.as_ref())
+            let accepted = if body.has_unknown() { None } else { Some(accept(node, definition, &body)?) };
+            let arguments = accepted.as_ref().map(|accepted| &accepted.arguments);
+            Ok((change(node, definition, running(base, node), arguments)?, accepted))
         }) {
-            Ok(change) => changes.push(change),
+            Ok((change, accepted)) => {
+                addresses.claim(accepted.as_ref().map(|accepted| &*accepted.addresses));
+                changes.push(change);
+                planned.push((node, accepted));
+            }
             Err(error) => diagnostics.extend(error.diagnostics),
         }
     }
@@ -213,9 +218,15 @@ fn plan_of(
         diagnostics.sort();
         return Err(diagnostics);
     }
+    for (change, (node, accepted)) in changes.iter_mut().zip(&planned) {
+        let after = accepted.as_ref().map(|accepted| (&accepted.arguments, &*accepted.addresses));
+        annotate(change, node, running(base, node).map(|unit| &**unit), after, &addresses);
+    }
     for node in &base.graph.nodes {
         if node.component().is_some() && graph.find(node.id.as_str()).is_none() {
-            changes.push(entry(node, Action::Destroy));
+            let mut gone = entry(node, Action::Destroy);
+            annotate(&mut gone, node, running(base, node).map(|unit| &**unit), None, &addresses);
+            changes.push(gone);
         }
     }
     let hash = hash(&configuration.digest, &changes);

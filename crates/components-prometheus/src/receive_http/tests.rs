@@ -358,6 +358,47 @@ async fn two_may_not_share_an_address() {
     engine.shutdown(Duration::from_secs(5)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_what_becomes_of_each_socket() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (one, two, three) = (free(), free(), free());
+    let [one, two, three] = [one, two, three].map(|free| free.local_addr().unwrap().port());
+    let block = |label: &str, port: u16, more: &str| {
+        let server = format!("http {{\n listen_address = \"127.0.0.1\"\n listen_port = {port}\n}}");
+        format!("prometheus.receive_http \"{label}\" {{\n {server}\n {more}\n forward_to = []\n}}\n")
+    };
+    let parse = |text: String| {
+        Arc::new(Configuration::parse([("main.alloy", text)], Inputs::default(), "test").unwrap())
+    };
+    let data = tempfile::tempdir().unwrap();
+    let engine = Engine::new(EngineOptions::new(crate::register(Registry::new()), data.path()));
+    let notes = |text: String| {
+        let plan = engine.plan(&parse(text)).unwrap();
+        let notes = plan.changes.iter().map(|change| (change.node.to_string(), change.notes.join("; ")));
+        notes.collect::<Vec<_>>()
+    };
+    let (a, b) = (block("a", one, ""), block("b", two, ""));
+    assert_eq!(notes(a.clone())[0].1, format!("127.0.0.1:{one} is newly bound, before the swap"));
+    let prepared = engine.prepare(parse(a.clone() + &b), PrepareMode::AllOrNothing).await.unwrap();
+    engine.cut(prepared, |_| Ok::<_, String>(())).await.unwrap();
+    engine.commit().await;
+
+    assert!(notes(a.clone() + &b).iter().all(|(_, notes)| notes.is_empty()), "nothing changes");
+    let changed = notes(block("a", one, "append_metadata = true") + &b);
+    assert!(changed[0].1.contains("stays open and is handed over: no"), "{changed:?}");
+    let moved = notes(block("a", three, "") + &b);
+    let text = &moved[0].1;
+    assert!(text.contains(&format!("127.0.0.1:{three} is newly bound")), "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{one} answers 503")), "{text}");
+    let inherited = notes(block("c", one, "") + &b);
+    assert_eq!(inherited.len(), 3);
+    assert!(inherited[0].1.contains("handed over from prometheus.receive_http.a"), "{inherited:?}");
+    assert!(!inherited[2].1.contains("503") && inherited[2].1.contains("drains"), "{inherited:?}");
+    let gone = notes(b.clone());
+    assert!(gone[1].1.contains(&format!("127.0.0.1:{one} answers 503")), "{gone:?}");
+    engine.shutdown(Duration::from_secs(5)).await;
+}
+
 #[test]
 fn messages_must_be_known() {
     for (messages, part) in [("\"prometheus.Write\"", "prometheus.Write"), ("", "nothing would be accepted")]

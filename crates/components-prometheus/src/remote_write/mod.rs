@@ -11,6 +11,7 @@ mod identity;
 mod load;
 mod metrics;
 mod node_log;
+mod plan_notes;
 mod sender;
 mod shards;
 mod siblings;
@@ -89,6 +90,10 @@ impl Component for RemoteWrite {
                 check.warning(field, format!("the url {message}: an agent refuses it"));
             }
         }
+    }
+
+    fn plan_notes(before: Option<&Self::Arguments>, after: Option<&Self::Arguments>) -> Vec<String> {
+        plan_notes::notes(before, after)
     }
 
     fn instance(_: &Self::Arguments, context: &InstanceContext) -> Result<Self::Instance, PrepareError> {
