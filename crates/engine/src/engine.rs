@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aside::aside;
 use crate::call::{Flow, unavailable};
 use crate::configuration::Configuration;
 use crate::context::Host;
@@ -343,10 +344,10 @@ impl Engine {
     ///
     /// # Errors
     /// See [`CutError`].
-    pub async fn cut<E>(
+    pub async fn cut<E: Send + 'static>(
         &self,
         prepared: Prepared,
-        swapped: impl FnOnce(u64) -> Result<(), E> + Send,
+        swapped: impl FnOnce(u64) -> Result<(), E> + Send + 'static,
     ) -> Result<CutReport, CutError<E>> {
         self.shared.cut(prepared, swapped).await
     }
@@ -362,7 +363,8 @@ impl Engine {
     /// Makes the running configuration the one to roll back to from now on. What only its predecessor had starts to drain;
     /// [`Engine::drained`] waits for that.
     pub async fn commit(&self) {
-        self.shared.commit();
+        let shared = Arc::clone(&self.shared);
+        aside(move || shared.commit()).await;
     }
 
     /// Goes back to the retained configuration, in one store. Infallible: evaluates nothing, waits for nothing. Without a

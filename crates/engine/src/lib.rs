@@ -13,6 +13,7 @@
 // The model test of the lease compiles its word a second time, over other atomics.
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
+mod aside;
 mod block;
 mod definition;
 mod evaluate;
@@ -50,6 +51,7 @@ pub mod logging;
 pub mod modules;
 pub mod node;
 pub mod plan;
+mod plan_notes;
 pub mod receiver;
 pub mod registry;
 pub mod report;
@@ -62,6 +64,7 @@ pub mod testing_components;
 pub mod variables;
 pub mod vitals;
 
+pub use aside::compute_aside;
 pub use call::{Call, Flow};
 pub use component::{Component, Transition, VitalGroup};
 pub use configuration::{Configuration, ConfigurationBuilder, Inputs};

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::aside::{Pace, compute_aside};
 use crate::codes;
 use crate::configuration::Configuration;
 use crate::context::{ExportContext, InstanceContext, NodeEnvironment, StateContext};
@@ -113,7 +114,7 @@ impl Shared {
         for _ in 0..MOST_ROUNDS {
             let graph = match graph.take() {
                 Some(graph) => graph,
-                None => match self.expand(&configuration, &rounds.dynamics) {
+                None => match self.expand(&configuration, &rounds.dynamics).await {
                     Ok(graph) => Arc::new(graph),
                     Err(diagnostics) if rounds.revert(&diagnostics) => continue,
                     Err(diagnostics) => {
@@ -158,14 +159,20 @@ impl Shared {
     }
 
     /// The graph of a configuration under given values of dynamic nodes.
-    pub(crate) fn expand(
-        &self,
-        configuration: &Configuration,
+    pub(crate) async fn expand(
+        self: &Arc<Self>,
+        configuration: &Arc<Configuration>,
         dynamics: &Dynamics,
     ) -> Result<Graph, Diagnostics> {
-        let admission = self.options.admission();
-        let (graph, diagnostics) = Graph::build(&self.options.registry, configuration, admission, dynamics);
-        graph.ok_or(diagnostics)
+        let (shared, configuration) = (Arc::clone(self), Arc::clone(configuration));
+        let dynamics = dynamics.clone();
+        let expanded = compute_aside(move || {
+            let options = &shared.options;
+            let (graph, diagnostics) =
+                Graph::build(&options.registry, &configuration, options.admission(), &dynamics);
+            graph.ok_or(diagnostics)
+        });
+        expanded.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -365,7 +372,9 @@ impl<'a> Work<'a> {
         copies: impl Fn(&GraphNode) -> Vec<Place>,
     ) -> (Passed, Result<Option<LogSettings>, NodeError>) {
         let mut errors = Vec::new();
+        let mut pace = Pace::new();
         for index in self.graph.order() {
+            pace.step().await;
             let node = self.graph.node(*index);
             if self.depends_on_failure(node) {
                 continue;

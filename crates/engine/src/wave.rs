@@ -29,7 +29,7 @@ type Published = [(Arc<InstanceCell>, Value)];
 /// One configuration that a wave goes through: the running one, or the retained one.
 struct Side<'a> {
     graph: Arc<Graph>,
-    configuration: &'a Configuration,
+    configuration: &'a Arc<Configuration>,
     places: Vec<Place>,
     /// Nodes to evaluate again, by rank: dependencies first.
     dirty: BTreeSet<(u32, u32)>,
@@ -206,7 +206,7 @@ impl Shared {
         rounds.go_on(&side.graph, std::mem::take(&mut side.expansions));
         let mut previous = HashMap::default();
         for _ in 0..MOST_ROUNDS {
-            let graph = match self.expand(side.configuration, &rounds.dynamics) {
+            let graph = match self.expand(side.configuration, &rounds.dynamics).await {
                 Ok(graph) => Arc::new(graph),
                 Err(diagnostics) if rounds.revert(&diagnostics) => continue,
                 Err(diagnostics) => {
@@ -249,7 +249,7 @@ impl Shared {
 // === impl Side ===
 
 impl<'a> Side<'a> {
-    fn new(graph: &Arc<Graph>, configuration: &'a Configuration, places: Vec<Place>) -> Self {
+    fn new(graph: &Arc<Graph>, configuration: &'a Arc<Configuration>, places: Vec<Place>) -> Self {
         Self {
             graph: Arc::clone(graph),
             configuration,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use foldhash::{HashMap, HashSet};
 
+use crate::aside::aside;
 use crate::definition::ErasedTransition;
 use crate::engine::{CutError, CutReport, RollbackReport, Shared};
 use crate::generation::{Generation, Occupant, Place, Retained, Unit};
@@ -77,20 +78,30 @@ impl Shared {
     }
 
     /// Swaps to what was prepared; catches up with epochs that passed since.
-    pub(crate) async fn cut<E>(
+    pub(crate) async fn cut<E: Send + 'static>(
         self: &Arc<Self>,
         mut prepared: Prepared,
-        swapped: impl FnOnce(u64) -> Result<(), E> + Send,
+        swapped: impl FnOnce(u64) -> Result<(), E> + Send + 'static,
     ) -> Result<CutReport, CutError<E>> {
         let mut swapped = Some(swapped);
-        let mut pause = None;
+        // Waves wait: none finds the lock taken while the disk is waited for, and the second round finds nothing that moved.
+        let pause = self.pause_waves();
         loop {
-            match self.try_cut(prepared, &mut swapped) {
-                Attempted::Done(report) => return Ok(report),
+            let shared = Arc::clone(self);
+            // It waits for the disk and looks at every node.
+            let attempt = aside(move || {
+                let attempted = shared.try_cut(prepared, &mut swapped);
+                (attempted, swapped)
+            });
+            let attempted;
+            (attempted, swapped) = attempt.await;
+            match attempted {
+                Attempted::Done(report) => {
+                    drop(pause);
+                    return Ok(report);
+                }
                 Attempted::Refused(error) => return Err(error),
                 Attempted::Moved(moved) => {
-                    // From the first round on waves wait, so the second one finds nothing that moved.
-                    pause.get_or_insert_with(|| self.pause_waves());
                     prepared = self.catch_up(moved).await.map_err(CutError::Prepare)?;
                 }
             }

@@ -298,7 +298,7 @@ impl<P: Pipeline> Reconciler<P> {
         }
     }
 
-    /// Checks and plans, off the runtime's threads: a panic in there is a fault of the candidate.
+    /// Checks and plans, off the runtime's threads and less urgently than data: a panic in there is a fault of the candidate.
     async fn check(
         &self,
         composition: &Arc<Composition>,
@@ -309,7 +309,7 @@ impl<P: Pipeline> Reconciler<P> {
             return Err(("validate", failure.clone()));
         }
         let pipeline = Arc::clone(&self.pipeline);
-        let work = tokio::task::spawn_blocking(move || {
+        let work = invar_engine::compute_aside(move || {
             pipeline.check(&parsed.candidate).map_err(|failure| ("validate", failure))?;
             let plan = pipeline.plan(&parsed.candidate).map_err(|failure| ("plan", failure))?;
             Ok(Checked { parsed, plan })
