@@ -31,6 +31,9 @@ pub struct RevisionRecord {
     pub verdict: Verdict,
     /// Why, for everything but a plain commit.
     pub note: Option<String>,
+    /// Hash of the plan that was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Stage at which it was rejected or undone.
     pub stage: Option<String>,
     /// Where the fault is.

@@ -36,9 +36,16 @@ struct Script {
     bad: HashSet<String>,
     panicking: HashSet<String>,
     vitals: Vitals,
+    /// What of the plan depends on what runs.
+    surroundings: String,
 }
 
 impl ScriptedPipeline {
+    /// What runs changes by itself, and with it every plan.
+    pub(crate) fn move_on(&self, surroundings: &str) {
+        self.inner.lock().surroundings = surroundings.to_owned();
+    }
+
     pub(crate) fn running(&self) -> Option<String> {
         self.inner.lock().running.clone()
     }
@@ -149,7 +156,7 @@ impl Pipeline for ScriptedPipeline {
 
     fn plan(&self, candidate: &Arc<String>) -> Result<PlanSummary, Failure> {
         Ok(PlanSummary {
-            hash: candidate.to_string(),
+            hash: format!("{candidate}{}", self.inner.lock().surroundings),
             counts: BTreeMap::from([("update".into(), 1)]),
             changes: serde_json::Value::Null,
         })

@@ -285,6 +285,38 @@ async fn what_a_change_of_items_does_not_concern_is_not_even_evaluated() {
 }
 
 #[tokio::test]
+async fn a_plan_is_another_one_when_running_values_decide_otherwise_what_there_is() {
+    let rig = Rig::new();
+    rig.apply("test.values \"v\" { initial = \"a\" }").await;
+    let next = format!(
+        "test.values \"v\" {{ initial = \"a\" }}\ntest.consumer \"u\" {{ input = test.values.v.value }}\n{}",
+        over("[test.values.v.value]")
+    );
+    let plan = || rig.engine.plan(&configuration(&next)).unwrap();
+    let before = plan();
+    assert!(before.changes.iter().any(|change| change.node.as_str() == at("a_1")), "{before:#?}");
+    assert_eq!(plan().hash, before.hash);
+    rig.set_value("test.values.v", "b");
+    until("it is exported", || plan().hash != before.hash).await;
+    assert!(plan().changes.iter().any(|change| change.node.as_str() == at("b_1")));
+    // A value that decides nothing but values is none of the plan's business.
+    let only = configuration(
+        "test.values \"v\" { initial = \"a\" }\ntest.consumer \"u\" { input = test.values.v.value }",
+    );
+    let hash = rig.engine.plan(&only).unwrap().hash;
+    rig.set_value("test.values.v", "c");
+    until("it is exported", || plan().changes.iter().any(|change| change.node.as_str() == at("c_1"))).await;
+    assert_eq!(rig.engine.plan(&only).unwrap().hash, hash);
+    // What is applied is what is so then.
+    let prepared = rig.prepare(&next).await.unwrap();
+    rig.set_value("test.values.v", "d");
+    until("it is exported", || plan().changes.iter().any(|change| change.node.as_str() == at("d_1"))).await;
+    rig.cut(prepared).await.unwrap();
+    assert!(rig.has(&at("d_1")) && !rig.has(&at("c_1")));
+    rig.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_request_finds_a_component_within_a_module() {
     let rig = Rig::new();
     rig.apply("declare \"m\" { test.sink \"s\" { } }\nm \"a\" { }").await;

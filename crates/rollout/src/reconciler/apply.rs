@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::model::{Desired, Job, Preparing, Stage, Trigger, Watch};
+use super::observe::CHECK_DEADLINE;
 use super::{PREPARE_DEADLINE, Reconciler, StateHandle, publish};
 use crate::event::EventKind;
 use crate::handle::RolloutError;
@@ -159,6 +160,7 @@ impl<P: Pipeline> Reconciler<P> {
             rules,
             window,
             outdated: 0,
+            plan: None,
             started: Instant::now(),
         };
         self.begin(job).await;
@@ -243,6 +245,7 @@ impl<P: Pipeline> Reconciler<P> {
             Ok(prepared) => prepared,
             Err(failure) => return self.prepare_failed(job, "prepare", &failure).await,
         };
+        job.plan = self.plan_again(&job).await;
         let adopted: Arc<Mutex<Option<Control>>> = Arc::default();
         let hook = self.swapped_hook(&job, Arc::clone(&adopted));
         let outcome = self.pipeline.cut(prepared, hook).await;
@@ -270,6 +273,36 @@ impl<P: Pipeline> Reconciler<P> {
             }
             (Err(CutFailure::Failed(failure)), _) => self.prepare_failed(job, "swap", &failure).await,
         }
+    }
+
+    /// Plans once more right before the swap: another swap, or exports that decide what there is, may have made it
+    /// another plan. Shown and kept is what is applied. Answers its hash.
+    async fn plan_again(&mut self, job: &Job<P::Candidate>) -> Option<String> {
+        let (pipeline, candidate) = (Arc::clone(&self.pipeline), Arc::clone(&job.candidate));
+        let work = invar_engine::compute_aside(move || pipeline.plan(&candidate));
+        let plan = match tokio::time::timeout(CHECK_DEADLINE, work).await {
+            Ok(Ok(Ok(plan))) => plan,
+            Ok(Ok(Err(failure))) => {
+                // It was prepared since: what does not evaluate any more the cut notices too, and refuses.
+                tracing::debug!(%failure, "the plan could not be made again");
+                return None;
+            }
+            Ok(Err(_panic)) => {
+                self.panic_note.survived();
+                return None;
+            }
+            Err(_elapsed) => return None,
+        };
+        let hash = plan.hash.clone();
+        if matches!(job.trigger, Trigger::Sources) {
+            if self.plan.as_ref().is_some_and(|before| before.hash != hash) {
+                let message =
+                    format!("what runs has changed since it was planned: {}", publish::plan_sentence(&plan));
+                self.emit(EventKind::Planned, Some(&job.summary), message);
+            }
+            self.plan = Some(plan);
+        }
+        Some(hash)
     }
 
     /// Makes SWAPPED durable, right before the store.
@@ -334,10 +367,11 @@ impl<P: Pipeline> Reconciler<P> {
             );
             self.decide_record(old.sequence, Verdict::Superseded, None, None).await;
         }
-        let sequence = pointer.sequence;
+        let (sequence, plan) = (pointer.sequence, job.plan.clone());
         self.disk(move |state| {
             state.update_record(sequence, |record| {
                 record.generation = Some(pointer.generation);
+                record.plan = plan;
                 record.swapped = Some(now);
             })
         })

@@ -233,6 +233,7 @@ impl<P: Pipeline> Reconciler<P> {
             rules: RuleSet::Hard,
             window,
             outdated: 0,
+            plan: None,
             started: Instant::now(),
         };
         self.begin(job).await;

@@ -92,6 +92,8 @@ pub(super) struct Job<C> {
     pub(super) window: Duration,
     /// Preparations that another cut outdated.
     pub(super) outdated: u32,
+    /// Hash of the plan right before the swap.
+    pub(super) plan: Option<String>,
     pub(super) started: Instant,
 }
 

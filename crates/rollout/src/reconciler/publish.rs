@@ -245,6 +245,7 @@ impl<P: Pipeline> Reconciler<P> {
             decided: None,
             verdict,
             note: None,
+            plan: None,
             stage: None,
             file: None,
             line: None,

@@ -54,6 +54,7 @@ fn record(revision: &str, verdict: Verdict) -> RevisionRecord {
         decided: None,
         verdict,
         note: None,
+        plan: None,
         stage: None,
         file: None,
         line: None,

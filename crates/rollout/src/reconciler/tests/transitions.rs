@@ -29,6 +29,26 @@ async fn a_good_revision_is_committed_after_its_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_kept_of_the_plan_is_what_was_applied() {
+    let fixture = Start::new(None).start();
+    let mut events = fixture.rollout.events(None);
+    fixture.feed.push("git", "r1", "a");
+    fixture.until("prepares", |status| status.phase == Phase::Prepared).await;
+    assert_eq!(fixture.rollout.plan().await.unwrap().unwrap().hash, "a");
+    fixture.pipeline.move_on(" beside b");
+    fixture.in_probation("r1").await;
+    assert_eq!(fixture.rollout.plan().await.unwrap().unwrap().hash, "a beside b");
+    assert_eq!(fixture.rollout.history().await.unwrap()[0].plan.as_deref(), Some("a beside b"));
+    let mut planned: Vec<_> = events.missed.drain(..).collect();
+    while let Ok(event) = events.live.try_recv() {
+        planned.push(event);
+    }
+    planned.retain(|event| event.kind == EventKind::Planned);
+    assert_eq!(planned.len(), 2, "{planned:?}");
+    assert!(planned[1].message.contains("has changed since it was planned"), "{}", planned[1].message);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revision_that_does_not_parse_leaves_everything_as_it_is() {
     let fixture = Start::new(None).start();
     fixture.feed.push("git", "r1", "a");
