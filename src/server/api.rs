@@ -72,11 +72,11 @@ async fn plan_for(State(face): State<Face>, Json(proposal): Json<Proposal>) -> A
     let fetched = rooms.rollout.modules();
     // Parsing and evaluating are computation: kept off the threads that move data.
     let planned =
-        tokio::task::spawn_blocking(move || crate::planning::plan(&pipeline, proposal, &fetched)).await;
+        invar_engine::compute_aside(move || crate::planning::plan(&pipeline, proposal, &fetched)).await;
     match planned {
         Ok(Ok(summary)) => Ok(Json(summary)),
         Ok(Err(faults)) => Err(Refusal::rejected(faults)),
-        Err(error) => Err(Refusal::rejected(format!("planning failed: {error}"))),
+        Err(_panic) => Err(Refusal::rejected("planning panicked; this is a bug, please report it")),
     }
 }
 

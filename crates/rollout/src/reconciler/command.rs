@@ -185,18 +185,10 @@ impl<P: Pipeline> Reconciler<P> {
             drop(reply.send(Ok(generation)));
             return;
         }
-        let composition = Arc::new(composition);
-        let (pipeline, text) = (Arc::clone(&self.pipeline), Arc::clone(&composition));
-        let parsed = match invar_engine::compute_aside(move || pipeline.parse(&text)).await {
-            Ok(Ok(parsed)) => parsed,
-            Ok(Err(failure)) => {
+        let parsed = match self.parse(&composition).await {
+            Ok(parsed) => parsed,
+            Err(failure) => {
                 drop(reply.send(Err(RolloutError::Refused(failure.to_string()))));
-                return;
-            }
-            Err(_) => {
-                self.panic_note.survived();
-                let message = "reading it panicked; this is a bug, please report it".to_owned();
-                drop(reply.send(Err(RolloutError::Refused(message))));
                 return;
             }
         };

@@ -219,11 +219,11 @@ impl<P: Pipeline> Reconciler<P> {
         }
     }
 
-    /// Parses off the runtime's threads: a panic in there is a fault of the text.
-    async fn parse(&self, composition: &Composition) -> Result<Parsed<P::Candidate>, Failure> {
+    /// Parses off the runtime's threads and less urgently than data: a panic in there is a fault of the text.
+    pub(super) async fn parse(&self, composition: &Composition) -> Result<Parsed<P::Candidate>, Failure> {
         let pipeline = Arc::clone(&self.pipeline);
         let composition = composition.clone();
-        let work = tokio::task::spawn_blocking(move || pipeline.parse(&composition));
+        let work = invar_engine::compute_aside(move || pipeline.parse(&composition));
         let parsed = tokio::time::timeout(CHECK_DEADLINE, work).await;
         self.panic_note.survived();
         match parsed {
