@@ -258,6 +258,73 @@ fn an_http_module_is_at_hand_when_its_server_is_gone() {
     fleet.nothing_missing("a");
 }
 
+/// What the agent says of the import's health.
+fn import_health(fleet: &Fleet) -> Value {
+    fleet.agent.get("/api/v1/components/import.string.net").unwrap()["health"].clone()
+}
+
+#[test]
+fn a_module_that_a_component_reads_changes_alive_and_only_for_the_better() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("net.alloy");
+    // Replaced at once, as whoever distributes files does.
+    let distribute = |text: String| {
+        fs::write(file.with_extension("new"), text).unwrap();
+        fs::rename(file.with_extension("new"), &file).unwrap();
+    };
+    distribute(module("500ms", "one"));
+    let import = format!(
+        "local.file \"module\" {{\n\tfilename       = \"{}\"\n\tpoll_frequency = \"200ms\"\n}}\n\n\
+         import.string \"net\" {{\n\tcontent = local.file.module.content\n}}",
+        file.display()
+    );
+    let other = Target::start("other 1\n").unwrap();
+    let page = other.clone();
+    let fleet = Fleet::start(|receiver, target| pipeline(&import, receiver, target, &page, "one"));
+    let root = fleet.repository.head().unwrap();
+    fleet.committed(&root);
+    released(&fleet, "one");
+    let before = untouched(&fleet);
+    let generation = fleet.agent.status().unwrap()["running"]["generation"].clone();
+
+    distribute(module("400ms", "two"));
+    released(&fleet, "two");
+
+    // Neither what is no module nor what a component refuses is taken; each is shown with its place in the module.
+    let typo = module("400ms", "three").replace("scrape_timeout", "scrape_tmeout");
+    for (bad, place) in
+        [("declare \"scrape\" {".to_owned(), "import.string.net:1:"), (typo, "import.string.net:9:")]
+    {
+        distribute(bad);
+        let shown = || {
+            let health = import_health(&fleet);
+            let message = health["message"].as_str().unwrap_or_default().to_owned();
+            (health["state"] == "unhealthy" && message.contains(place)).then_some(())
+        };
+        invar_integration::wait_for(&format!("the fault at {place}"), SOON, shown)
+            .map_err(|problem| format!("{problem}\n{:#}", import_health(&fleet)))
+            .unwrap();
+        let unwell =
+            |status: &Value| status["health"] == "degraded" && status["components"]["unhealthy"] == 1;
+        fleet.agent.wait("the status says so", SOON, unwell).unwrap();
+        let scrapes = fleet.target.scrapes();
+        let goes_on = || (fleet.target.scrapes() > scrapes + 2).then_some(());
+        invar_integration::wait_for("the module as it was goes on", SOON, goes_on).unwrap();
+    }
+
+    distribute(module("400ms", "four"));
+    released(&fleet, "four");
+    let well = |status: &Value| status["health"] == "healthy" && status["components"]["unhealthy"] != 1;
+    let status = fleet.agent.wait("all is well again", SOON, well).unwrap();
+    assert_eq!(import_health(&fleet)["state"], "healthy");
+    // A value, not a candidate (decision 0018): the same generation, nothing else touched, nothing lost.
+    assert_eq!(status["running"]["generation"], generation, "{status:#}");
+    assert_eq!(untouched(&fleet), before, "only its users are touched");
+    let three = fleet.receiver.samples("a", &[("release", "three")]);
+    assert!(three.is_empty(), "what was refused never ran: {three:?}");
+    fleet.nothing_missing("a");
+}
+
 #[test]
 fn a_module_changes_many_times_under_load_and_nothing_is_lost_or_left_behind() {
     // INVAR_MODULE_CHANGES=1000 makes it a soak of some minutes.

@@ -237,7 +237,8 @@ impl Rounds {
     /// Goes back to what worked before for those imports that have other content than before; false if none of them has.
     pub(crate) fn refuse_changed(&mut self, imports: &[NodeId], errors: &[(u32, NodeError)]) -> bool {
         let changed = self.changed().into_iter().filter(|node| imports.contains(node)).collect();
-        let reasons: Vec<_> = errors.iter().map(|(_, error)| error.reason()).collect();
+        // With their places in the module: the import is where they are looked for.
+        let reasons: Vec<_> = errors.iter().map(|(_, error)| summary(&error.diagnostics)).collect();
         self.refuse(changed, &reasons.join("; "))
     }
 
