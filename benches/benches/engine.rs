@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -197,5 +198,50 @@ fn batches(criterion: &mut Criterion) {
     runtime.block_on(harness.shutdown());
 }
 
-criterion_group!(benches, configurations, batches);
+/// How long data on the runtime's only worker waits while a configuration is applied beside it: what ticks every
+/// millisecond there says how late it is.
+fn holds(_: &mut Criterion) {
+    for components in [1_000, 10_000] {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let engine = engine();
+        let next = [parse(&text(components, 0)), parse(&text(components, 1))];
+        let latest = Arc::new(AtomicU64::new(0));
+        let ticking = Arc::clone(&latest);
+        let ticks = runtime.spawn(async move {
+            loop {
+                let due = tokio::time::Instant::now() + Duration::from_millis(1);
+                tokio::time::sleep_until(due).await;
+                let late = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
+                ticking.fetch_max(late, Ordering::Relaxed);
+            }
+        });
+        let mut lateness = Vec::new();
+        for turn in 0..21 {
+            let (engine, configuration) = (engine.clone(), Arc::clone(&next[turn % 2]));
+            latest.store(0, Ordering::Relaxed);
+            // As a task, for that is what runs on the worker.
+            let applied = runtime.spawn(async move {
+                let prepared = engine.prepare(configuration, PrepareMode::AllOrNothing).await.unwrap();
+                engine.cut(prepared, |_| Ok::<(), Infallible>(())).await.unwrap();
+                engine.commit().await;
+            });
+            runtime.block_on(applied).unwrap();
+            runtime.block_on(tokio::time::sleep(Duration::from_millis(20)));
+            // The first one starts everything.
+            if turn > 0 {
+                lateness.push(latest.load(Ordering::Relaxed));
+            }
+        }
+        ticks.abort();
+        lateness.sort_unstable();
+        let (median, worst) = (lateness[lateness.len() / 2], lateness[lateness.len() - 1]);
+        println!(
+            "{components} components: the worker was held for {median} µs (median), {worst} µs (worst) an apply"
+        );
+        runtime.block_on(engine.shutdown(Duration::from_secs(10)));
+    }
+}
+
+criterion_group!(benches, configurations, batches, holds);
 criterion_main!(benches);
