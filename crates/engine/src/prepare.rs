@@ -593,7 +593,8 @@ pub(crate) fn value_place<E: Fn(u32) -> Value>(
     let valued = match evaluate_value(node, view) {
         Ok(valued) => valued,
         Err(error) if present.is_some() && matches!(node.kind, NodeKind::Import) => {
-            return Ok(ValuePlace::Place(Place::value(Value::Null, Some(error.reason()))));
+            // With the place in the module.
+            return Ok(ValuePlace::Place(Place::value(Value::Null, Some(summary(&error.diagnostics)))));
         }
         Err(error) => return Err(error),
     };
