@@ -26,7 +26,7 @@ const SERVICES: [&str; 3] = ["http", "livedebugging", "remotecfg"];
 const TRACING: &str = "tracing";
 
 /// For how many wrong names the nearest right one is looked for: among thousands of nodes, all would take minutes.
-pub(super) const MOST_SUGGESTIONS: usize = 100;
+pub(super) const MOST_SUGGESTIONS: usize = 10;
 
 /// How deep custom components and `foreach` may be nested.
 const DEEPEST_NESTING: usize = 32;

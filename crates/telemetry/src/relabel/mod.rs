@@ -10,7 +10,9 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
+use foldhash::HashMap;
 use md5::{Digest, Md5};
+use parking_lot::Mutex;
 use regex::Regex;
 
 use crate::labels::{LabelsBuilder, is_legacy_label_name};
@@ -109,6 +111,10 @@ const DEFAULT_REPLACEMENT: &str = "$1";
 
 /// Compiled size that a rule's regex may reach, in bytes.
 const REGEX_SIZE_LIMIT: usize = 10 << 20;
+
+/// Compiled size up to which a regex is kept for the next rule that says the same, in bytes, and how many are kept at most.
+const SHARED_SIZE_LIMIT: usize = 64 << 10;
+const MOST_SHARED: usize = 256;
 
 impl RelabelAction {
     /// Every action.
@@ -358,10 +364,28 @@ pub fn relabel(rules: &[RelabelRule], labels: &mut LabelsBuilder) -> Verdict {
     Verdict::Keep
 }
 
-/// Compiles an RE2 expression that is to match a whole text.
+/// Compiles an RE2 expression that is to match a whole text. Large configurations say the same few expressions thousands of
+/// times: small ones that were compiled lately are shared.
 fn anchored(expression: &str) -> Result<Regex, String> {
+    static COMPILED: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    if let Some(regex) = COMPILED.lock().get(expression) {
+        return Ok(regex.clone());
+    }
     let translated = re2::translate(&format!("^(?s:{expression})$"))?;
-    regex::RegexBuilder::new(&translated).size_limit(REGEX_SIZE_LIMIT).build().map_err(|error| match error {
+    let compile = |limit| regex::RegexBuilder::new(&translated).size_limit(limit).build();
+    match compile(SHARED_SIZE_LIMIT) {
+        Ok(regex) => {
+            let mut compiled = COMPILED.lock();
+            if compiled.len() >= MOST_SHARED {
+                compiled.clear();
+            }
+            compiled.insert(expression.to_owned(), regex.clone());
+            return Ok(regex);
+        }
+        Err(regex::Error::CompiledTooBig(_)) => compile(REGEX_SIZE_LIMIT),
+        Err(other) => Err(other),
+    }
+    .map_err(|error| match error {
         regex::Error::CompiledTooBig(limit) => {
             format!("the expression needs more than {limit} bytes when compiled")
         }
