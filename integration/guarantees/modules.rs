@@ -278,8 +278,7 @@ fn a_module_that_a_component_reads_changes_alive_and_only_for_the_better() {
          import.string \"net\" {{\n\tcontent = local.file.module.content\n}}",
         file.display()
     );
-    let other = Target::start("other 1\n").unwrap();
-    let page = other.clone();
+    let page = Target::start("other 1\n").unwrap();
     let fleet = Fleet::start(|receiver, target| pipeline(&import, receiver, target, &page, "one"));
     let root = fleet.repository.head().unwrap();
     fleet.committed(&root);

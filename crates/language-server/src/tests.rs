@@ -39,6 +39,7 @@ fn component(name: &'static str, arguments: Vec<Field>, exports: Vec<Field>) -> 
         summary: "For tests.",
         stability: Stability::GenerallyAvailable,
         community: false,
+        settings: false,
         arguments: Schema { fields: arguments },
         exports: Schema { fields: exports },
     }
