@@ -201,6 +201,8 @@ fn batches(criterion: &mut Criterion) {
 /// How long data on the runtime's only worker waits while a configuration is applied beside it: what ticks every
 /// millisecond there says how late it is.
 fn holds(_: &mut Criterion) {
+    // As a test it only has to run.
+    let turns = if std::env::args().any(|argument| argument == "--bench") { 21 } else { 2 };
     for components in [1_000, 10_000] {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -217,7 +219,7 @@ fn holds(_: &mut Criterion) {
             }
         });
         let mut lateness = Vec::new();
-        for turn in 0..21 {
+        for turn in 0..turns {
             let (engine, configuration) = (engine.clone(), Arc::clone(&next[turn % 2]));
             latest.store(0, Ordering::Relaxed);
             // As a task, for that is what runs on the worker.
@@ -227,7 +229,7 @@ fn holds(_: &mut Criterion) {
                 engine.commit().await;
             });
             runtime.block_on(applied).unwrap();
-            runtime.block_on(tokio::time::sleep(Duration::from_millis(20)));
+            runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
             // The first one starts everything.
             if turn > 0 {
                 lateness.push(latest.load(Ordering::Relaxed));
