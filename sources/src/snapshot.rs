@@ -230,6 +230,32 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
+    /// What is read from a source that knows its content alone: no commits, authors or paths.
+    #[must_use]
+    pub fn of_content(
+        source: SourceName,
+        kind: SourceKind,
+        digest: String,
+        files: Files,
+        fetched_at: SystemTime,
+    ) -> Self {
+        Self {
+            source,
+            kind,
+            revision: Revision::content(kind, &digest),
+            files,
+            paths: Vec::new(),
+            digest,
+            selection: String::new(),
+            author: None,
+            subject: None,
+            signer: None,
+            committed_at: None,
+            fetched_at,
+            notices: Vec::new(),
+        }
+    }
+
     /// The sum of the sizes of all files, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -16,7 +16,7 @@ use self::read::{Reader, Reading};
 use self::watch::Watch;
 use crate::error::{Failure, SourceError};
 use crate::settings::{LimitSettings, SourceSettings};
-use crate::snapshot::{Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest};
+use crate::snapshot::{Snapshot, SourceKind, SourceName, hexadecimal, tree_digest};
 use crate::source::{BoxFuture, Poll, PollContext, Source};
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -87,21 +87,9 @@ impl FileSource {
         let own_name = self.path.file_name().and_then(|name| name.to_str());
         let paths = own_name.filter(|name| files.len() == 1 && files.contains_key(*name));
         let paths = paths.map(str::to_owned).into_iter().collect();
-        Ok(Poll::Changed(Box::new(Snapshot {
-            source: self.name.clone(),
-            kind: SourceKind::File,
-            revision: Revision::content(SourceKind::File, &digest),
-            files,
-            paths,
-            digest,
-            selection: self.selection.clone(),
-            author: None,
-            subject: None,
-            signer: None,
-            committed_at: None,
-            fetched_at: context.now,
-            notices: Vec::new(),
-        })))
+        let content = Snapshot::of_content(self.name.clone(), SourceKind::File, digest, files, context.now);
+        let selection = self.selection.clone();
+        Ok(Poll::Changed(Box::new(Snapshot { paths, selection, ..content })))
     }
 
     /// Reads until two readings in a row agree. An empty file is believed one reading later than others:

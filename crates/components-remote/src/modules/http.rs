@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use invar_blocks::{HttpClient, HttpClientArguments, HttpClientError, HttpClientOptions};
 use invar_engine::modules::HttpImport;
 use invar_sources::{
-    BoxFuture, ErrorClass, Poll, PollContext, Rejection, Revision, Snapshot, Source, SourceError, SourceKind,
+    BoxFuture, ErrorClass, Poll, PollContext, Rejection, Snapshot, Source, SourceError, SourceKind,
     SourceName, http_refusal, tree_digest,
 };
 use invar_syntax::arguments::Arguments;
@@ -205,21 +205,14 @@ impl HttpModule {
         if previous.is_some_and(|snapshot| snapshot.digest == digest) {
             return Ok(Poll::Unchanged);
         }
-        Ok(Poll::Changed(Box::new(Snapshot {
-            source: self.name.clone(),
-            kind: SourceKind::Http,
-            revision: Revision::content(SourceKind::Http, &digest),
-            files,
-            paths: Vec::new(),
+        let source = self.name.clone();
+        Ok(Poll::Changed(Box::new(Snapshot::of_content(
+            source,
+            SourceKind::Http,
             digest,
-            selection: String::new(),
-            author: None,
-            subject: None,
-            signer: None,
-            committed_at: None,
-            fetched_at: context.now,
-            notices: Vec::new(),
-        })))
+            files,
+            context.now,
+        ))))
     }
 
     async fn body_of(&self, response: reqwest::Response) -> Result<Bytes, SourceError> {

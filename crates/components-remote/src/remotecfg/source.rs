@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use invar_blocks::http_client::{HttpClient, HttpClientOptions, http_url, redact_url};
 use invar_sources::{
-    BoxFuture, ErrorClass, Poll, PollContext, Rejection, Revision, Snapshot, Source, SourceError, SourceKind,
+    BoxFuture, ErrorClass, Poll, PollContext, Rejection, Snapshot, Source, SourceError, SourceKind,
     SourceName, tree_digest,
 };
 use parking_lot::Mutex;
@@ -221,21 +221,14 @@ impl RemoteConfigSource {
         if previous.is_some_and(|previous| previous.digest == digest) {
             return Ok(Poll::Unchanged);
         }
-        Ok(Poll::Changed(Box::new(Snapshot {
-            source: self.name.clone(),
-            kind: SourceKind::RemoteConfig,
-            revision: Revision::content(SourceKind::RemoteConfig, &digest),
-            files,
-            paths: Vec::new(),
+        let source = self.name.clone();
+        Ok(Poll::Changed(Box::new(Snapshot::of_content(
+            source,
+            SourceKind::RemoteConfig,
             digest,
-            selection: String::new(),
-            author: None,
-            subject: None,
-            signer: None,
-            committed_at: None,
-            fetched_at: now,
-            notices: Vec::new(),
-        })))
+            files,
+            now,
+        ))))
     }
 }
 
