@@ -2,6 +2,7 @@
 //! repository, and reads the selected files from the object database.
 
 mod commit;
+mod fetch;
 mod history;
 mod local;
 mod pinned;
@@ -17,15 +18,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
 use url::Url;
 
-use self::history::{Ancestry, Movement, contains};
 use self::local::LocalWire;
-use self::protocol::{FetchRequest, RemoteReference};
+use self::protocol::RemoteReference;
 use self::reference::{Resolved, Wanted, short};
-use self::repository::{CloneDirectory, ReadError, holds, object_id};
-use self::tree::{Depth, Reading};
+use self::repository::{CloneDirectory, ReadError};
+use self::tree::Depth;
 use self::wire::HttpWire;
 use crate::SourceEnvironment;
 use crate::error::{ErrorClass, Failure, Rejection, SourceError};
@@ -53,12 +52,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longer than any process lives.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// How far back a branch is followed for a commit that the server does not hand out by its id.
-const BRANCH_DEPTH: u32 = 1000;
-/// How far back the commit before is looked for, in steps.
-const HISTORY_DEPTHS: [u32; 3] = [50, 200, 1000];
-/// Parts of a pack between the network and the indexer.
-const PACK_QUEUE: usize = 16;
 
 /// A Git repository as a source.
 #[derive(Debug)]
@@ -403,228 +396,6 @@ impl GitSource {
         }
         Err(Failure::rejected(Rejection::TagMoved, message)
             .with_help("make a new tag, or set `git.allow_tag_move = true`"))
-    }
-
-    async fn fetch_and_read(
-        &self,
-        commit: &str,
-        old: Option<&str>,
-        context: &PollContext,
-    ) -> Result<Reading, ReadError> {
-        let present = {
-            let (commit, old) = (commit.to_owned(), old.map(str::to_owned));
-            self.blocking_read(move |clone| {
-                if clone.is_fragmented() {
-                    clone.wipe()?;
-                }
-                let repository = clone.open()?;
-                let old = old.filter(|old| holds(&repository, old));
-                Ok((holds(&repository, &commit), old))
-            })
-            .await?
-        };
-        let (is_here, old) = present;
-        if !is_here {
-            self.fetch(commit, old, context).await?;
-        }
-        let (paths, limits) = (self.settings.paths.clone(), self.settings.limits);
-        let depth = self.settings.depth;
-        let commit = object_id(commit)?;
-        self.blocking_read(move |clone| tree::read(&clone.open()?, commit, &paths, depth, &limits)).await
-    }
-
-    /// What is at a path of a commit; fetched once more where it is not here any more.
-    async fn read_of(
-        &self,
-        commit: &str,
-        path: &str,
-        context: &PollContext,
-    ) -> Result<Option<TreeEntry>, Failure> {
-        let (id, limits) = (object_id(commit)?, self.settings.limits);
-        let read = |path: String| {
-            self.blocking_read(move |clone| tree::read_entry(&clone.open()?, id, &path, &limits))
-        };
-        let reason = match read(path.to_owned()).await {
-            Ok(entry) => return Ok(entry),
-            Err(ReadError::Failed(failure)) => return Err(failure),
-            Err(ReadError::Damaged(reason)) => reason,
-        };
-        let _busy = self.busy.lock().await;
-        tracing::debug!(source = %self.name, commit, reason, "fetched once more for what it imports");
-        let again = async {
-            self.fetch(commit, None, context).await?;
-            read(path.to_owned()).await
-        };
-        again.await.map_err(|error| match error {
-            ReadError::Failed(failure) => failure,
-            ReadError::Damaged(reason) => {
-                Failure::transient(format!("commit {commit:.12} is not complete here: {reason}"))
-            }
-        })
-    }
-
-    async fn fetch(
-        &self,
-        commit: &str,
-        have: Option<String>,
-        context: &PollContext,
-    ) -> Result<(), ReadError> {
-        let wire = match &self.wire {
-            Wire::Local(wire) => {
-                let (wire, commit) = (wire.clone(), commit.to_owned());
-                return self
-                    .blocking_read(move |clone| {
-                        let repository = clone.open()?;
-                        wire.fetch(&repository)?;
-                        if holds(&repository, &commit) {
-                            return Ok(());
-                        }
-                        let message = format!("{} has no commit {commit} on a branch or tag", wire.url);
-                        Err(Failure::new(ErrorClass::NotFound, message).into())
-                    })
-                    .await;
-            }
-            Wire::Http(wire) => wire,
-        };
-        let request = FetchRequest { want: commit.to_owned(), have, depth: 1, commits_only: false };
-        let outcome = self.transfer(wire, &request, self.clone.clone(), context).await;
-        match (&outcome, &self.settings.wanted) {
-            (Err(ReadError::Failed(failure)), Wanted::Commit { branch: Some(branch), .. })
-                if failure.class == ErrorClass::NotFound =>
-            {
-                // The server hands out only what a reference names: go back from the branch.
-                let tip = self.resolve(&Wanted::Branch(branch.clone()), context).await?.commit;
-                let request =
-                    FetchRequest { want: tip, have: None, depth: BRANCH_DEPTH, commits_only: false };
-                self.transfer(wire, &request, self.clone.clone(), context).await?;
-                let wanted = commit.to_owned();
-                if self.blocking_read(move |clone| Ok(holds(&clone.open()?, &wanted))).await? {
-                    return Ok(());
-                }
-                let message =
-                    format!("commit {commit} is not among the last {BRANCH_DEPTH} commits of `{branch}`");
-                Err(Failure::new(ErrorClass::NotFound, message).into())
-            }
-            (Err(ReadError::Failed(failure)), Wanted::Commit { branch: None, .. })
-                if failure.class == ErrorClass::NotFound =>
-            {
-                Err(failure.clone().with_help("name the `branch` that contains the commit").into())
-            }
-            (Err(ReadError::Failed(failure)), Wanted::Revision(name))
-                if failure.class == ErrorClass::NotFound && name.eq_ignore_ascii_case(commit) =>
-            {
-                let help =
-                    "the server hands out only commits that a branch or tag leads to, or only their tips";
-                Err(failure.clone().with_help(help).into())
-            }
-            (Err(ReadError::Failed(failure)), _) if failure.class == ErrorClass::NotFound => {
-                // It was there a moment ago: the branch moved between the two requests.
-                let message = format!("{}; the branch may have just moved", failure.message);
-                Err(Failure::transient(message).into())
-            }
-            _ => outcome,
-        }
-    }
-
-    /// Passes a pack from the network to the indexer.
-    async fn transfer(
-        &self,
-        wire: &HttpWire,
-        request: &FetchRequest,
-        into: CloneDirectory,
-        context: &PollContext,
-    ) -> Result<(), ReadError> {
-        let (sender, receiver) = mpsc::channel(PACK_QUEUE);
-        let indexer = tokio::task::spawn_blocking(move || into.store_pack(receiver));
-        let sent =
-            wire.fetch(request, self.settings.limits.pack, sender, context.deadline, context.now).await;
-        let stored =
-            indexer.await.unwrap_or_else(|_| Err(Failure::transient("storing was interrupted").into()));
-        let bytes = sent?;
-        stored?;
-        tracing::debug!(source = %self.name, bytes, commit = request.want, "fetched");
-        Ok(())
-    }
-
-    async fn check_history(
-        &self,
-        old: &str,
-        new: &str,
-        reading: &Reading,
-        notices: &mut Vec<Notice>,
-        context: &PollContext,
-    ) -> Result<(), Failure> {
-        if self.settings.history == HistoryPolicy::Any || reading.parents.iter().any(|parent| parent == old) {
-            return Ok(());
-        }
-        let movement = match &self.wire {
-            Wire::Http(wire) => {
-                let movement = self.probe_history(wire, old, new, context).await;
-                self.blocking(|clone| clone.for_history().wipe()).await?;
-                movement
-            }
-            Wire::Local(_) => {
-                let (old, new) = (object_id(old)?, object_id(new)?);
-                self.blocking_read(move |clone| {
-                    let repository = clone.open()?;
-                    Ok(match (contains(&repository, new, old), contains(&repository, old, new)) {
-                        (Ancestry::Contains, _) => Movement::Forward,
-                        (_, Ancestry::Contains) => Movement::Back,
-                        (Ancestry::Lacks, _) => Movement::Rewritten,
-                        (Ancestry::Unclear, _) => Movement::Unknown,
-                    })
-                })
-                .await
-                .unwrap_or(Movement::Unknown)
-            }
-        };
-        let (kind, what) = match movement {
-            Movement::Forward => return Ok(()),
-            Movement::Back => (NoticeKind::Rewind, "went back to a commit before"),
-            Movement::Rewritten => (NoticeKind::HistoryRewritten, "no longer contains"),
-            Movement::Unknown => {
-                (NoticeKind::HistoryUnknown, "is not known, within 1000 commits, to contain")
-            }
-        };
-        let message = format!("the branch is at {new:.12}, which {what} {old:.12}");
-        let accepted = self.memory.lock().accepted.as_deref() == Some(new);
-        if self.settings.history == HistoryPolicy::FastForward && !accepted {
-            return Err(Failure::rejected(Rejection::History, message)
-                .with_help(format!("if that is intended: invar accept-history {new:.12}")));
-        }
-        notices.push(Notice { kind, message });
-        Ok(())
-    }
-
-    /// Fetches commits, without files where the server can, in growing steps and into a folder of their
-    /// own, until it is clear how the two are related.
-    async fn probe_history(&self, wire: &HttpWire, old: &str, new: &str, context: &PollContext) -> Movement {
-        let mut lacks = false;
-        for (from, to, found) in [(new, old, Movement::Forward), (old, new, Movement::Back)] {
-            for depth in HISTORY_DEPTHS {
-                let into = self.clone.for_history();
-                let request = FetchRequest { want: from.to_owned(), have: None, depth, commits_only: true };
-                let cleared = self.blocking(|clone| clone.for_history().wipe()).await;
-                if cleared.is_err() || self.transfer(wire, &request, into, context).await.is_err() {
-                    // The old commit may be out of reach after a force push; unknown counts as not.
-                    break;
-                }
-                let (Ok(from), Ok(to)) = (object_id(from), object_id(to)) else { break };
-                let ancestry = self
-                    .blocking_read(move |clone| Ok(contains(&clone.for_history().open()?, from, to)))
-                    .await;
-                match ancestry {
-                    Ok(Ancestry::Contains) => return found,
-                    Ok(Ancestry::Lacks) => {
-                        lacks |= found == Movement::Forward;
-                        break;
-                    }
-                    Ok(Ancestry::Unclear) => {}
-                    Err(_) => break,
-                }
-            }
-        }
-        if lacks { Movement::Rewritten } else { Movement::Unknown }
     }
 
     async fn blocking<T: Send + 'static>(

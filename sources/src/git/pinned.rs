@@ -1,11 +1,12 @@
 //! Pins: an environment may take what all environments share from an earlier commit than the branch's head. The pin
 //! itself is read from the head, so that it is as trusted as everything else there.
 
+use super::fetch::BRANCH_DEPTH;
 use super::history::{Ancestry, Movement, contains};
 use super::protocol::FetchRequest;
 use super::repository::{ReadError, holds, object_id};
 use super::tree::{self, Reading};
-use super::{BRANCH_DEPTH, GitSource, Wire};
+use super::{GitSource, Wire};
 use crate::error::{ErrorClass, Failure, Rejection};
 use crate::pin::{Pin, is_pinned, pin_path};
 use crate::source::PollContext;
