@@ -85,7 +85,7 @@ impl Shared {
     ) -> Result<CutReport, CutError<E>> {
         let mut swapped = Some(swapped);
         // Waves wait: none finds the lock taken while the disk is waited for, and the second round finds nothing that moved.
-        let pause = self.pause_waves();
+        let _pause = self.pause_waves();
         loop {
             let shared = Arc::clone(self);
             // It waits for the disk and looks at every node.
@@ -96,10 +96,7 @@ impl Shared {
             let attempted;
             (attempted, swapped) = attempt.await;
             match attempted {
-                Attempted::Done(report) => {
-                    drop(pause);
-                    return Ok(report);
-                }
+                Attempted::Done(report) => return Ok(report),
                 Attempted::Refused(error) => return Err(error),
                 Attempted::Moved(moved) => {
                     prepared = self.catch_up(moved).await.map_err(CutError::Prepare)?;

@@ -33,6 +33,7 @@ pub(crate) fn expand_argument_enum(input: &DeriveInput) -> syn::Result<TokenStre
         accepted.extend(aliases.iter().cloned());
         texts.push(text);
     }
+    // Dead code is allowed below because not every enum's crate calls both accessors.
     Ok(quote! {
         #[automatically_derived]
         #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
