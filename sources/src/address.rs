@@ -185,12 +185,11 @@ fn take_credential(url: &mut Url, text: &str) -> Result<Option<AuthSettings>, Ad
     let credential = |text: String| Credential::Text(Secret::new(text));
     Ok(Some(match password {
         Some(password) if !username.is_empty() => AuthSettings {
-            token: None,
-            username: None,
             basic: Some(BasicSettings { username, password: credential(password) }),
+            ..AuthSettings::default()
         },
-        Some(token) => AuthSettings { token: Some(credential(token)), username: None, basic: None },
-        None => AuthSettings { token: Some(credential(username)), username: None, basic: None },
+        Some(token) => AuthSettings { token: Some(credential(token)), ..AuthSettings::default() },
+        None => AuthSettings { token: Some(credential(username)), ..AuthSettings::default() },
     }))
 }
 

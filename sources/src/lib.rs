@@ -6,6 +6,7 @@
 
 mod address;
 mod backoff;
+mod connection;
 mod error;
 mod file;
 mod git;
@@ -34,8 +35,10 @@ pub use path::normalize_path;
 pub use pin::{PIN_FILE, PINNED_FOLDERS, Pin, PinError, is_pinned, pin_path};
 pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
 pub use settings::{
-    AuthSettings, BasicSettings, FileSettings, GitSettings, HistoryPolicy, LimitSettings, ProxySettings,
-    SettingsError, SourceSettings, TlsSettings, normalize,
+    AuthSettings, AuthorizationSettings, AwsSettings, BasicSettings, FileSettings, GitSettings,
+    GithubAppSettings, HistoryPolicy, HostKeyPolicy, HttpSettings, LimitSettings, Notify, OAuth2Settings,
+    OciSettings, OfflineVerification, ProxySettings, S3Settings, SettingsError, SignatureSettings,
+    SourceSettings, SshSettings, TlsSettings, VerifyMode, VerifySettings, normalize,
 };
 pub use snapshot::{Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, tree_digest};
 pub use source::{BoxFuture, Poll, PollContext, Source, TreeEntry};
@@ -65,12 +68,11 @@ pub fn open(
     settings: &SourceSettings,
     environment: &SourceEnvironment,
 ) -> Result<Arc<dyn Source>, SourceError> {
-    match (&settings.git, &settings.file) {
-        (Some(_), None) => Ok(Arc::new(GitSource::open(settings, environment)?)),
-        (None, Some(_)) => Ok(Arc::new(FileSource::open(settings)?)),
-        _ => {
-            Err(error::Failure::stalled("the settings name no source, or several")
-                .of(&settings.source_name()))
-        }
+    let unusable = |message: &str| Err(error::Failure::stalled(message).of(&settings.source_name()));
+    match settings.kind() {
+        Some(SourceKind::Git) => Ok(Arc::new(GitSource::open(settings, environment)?)),
+        Some(SourceKind::File) => Ok(Arc::new(FileSource::open(settings)?)),
+        Some(kind) => unusable(&format!("a source of kind `{kind}` cannot be read yet")),
+        None => unusable("the settings name no source, or several"),
     }
 }

@@ -52,6 +52,8 @@ pub enum SourceKind {
     Http,
     /// Objects in an S3-compatible store.
     S3,
+    /// An artifact of an OCI registry.
+    Oci,
     /// A control plane that sends configurations (`remotecfg`).
     #[serde(rename = "remotecfg")]
     RemoteConfig,
@@ -66,6 +68,7 @@ impl SourceKind {
             Self::File => "file",
             Self::Http => "http",
             Self::S3 => "s3",
+            Self::Oci => "oci",
             Self::RemoteConfig => "remotecfg",
         }
     }

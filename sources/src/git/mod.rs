@@ -27,9 +27,10 @@ use self::repository::{CloneDirectory, ReadError};
 use self::tree::Depth;
 use self::wire::HttpWire;
 use crate::SourceEnvironment;
+use crate::connection::Connection;
 use crate::error::{ErrorClass, Failure, Rejection, SourceError};
 use crate::path::normalize_selected;
-use crate::settings::{AuthSettings, GitSettings, HistoryPolicy, LimitSettings, SourceSettings};
+use crate::settings::{AuthSettings, GitSettings, HistoryPolicy, LimitSettings, SourceSettings, VerifyMode};
 use crate::snapshot::{
     Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest,
 };
@@ -138,6 +139,9 @@ impl GitSource {
     ) -> Result<Self, Failure> {
         let git = settings.git.clone().ok_or_else(|| Failure::stalled("the settings have no `git`"))?;
         let wanted = Wanted::new(&git)?;
+        if settings.verify.mode != VerifyMode::None {
+            return Err(Failure::stalled("`verify`: signatures cannot be checked yet"));
+        }
         Self::assemble(settings, git, wanted, Depth::All, environment, name)
     }
 
@@ -179,12 +183,7 @@ impl GitSource {
             settings.path.iter().map(|path| normalize_selected(path)).collect();
         let paths = paths?;
         let (wire, host) = open_wire(settings, &git, environment)?;
-        let identity = settings.auth.as_ref().map_or_else(String::new, |auth| {
-            let token = auth.token.as_ref().map(invar_secrets::Credential::location);
-            let basic =
-                auth.basic.as_ref().map(|basic| format!("{} {}", basic.username, basic.password.location()));
-            format!("{:?} {token:?} {basic:?}", auth.username)
-        });
+        let identity = settings.auth.as_ref().map_or_else(String::new, AuthSettings::identity);
         let clone = CloneDirectory::new(&environment.state_directory, &git.url, &identity);
         let mut selection = format!("{} {wanted:?} {paths:?} {:?}", git.url, settings.limits);
         if depth == Depth::Own {
@@ -444,13 +443,9 @@ fn open_wire(
                 return Err(Failure::stalled("`git.url` holds a credential; move it to `auth`"));
             }
             let host = parsed.host_str().map(str::to_owned);
-            let wire = HttpWire::new(
-                parsed,
-                settings.auth.clone(),
-                settings.tls.clone().unwrap_or_default(),
-                settings.proxy.clone(),
-                environment.secrets.clone(),
-            )?;
+            let agent = concat!("git/2 (invar ", env!("CARGO_PKG_VERSION"), ")");
+            let connection = Connection::new(parsed, settings, agent, environment)?;
+            let wire = HttpWire::new(connection);
             Ok((Wire::Http(Arc::new(wire)), host))
         }
         None if is_scp_like(url) => Err(no_ssh()),

@@ -59,7 +59,7 @@ fn unknown_keys_are_errors() {
         "[[source]]\ngit = { url = 'x' }\nintervall = '1s'",
         "[[source]]\ngit = { url = 'x', banch = 'main' }",
         "[[source]]\ngit = { url = 'x' }\nauth = { tokn = 'x' }",
-        "[[source]]\ngit = { url = 'x' }\nverify = { mode = 'range' }",
+        "[[source]]\ngit = { url = 'x' }\nverify = { modus = 'range' }",
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.contains("unknown field"), "{error}");
@@ -90,10 +90,10 @@ fn problems_are_all_reported_with_the_source() {
     for part in [
         "2 sources have this name",
         "from 1s to 24h",
-        "exactly one of `token`",
+        "`auth` says `token` and `basic`",
         "a file source has no `path`",
         "letters, digits",
-        "neither `git` nor `file`",
+        "none of `git`",
         "go together",
     ] {
         assert!(text.contains(part), "{part} in {text}");

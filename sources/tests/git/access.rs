@@ -17,7 +17,7 @@ fn basic(username: &str, password: &str) -> String {
 }
 
 fn token(credential: Credential) -> Option<AuthSettings> {
-    Some(AuthSettings { token: Some(credential), username: None, basic: None })
+    Some(AuthSettings { token: Some(credential), ..AuthSettings::default() })
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn tokens_and_passwords_open_a_private_repository() {
     world.server.set_access(Access::Header(basic("ada", PASSWORD)));
     let password = Credential::Text(Secret::new(PASSWORD));
     let basic = Some(BasicSettings { username: "ada".to_owned(), password });
-    let auth = Some(AuthSettings { token: None, username: None, basic });
+    let auth = Some(AuthSettings { basic, ..AuthSettings::default() });
     let other = world.open(&SourceSettings { auth, ..world.settings() });
     assert_eq!(changed(&other, None).await.files["a.alloy"], "one");
     assert_eq!(world.clones().len(), 2, "each identity has its own clone");

@@ -38,9 +38,8 @@ pub(super) fn open(
         None => in_address,
     };
     let auth = basic.filter(|(_, password)| !password.is_empty()).map(|(username, password)| AuthSettings {
-        token: None,
-        username: None,
         basic: Some(BasicSettings { username, password: Credential::Text(password) }),
+        ..AuthSettings::default()
     });
     let module = GitModule {
         name: name.clone(),

@@ -1,19 +1,40 @@
 //! The `[[source]]` tables of `invar.toml`, and the checks that need no network.
 
+mod auth;
+mod connection;
+mod file;
+mod git;
+mod http;
+mod limits;
+mod oci;
+mod s3;
+mod verify;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use invar_secrets::Credential;
 use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::auth::{
+    AuthSettings, AuthorizationSettings, AwsSettings, BasicSettings, GithubAppSettings, HostKeyPolicy,
+    OAuth2Settings, SshSettings,
+};
+pub use self::connection::{ProxySettings, TlsSettings};
+pub use self::file::FileSettings;
+pub use self::git::{GitSettings, HistoryPolicy};
+pub use self::http::{HttpSettings, Notify, SignatureSettings};
+pub use self::limits::LimitSettings;
+pub use self::oci::OciSettings;
+pub use self::s3::S3Settings;
+pub use self::verify::{OfflineVerification, VerifyMode, VerifySettings};
 use crate::snapshot::{SourceKind, SourceName};
 use crate::substitute::{AgentAttributes, SubstituteError, substitute};
-use crate::units::{DurationText, SizeText, deserialize_duration, deserialize_size};
+use crate::units::{DurationText, deserialize_duration};
 
-/// One `[[source]]` table. Exactly one of `git` and `file` is present.
+/// One `[[source]]` table. Exactly one of `git`, `s3`, `http`, `oci` and `file` is present.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSettings {
@@ -23,6 +44,15 @@ pub struct SourceSettings {
     /// A Git repository.
     #[serde(default)]
     pub git: Option<GitSettings>,
+    /// Objects of an S3-compatible store.
+    #[serde(default)]
+    pub s3: Option<S3Settings>,
+    /// A document behind an HTTP address.
+    #[serde(default)]
+    pub http: Option<HttpSettings>,
+    /// An artifact of an OCI registry.
+    #[serde(default)]
+    pub oci: Option<OciSettings>,
     /// A file or directory on this host.
     #[serde(default)]
     pub file: Option<FileSettings>,
@@ -54,149 +84,12 @@ pub struct SourceSettings {
     /// What to do when a branch no longer contains the commit before.
     #[serde(default)]
     pub history: HistoryPolicy,
-    /// How much a source may bring.
+    /// Who has to have signed what is read.
+    #[serde(default)]
+    pub verify: VerifySettings,
+    /// How much the source may bring.
     #[serde(default)]
     pub limits: LimitSettings,
-}
-
-/// `git = { … }`: which repository, and which commit of it.
-///
-/// Of several references the first of `commit`, `ref`, `semver`, `tag`, `branch` decides; without any it
-/// is the remote's `HEAD`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GitSettings {
-    /// `https://`, `http://`, `file://` or a path; without credentials.
-    pub url: String,
-    /// A branch, in short form.
-    #[serde(default)]
-    pub branch: Option<String>,
-    /// A tag, in short form.
-    #[serde(default)]
-    pub tag: Option<String>,
-    /// A range of semantic versions over the tags.
-    #[serde(default)]
-    pub semver: Option<String>,
-    /// A commit, in full.
-    #[serde(default)]
-    pub commit: Option<String>,
-    /// A reference such as `refs/heads/main`, or a short name that is looked up as branch, then tag.
-    #[serde(default, rename = "ref")]
-    pub reference: Option<String>,
-    /// Whether a tag may come to name another commit.
-    #[serde(default)]
-    pub allow_tag_move: bool,
-}
-
-/// `file = { … }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FileSettings {
-    /// A file, or a directory whose `*.alloy` files (not those of folders in it) are read.
-    pub path: PathBuf,
-    /// Whether, when running as root, files that others may write are read all the same.
-    #[serde(default)]
-    pub allow_insecure_permissions: bool,
-}
-
-/// `auth = { … }`: exactly one way.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AuthSettings {
-    /// An access token; sent as the password of `username`.
-    #[serde(default)]
-    pub token: Option<Credential>,
-    /// The user name that goes with `token`; `x-access-token` by default.
-    #[serde(default)]
-    pub username: Option<String>,
-    /// User name and password.
-    #[serde(default)]
-    pub basic: Option<BasicSettings>,
-}
-
-/// `basic = { username, password }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BasicSettings {
-    /// The user name.
-    pub username: String,
-    /// The password.
-    pub password: Credential,
-}
-
-/// `tls = { … }`: files in PEM form.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TlsSettings {
-    /// Certificate authorities to trust instead of the system's.
-    #[serde(default)]
-    pub ca: Option<PathBuf>,
-    /// The client certificate with its chain.
-    #[serde(default)]
-    pub cert: Option<PathBuf>,
-    /// The key of `cert`.
-    #[serde(default)]
-    pub key: Option<PathBuf>,
-    /// The name the server's certificate has to carry, where it is not the one in the address.
-    #[serde(default)]
-    pub server_name: Option<String>,
-}
-
-/// `proxy = { … }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ProxySettings {
-    /// `http://` or `https://`, without credentials.
-    pub url: String,
-    /// Hosts, domains and networks that are reached directly.
-    #[serde(default)]
-    pub no_proxy: Vec<String>,
-    /// The user name at the proxy.
-    #[serde(default)]
-    pub username: Option<String>,
-    /// The password at the proxy.
-    #[serde(default)]
-    pub password: Option<Credential>,
-}
-
-/// What to do when a branch no longer contains the commit that was read before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum HistoryPolicy {
-    /// Nothing is looked at.
-    Any,
-    /// It is used, with a notice.
-    #[default]
-    Warn,
-    /// It is refused until a person accepts it.
-    FastForward,
-}
-
-/// `limits = { … }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitSettings {
-    /// Received by one fetch, in bytes; 256 MiB by default.
-    #[serde(deserialize_with = "deserialize_size")]
-    #[schemars(with = "SizeText", extend("default" = "256MiB"))]
-    pub pack: u64,
-    /// Selected files; 10 000 by default.
-    pub files: usize,
-    /// One selected file, in bytes; 8 MiB by default.
-    #[serde(deserialize_with = "deserialize_size")]
-    #[schemars(with = "SizeText", extend("default" = "8MiB"))]
-    pub file: u64,
-    /// All selected files, in bytes; 64 MiB by default.
-    #[serde(deserialize_with = "deserialize_size")]
-    #[schemars(with = "SizeText", extend("default" = "64MiB"))]
-    pub bytes: u64,
-}
-
-impl Default for LimitSettings {
-    fn default() -> Self {
-        const MIB: u64 = 1024 * 1024;
-        Self { pack: 256 * MIB, files: 10_000, file: 8 * MIB, bytes: 64 * MIB }
-    }
 }
 
 /// What is wrong with the settings of a source.
@@ -227,6 +120,9 @@ impl SourceSettings {
         Self {
             name: None,
             git: None,
+            s3: None,
+            http: None,
+            oci: None,
             file: None,
             path: Vec::new(),
             interval: None,
@@ -236,6 +132,7 @@ impl SourceSettings {
             tls: None,
             proxy: None,
             history: HistoryPolicy::default(),
+            verify: VerifySettings::default(),
             limits: LimitSettings::default(),
         }
     }
@@ -243,11 +140,24 @@ impl SourceSettings {
     /// The kind the settings describe; `None` before [`normalize`] has refused such settings.
     #[must_use]
     pub fn kind(&self) -> Option<SourceKind> {
-        match (&self.git, &self.file) {
-            (Some(_), None) => Some(SourceKind::Git),
-            (None, Some(_)) => Some(SourceKind::File),
+        match self.kinds().as_slice() {
+            [kind] => Some(*kind),
             _ => None,
         }
+    }
+
+    /// Every kind that has a table here.
+    fn kinds(&self) -> Vec<SourceKind> {
+        [
+            (SourceKind::Git, self.git.is_some()),
+            (SourceKind::S3, self.s3.is_some()),
+            (SourceKind::Http, self.http.is_some()),
+            (SourceKind::Oci, self.oci.is_some()),
+            (SourceKind::File, self.file.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(kind, present)| present.then_some(kind))
+        .collect()
     }
 
     /// The name, once [`normalize`] has given every source one.
@@ -256,7 +166,7 @@ impl SourceSettings {
         SourceName::new(self.name.as_deref().unwrap_or("source"))
     }
 
-    /// Replaces `${agent.…}` in `path`, the repository's address and the file's path; a single pass.
+    /// Replaces `${agent.…}` in `path`, in addresses, and in what names repositories, objects and files; a single pass.
     ///
     /// # Errors
     /// An expression that is not one of the agent's attributes, or an attribute without a value.
@@ -264,11 +174,24 @@ impl SourceSettings {
         let name = self.source_name();
         let failed =
             |error: SubstituteError| SettingsError { name: name.to_string(), message: error.to_string() };
-        for path in &mut self.path {
-            *path = substitute(path, agent).map_err(failed)?;
-        }
+        let mut texts: Vec<&mut String> = self.path.iter_mut().collect();
         if let Some(git) = &mut self.git {
-            git.url = substitute(&git.url, agent).map_err(failed)?;
+            texts.push(&mut git.url);
+        }
+        if let Some(S3Settings { bucket, key, prefix, manifest, .. }) = &mut self.s3 {
+            texts.push(bucket);
+            texts.extend([key, prefix, manifest].into_iter().flatten());
+        }
+        if let Some(http) = &mut self.http {
+            texts.push(&mut http.url);
+            texts.extend(&mut http.notify_url);
+        }
+        if let Some(OciSettings { repository, tag, .. }) = &mut self.oci {
+            texts.push(repository);
+            texts.extend(tag);
+        }
+        for text in texts {
+            *text = substitute(text, agent).map_err(failed)?;
         }
         if let Some(file) = &mut self.file
             && let Some(text) = file.path.to_str()
@@ -321,23 +244,30 @@ fn check(source: &SourceSettings, errors: &mut Vec<SettingsError>) {
     if name.is_empty() || name.len() > 64 || !name.chars().all(usual) {
         error("a name has 1 to 64 letters, digits, `-`, `_` or `.`");
     }
-    match (&source.git, &source.file) {
-        (None, None) => error("it says neither `git` nor `file`"),
-        (Some(_), Some(_)) => error("it says both `git` and `file`; use two sources"),
-        (Some(git), None) if git.url.is_empty() => error("`git.url` is empty"),
-        (None, Some(_)) => {
-            for (present, key) in [
-                (!source.path.is_empty(), "`path` (say `file.path`)"),
-                (source.auth.is_some(), "`auth`"),
-                (source.tls.is_some(), "`tls`"),
-                (source.proxy.is_some(), "`proxy`"),
-            ] {
-                if present {
-                    error(&format!("a file source has no {key}"));
-                }
-            }
+    let kinds = source.kinds();
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    match kinds.as_slice() {
+        [] => error("it says none of `git`, `s3`, `http`, `oci` and `file`"),
+        [_] => {}
+        _ => error(&format!("it says {}; use a source for each", names.join(" and "))),
+    }
+    let is = |kind: SourceKind| kinds.as_slice() == [kind];
+    if source.git.as_ref().is_some_and(|git| git.url.is_empty()) {
+        error("`git.url` is empty");
+    }
+    let selects = is(SourceKind::Git) || is(SourceKind::S3) || is(SourceKind::Oci);
+    for (present, allowed, key) in [
+        (!source.path.is_empty(), selects, "`path`"),
+        (source.auth.is_some(), !is(SourceKind::File), "`auth`"),
+        (source.tls.is_some(), !is(SourceKind::File), "`tls`"),
+        (source.proxy.is_some(), !is(SourceKind::File), "`proxy`"),
+        (source.verify.mode != VerifyMode::None, is(SourceKind::Git), "`verify`"),
+        (source.history != HistoryPolicy::default(), is(SourceKind::Git), "`history`"),
+    ] {
+        if present && !allowed && kinds.len() == 1 {
+            let hint = if key == "`path`" && is(SourceKind::File) { " (say `file.path`)" } else { "" };
+            error(&format!("{} source has no {key}{hint}", indefinite(names[0])));
         }
-        _ => {}
     }
     let day = Duration::from_secs(24 * 60 * 60);
     if source.interval.is_some_and(|interval| interval < Duration::from_secs(1) || interval > day) {
@@ -347,16 +277,40 @@ fn check(source: &SourceSettings, errors: &mut Vec<SettingsError>) {
         error("`timeout` is from 1s to 24h");
     }
     if let Some(auth) = &source.auth {
-        match (&auth.token, &auth.basic) {
-            (Some(_), None) => {}
-            (None, Some(_)) if auth.username.is_none() => {}
-            (None, Some(_)) => error("`auth.username` goes with `auth.token`; `basic` has its own"),
-            _ => error("`auth` says exactly one of `token` and `basic`"),
+        let ways = auth.ways();
+        if ways.len() != 1 {
+            let said =
+                if ways.is_empty() { "nothing".to_owned() } else { format!("`{}`", ways.join("` and `")) };
+            error(&format!("`auth` says {said}; it is exactly one way"));
+        } else if let Some(taken) = kinds.first().filter(|_| kinds.len() == 1).map(|kind| ways_of(*kind))
+            && !taken.contains(&ways[0])
+        {
+            let taken = taken.join("`, `");
+            error(&format!("{} source has no `auth.{}`; it has `{taken}`", indefinite(names[0]), ways[0]));
+        }
+        if auth.username.is_some() && auth.token.is_none() {
+            error("`auth.username` goes with `auth.token`");
         }
     }
     if source.tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
         error("`tls.cert` and `tls.key` go together");
     }
+}
+
+/// The ways of `auth` that a kind of source takes.
+fn ways_of(kind: SourceKind) -> &'static [&'static str] {
+    match kind {
+        SourceKind::Git => &["token", "basic", "ssh", "github_app"],
+        SourceKind::S3 => &["aws"],
+        SourceKind::Http => &["token", "basic", "authorization", "oauth2", "aws"],
+        SourceKind::Oci => &["token", "basic"],
+        SourceKind::File | SourceKind::RemoteConfig => &[],
+    }
+}
+
+fn indefinite(kind: &str) -> String {
+    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) || kind == "s3" { "an" } else { "a" };
+    format!("{article} {kind}")
 }
 
 /// For the schema: what [`one_or_many`] accepts.

@@ -1,0 +1,307 @@
+//! An HTTP connection of one source: the client with its authorities, certificate and proxy, the credential, and what
+//! failures of the transport mean. What is said over it is the business of the kinds.
+//!
+//! Files of `tls`, and every credential, are read again when they change. Credentials go to the configured origin alone
+//! and never over plain HTTP, except to this host.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
+use invar_secrets::{SecretError, SecretStores};
+use invar_tls::ClientSettings;
+use parking_lot::Mutex;
+use reqwest::{Client, NoProxy, Proxy, RequestBuilder, Response};
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout_at};
+use url::{Host, Url};
+
+use crate::SourceEnvironment;
+use crate::error::{ErrorClass, Failure, Rejection};
+use crate::http_status;
+use crate::settings::{AuthSettings, ProxySettings, SourceSettings, TlsSettings};
+use crate::tls;
+use crate::units::display_size;
+
+/// Time to set up a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without a byte after which a transfer is given up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after a rotation a refused credential counts as not yet known to every server (D17).
+const ROTATION_GRACE: Duration = Duration::from_secs(60);
+
+/// How one server is talked to.
+pub(crate) struct Connection {
+    url: Url,
+    auth: Option<AuthSettings>,
+    tls: TlsSettings,
+    proxy: Option<ProxySettings>,
+    secrets: SecretStores,
+    user_agent: &'static str,
+    client: Mutex<Option<(String, Client)>>,
+    /// The fingerprint of the credential in use, and since when if it replaced another one.
+    credential: Mutex<(Option<[u8; 32]>, Option<Instant>)>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({})", self.url)
+    }
+}
+
+impl Connection {
+    /// `url` carries no credentials. Does no input or output.
+    pub(crate) fn new(
+        url: Url,
+        settings: &SourceSettings,
+        user_agent: &'static str,
+        environment: &SourceEnvironment,
+    ) -> Result<Self, Failure> {
+        let (auth, proxy) = (settings.auth.clone(), settings.proxy.clone());
+        if url.scheme() == "http" && auth.is_some() && !is_loopback(&url) {
+            return Err(Failure::stalled(format!("a credential is not sent to {url} without encryption"))
+                .with_help("use https://"));
+        }
+        if let Some(proxy) = &proxy {
+            let parsed = Url::parse(&proxy.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let Some(parsed) = parsed else {
+                return Err(Failure::stalled("`proxy.url` is not an http:// or https:// address"));
+            };
+            if !parsed.username().is_empty() || parsed.password().is_some() {
+                return Err(Failure::stalled(
+                    "`proxy.url` holds a credential; use `proxy.username` and `proxy.password`",
+                ));
+            }
+        }
+        Ok(Self {
+            url,
+            auth,
+            tls: settings.tls.clone().unwrap_or_default(),
+            proxy,
+            secrets: environment.secrets.clone(),
+            user_agent,
+            client: Mutex::default(),
+            credential: Mutex::default(),
+        })
+    }
+
+    /// The configured address.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Whether nothing protects the connection.
+    pub(crate) fn is_insecure(&self) -> bool {
+        self.url.scheme() == "http" && !is_loopback(&self.url)
+    }
+
+    /// Sends a request made with [`Connection::client`] to `to`; the credential goes along where that is of the configured
+    /// origin.
+    pub(crate) async fn send(
+        &self,
+        mut request: RequestBuilder,
+        to: &Url,
+        deadline: Instant,
+    ) -> Result<Response, Failure> {
+        if to.origin() == self.url.origin()
+            && let Some(value) = self.authorization().await?
+        {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        match timeout_at(deadline, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.transport_failure(error)),
+            Err(_) => Err(self.too_slow()),
+        }
+    }
+
+    /// The failure behind a status, with the benefit of the doubt right after a rotation.
+    pub(crate) fn refused(&self, response: &Response, now: SystemTime) -> Failure {
+        let credential = self.auth.is_some();
+        let failure =
+            http_status::failure(response.status(), response.headers(), self.url.as_str(), credential, now);
+        let rotated = self.credential.lock().1.is_some_and(|at| at.elapsed() < ROTATION_GRACE);
+        match failure.class {
+            ErrorClass::AuthExpired | ErrorClass::Forbidden if rotated => Failure {
+                class: ErrorClass::Transient,
+                message: format!("{}; the credential changed less than a minute ago", failure.message),
+                help: failure.help,
+            },
+            _ => failure,
+        }
+    }
+
+    /// The next part of a body; `None` at its end.
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut Response,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Failure> {
+        let deadline = deadline.min(Instant::now() + IDLE_TIMEOUT);
+        match timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(self.transport_failure(error)),
+            Err(_) => Err(self.too_slow()),
+        }
+    }
+
+    /// The whole body. `what` is what is longer than `limit` bytes if it is.
+    pub(crate) async fn read_all(
+        &self,
+        mut response: Response,
+        limit: usize,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<Bytes, Failure> {
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = self.chunk(&mut response, deadline).await? {
+            if bytes.len() + chunk.len() > limit {
+                return Err(Failure::rejected(
+                    Rejection::Limits,
+                    format!("{what} is longer than {}", display_size(limit as u64)),
+                ));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The client, made anew when a file of `tls` or the proxy's password changed.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        let password = match self.proxy.as_ref().and_then(|proxy| proxy.password.as_ref()) {
+            Some(password) => {
+                Some(password.resolve(&self.secrets).await.map_err(|error| secret_failure(&error))?)
+            }
+            None => None,
+        };
+        let (settings, needs_tls) = (self.tls.clone(), self.url.scheme() == "https" || self.proxy.is_some());
+        let mut fingerprint = tls_fingerprint(&settings);
+        if let Some(password) = &password {
+            let digest = Sha256::digest(password.expose());
+            fingerprint.push_str(&crate::snapshot::hexadecimal(&digest));
+        }
+        if let Some((held, client)) = &*self.client.lock()
+            && *held == fingerprint
+        {
+            return Ok(client.clone());
+        }
+        let mut builder = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(self.user_agent)
+            .no_proxy()
+            .http1_only()
+            .referer(false);
+        // Plain HTTP without a proxy needs no authorities, and reading those of the system takes a while.
+        let config = if needs_tls {
+            let material = tls::material(&settings).await?;
+            tokio::task::spawn_blocking(move || tls::client_config(&settings, &material))
+                .await
+                .map_err(|_| Failure::transient("setting up TLS was interrupted"))??
+        } else {
+            ClientSettings::plain_text_only().map_err(|error| Failure::stalled(error.to_string()))?
+        };
+        builder = builder.tls_backend_preconfigured(config);
+        if let Some(settings) = &self.proxy {
+            let mut proxy = Proxy::all(&settings.url)
+                .map_err(|_| Failure::stalled("`proxy.url` is not an address"))?
+                .no_proxy(NoProxy::from_string(&settings.no_proxy.join(",")));
+            if let Some(username) = &settings.username {
+                proxy =
+                    proxy.basic_auth(username, password.as_ref().map_or("", |password| password.expose()));
+            }
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|error| {
+            Failure::stalled(format!("the connection cannot be set up: {}", chain(&error)))
+        })?;
+        *self.client.lock() = Some((fingerprint, client.clone()));
+        Ok(client)
+    }
+
+    async fn authorization(&self) -> Result<Option<HeaderValue>, Failure> {
+        let Some(auth) = &self.auth else { return Ok(None) };
+        let (username, credential) = match (&auth.token, &auth.basic) {
+            (Some(token), _) => (auth.username.as_deref().unwrap_or("x-access-token"), token),
+            (None, Some(basic)) => (basic.username.as_str(), &basic.password),
+            (None, None) => return Ok(None),
+        };
+        let secret = credential.resolve(&self.secrets).await.map_err(|error| secret_failure(&error))?;
+        let joined = invar_secrets::Secret::new(format!("{username}:{}", secret.expose()));
+        let encoded = invar_secrets::Secret::new(format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(joined.expose())
+        ));
+        let fingerprint: [u8; 32] = Sha256::digest(encoded.expose()).into();
+        {
+            let mut held = self.credential.lock();
+            if held.0.is_some_and(|held| held != fingerprint) {
+                held.1 = Some(Instant::now());
+            }
+            held.0 = Some(fingerprint);
+        }
+        let mut value = HeaderValue::from_str(encoded.expose())
+            .map_err(|_| Failure::stalled("the credential does not fit into an HTTP header"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    pub(crate) fn too_slow(&self) -> Failure {
+        Failure::transient(format!("{} does not answer in time", self.url))
+    }
+
+    pub(crate) fn transport_failure(&self, error: reqwest::Error) -> Failure {
+        let error = error.without_url();
+        let what = if error.is_connect() { "cannot be reached" } else { "broke the connection off" };
+        Failure::transient(format!("{} {what}: {}", self.url, chain(&error)))
+    }
+}
+
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn secret_failure(error: &SecretError) -> Failure {
+    let class = match error {
+        SecretError::Unavailable { .. } => ErrorClass::Transient,
+        SecretError::UnknownStore { .. } => ErrorClass::Stalled,
+        SecretError::Missing { .. } | SecretError::Denied { .. } | SecretError::Invalid { .. } => {
+            ErrorClass::AuthExpired
+        }
+    };
+    Failure::new(class, format!("the credential of the source cannot be had: {error}"))
+}
+
+/// Changes whenever a file of `tls` does; sizes and times are enough to notice that.
+fn tls_fingerprint(tls: &TlsSettings) -> String {
+    [&tls.ca, &tls.cert, &tls.key]
+        .into_iter()
+        .flatten()
+        .map(|path| match std::fs::metadata(path) {
+            Ok(metadata) => format!("{:?}/{};", metadata.modified().ok(), metadata.len()),
+            Err(_) => "absent;".to_owned(),
+        })
+        .collect()
+}
+
+/// An error with its causes, which reqwest leaves out of its text.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
