@@ -105,6 +105,31 @@ impl Fleet {
         head
     }
 
+    /// Kills the agent when the newest scrape is in its log, and before the next: what a process was still reading when it
+    /// died it had not accepted.
+    pub(crate) fn kill(&mut self) {
+        let settled = || {
+            let served = self.target.scrapes();
+            std::thread::sleep(Duration::from_millis(100));
+            let appended = self.appended();
+            (self.target.scrapes() == served).then_some((served, appended))
+        };
+        let (served, appended) =
+            invar_integration::wait_for("a pause between scrapes", SOON, settled).unwrap();
+        let accepted = || (self.target.scrapes() > served && self.appended() > appended).then_some(());
+        invar_integration::wait_for("the next scrape to be in the log", SOON, accepted).unwrap();
+        self.agent.kill();
+    }
+
+    /// How many samples the process has appended to its logs.
+    fn appended(&self) -> f64 {
+        let (_, page) = self.agent.text("/metrics").unwrap();
+        let lines = page
+            .lines()
+            .filter(|line| line.starts_with("prometheus_remote_write_wal_samples_appended_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// Waits until this commit is the last known good.
     pub(crate) fn committed(&self, commit: &str) -> Value {
         self.agent.wait("it is committed", VERDICT, |status| committed(status, commit)).unwrap()

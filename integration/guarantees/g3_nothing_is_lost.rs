@@ -112,7 +112,7 @@ fn a_receiver_that_is_down_and_an_agent_that_is_restarted_meanwhile_lose_nothing
     fleet.agent.terminate().unwrap();
     fleet.agent.launch().unwrap();
     more(&fleet.target, 4);
-    fleet.agent.kill();
+    fleet.kill();
     fleet.agent.launch().unwrap();
     more(&fleet.target, 4);
     fleet.receiver.answer("a", None);

@@ -145,7 +145,7 @@ fn a_repository_that_is_gone_and_a_corrupted_clone_do_not_matter() {
     let mut fleet = Fleet::start(|receiver, target| scrape_to(receiver, target, "a"));
     let good = fleet.repository.head().unwrap();
     fleet.committed(&good);
-    fleet.agent.kill();
+    fleet.kill();
     fleet.git.stop_answering();
     overwrite_files(&fleet.agent.state_directory().join("git"));
     fleet.agent.launch().unwrap();
@@ -327,7 +327,7 @@ fn credentials_of_an_endpoint_change_without_a_loss() {
     );
     let head = fleet.push_and_run(&authorized, "authorize");
     // Killed in the middle of its probation: the same host, so it is the candidate that is held to account.
-    fleet.agent.kill();
+    fleet.kill();
     fleet.agent.launch().unwrap();
     fleet
         .agent

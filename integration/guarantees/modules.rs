@@ -239,7 +239,7 @@ fn an_http_module_is_at_hand_when_its_server_is_gone() {
     // Nothing is there any more, not even the repository: it runs what it had.
     server.status(503);
     fleet.git.stop_answering();
-    fleet.agent.kill();
+    fleet.kill();
     fleet.agent.launch().unwrap();
     let status = fleet.agent.wait("it runs from disk", SOON, |status| !status["running"].is_null()).unwrap();
     assert!(named(&status) && runs(&status, &root), "{status:#}");
