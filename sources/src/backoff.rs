@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::ErrorClass;
 
 /// A source of numbers from 0 (included) to 1 (excluded) that spreads schedules.
@@ -32,44 +34,78 @@ impl Jitter for FixedJitter {
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const TRANSIENT_CAP: Duration = Duration::from_secs(5 * 60);
+pub(crate) const TRANSIENT_CAP: Duration = Duration::from_secs(5 * 60);
 const DENIED_CAP: Duration = Duration::from_secs(15 * 60);
 const RETRY_AFTER_CAP: Duration = Duration::from_secs(60 * 60);
+/// How long nothing may fail after a success for it to count.
+const STABLE: Duration = MINUTE;
+/// How many intervals a server may ask us to wait between two polls.
+const LONGEST_SUGGESTION: u32 = 10;
 
-/// How often a source failed, weighted: a success takes two failures off, so that a server that flaps
-/// is asked less often than one that recovered.
+/// How often a source failed, weighted: a success after which nothing failed for a minute takes two failures off, so that
+/// a server that flaps is asked less often than one that recovered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backoff {
     errors: u32,
+    /// Since when nothing failed, or since when it counts again.
+    good_since: Option<Instant>,
 }
 
 impl Backoff {
     /// The delay after a success: the interval, give or take ten percent.
-    pub(crate) fn after_success(&mut self, interval: Duration, unit: f64) -> Duration {
-        self.errors = self.errors.saturating_sub(2);
+    pub(crate) fn after_success(&mut self, now: Instant, interval: Duration, unit: f64) -> Duration {
+        match self.good_since {
+            None => self.good_since = Some(now),
+            Some(since) if now.saturating_duration_since(since) >= STABLE => {
+                self.errors = self.errors.saturating_sub(2);
+                self.good_since = Some(now);
+            }
+            Some(_) => {}
+        }
         spread(interval, unit)
     }
 
     /// The delay after a failure; `None` when only a person or other settings can help.
     pub(crate) fn after_error(
         &mut self,
+        now: Instant,
         class: &ErrorClass,
         interval: Duration,
         unit: f64,
     ) -> Option<Duration> {
-        self.errors = self.errors.saturating_add(1).min(64);
-        let exponent = self.errors - 1;
+        if self.good_since.take().is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
+            self.errors = self.errors.saturating_sub(2);
+        }
         Some(match class {
-            ErrorClass::Transient => equal_jitter(doubled(SECOND, exponent, TRANSIENT_CAP), unit),
-            ErrorClass::RateLimited { after: Some(after) } => (*after).clamp(SECOND, RETRY_AFTER_CAP),
-            ErrorClass::RateLimited { after: None } | ErrorClass::AuthExpired | ErrorClass::Forbidden => {
-                doubled(MINUTE, exponent, DENIED_CAP)
+            ErrorClass::Transient => equal_jitter(doubled(SECOND, self.failed(), TRANSIENT_CAP), unit),
+            // Not before the server wants it, and not everyone at the moment that it named.
+            ErrorClass::RateLimited { after: Some(after) } => {
+                self.failed();
+                (*after).clamp(SECOND, RETRY_AFTER_CAP).mul_f64(1.0 + unit / 10.0)
             }
-            // The probe is cheap, and only a new revision can help: keep looking for one.
-            ErrorClass::NotFound | ErrorClass::Integrity | ErrorClass::Rejected(_) => spread(interval, unit),
+            ErrorClass::RateLimited { after: None } | ErrorClass::AuthExpired | ErrorClass::Forbidden => {
+                spread(doubled(MINUTE, self.failed(), DENIED_CAP), unit)
+            }
+            // The server answers, the probe is cheap, and only a new revision can help: keep looking for one.
+            ErrorClass::NotFound | ErrorClass::Rejected(_) => spread(interval, unit),
+            ErrorClass::Integrity => spread(interval.max(MINUTE), unit),
             ErrorClass::Stalled => return None,
         })
     }
+
+    /// Counts a failure and gives how many there were before it.
+    fn failed(&mut self) -> u32 {
+        self.errors = self.errors.saturating_add(1).min(64);
+        self.errors - 1
+    }
+}
+
+/// The interval that a source asks for, within what the settings allow a server to ask: never more often, and not more
+/// than ten times less often.
+pub(crate) fn bounded_interval(configured: Duration, suggested: Option<Duration>) -> Duration {
+    suggested.map_or(configured, |suggested| {
+        suggested.clamp(configured, configured.saturating_mul(LONGEST_SUGGESTION))
+    })
 }
 
 /// `base` × 2^`exponent`, at most `cap`.
@@ -99,64 +135,4 @@ pub(crate) fn first_delay(agent: &str, source: &str, interval: Duration) -> Dura
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transient_failures_double_up_to_five_minutes() {
-        let mut backoff = Backoff::default();
-        let delays: Vec<u64> = (0..11)
-            .filter_map(|_| backoff.after_error(&ErrorClass::Transient, MINUTE, 1.0))
-            .map(|delay| delay.as_secs())
-            .collect();
-        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        let half = backoff.after_error(&ErrorClass::Transient, MINUTE, 0.0);
-        assert_eq!(half, Some(Duration::from_secs(150)));
-    }
-
-    #[test]
-    fn a_success_takes_two_failures_off() {
-        let mut backoff = Backoff::default();
-        for _ in 0..5 {
-            backoff.after_error(&ErrorClass::Transient, MINUTE, 1.0);
-        }
-        assert_eq!(backoff.after_success(MINUTE, 0.5), MINUTE);
-        // Five failures less two, and the new one: the fourth step.
-        let delay = backoff.after_error(&ErrorClass::Transient, MINUTE, 1.0);
-        assert_eq!(delay, Some(Duration::from_secs(8)));
-    }
-
-    #[test]
-    fn each_class_has_its_own_pace() {
-        let delay = |class: ErrorClass| Backoff::default().after_error(&class, Duration::from_secs(10), 0.5);
-        let limited = |seconds| ErrorClass::RateLimited { after: Some(Duration::from_secs(seconds)) };
-        assert_eq!(delay(limited(17)), Some(Duration::from_secs(17)));
-        assert_eq!(delay(limited(0)), Some(SECOND));
-        assert_eq!(delay(limited(100_000)), Some(RETRY_AFTER_CAP));
-        assert_eq!(delay(ErrorClass::RateLimited { after: None }), Some(MINUTE));
-        assert_eq!(delay(ErrorClass::Forbidden), Some(MINUTE));
-        assert_eq!(delay(ErrorClass::NotFound), Some(Duration::from_secs(10)));
-        assert_eq!(delay(ErrorClass::Stalled), None);
-        let mut backoff = Backoff::default();
-        let delays: Vec<u64> = (0..6)
-            .filter_map(|_| backoff.after_error(&ErrorClass::Forbidden, MINUTE, 0.5))
-            .map(|delay| delay.as_secs() / 60)
-            .collect();
-        assert_eq!(delays, [1, 2, 4, 8, 15, 15]);
-    }
-
-    #[test]
-    fn the_interval_is_spread_by_ten_percent() {
-        assert_eq!(Backoff::default().after_success(Duration::from_secs(100), 0.0), Duration::from_secs(90));
-        assert_eq!(Backoff::default().after_success(Duration::from_secs(100), 1.0), Duration::from_secs(110));
-    }
-
-    #[test]
-    fn the_first_poll_has_its_own_place_in_the_window() {
-        let delays: std::collections::BTreeSet<Duration> =
-            (0..100).map(|n| first_delay(&format!("web-{n}"), "git", MINUTE)).collect();
-        assert!(delays.len() > 90 && delays.iter().all(|delay| *delay < Duration::from_secs(30)));
-        assert_eq!(first_delay("a", "b", MINUTE), first_delay("a", "b", MINUTE));
-        assert!(first_delay("a", "b", SECOND) < SECOND);
-    }
-}
+mod tests;

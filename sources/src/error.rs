@@ -75,6 +75,16 @@ impl Rejection {
 }
 
 impl ErrorClass {
+    /// Whether somebody may be tampering: content that is not what was promised, or not from who has to sign it.
+    #[must_use]
+    pub fn is_security_concern(&self) -> bool {
+        matches!(
+            self,
+            Self::Integrity
+                | Self::Rejected(Rejection::Verification | Rejection::TagMoved | Rejection::History)
+        )
+    }
+
     /// The word used in statuses and metrics: `transient`, `rate_limited`, `rejected`, …
     #[must_use]
     pub fn as_str(&self) -> &'static str {

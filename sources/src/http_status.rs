@@ -75,7 +75,8 @@ pub(crate) fn failure(
             ErrorClass::Integrity,
             format!("{place} redirects in a way that is not followed ({})", status.as_u16()),
         ),
-        status => Failure::stalled(format!("{place} refuses the request ({})", status.as_u16())),
+        // A proxy or a gateway in between may say this for a while, so that it is asked again by itself.
+        status => Failure::transient(format!("{place} refuses the request ({})", status.as_u16())),
     }
 }
 
@@ -152,7 +153,11 @@ mod tests {
             assert_eq!(class(status, &[]), ErrorClass::Transient, "{status}");
         }
         assert_eq!(class(302, &[]), ErrorClass::Integrity);
-        assert_eq!(class(400, &[]), ErrorClass::Stalled);
+        for status in [400, 405, 412, 418] {
+            assert_eq!(class(status, &[]), ErrorClass::Transient, "{status}: recovery needs nobody");
+        }
+        assert_eq!(class(410, &[]), ErrorClass::NotFound);
+        assert_eq!(class(407, &[]), ErrorClass::Forbidden);
     }
 
     #[test]
@@ -168,6 +173,27 @@ mod tests {
             limited(10)
         );
         assert_eq!(class(403, &[("x-ratelimit-remaining", "7")]), ErrorClass::Forbidden);
+    }
+
+    #[test]
+    fn dates_are_measured_against_the_answers_own_date() {
+        // The test's own clock says 1970.
+        let limited = |seconds| ErrorClass::RateLimited { after: Some(Duration::from_secs(seconds)) };
+        let retry = ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT");
+        assert_eq!(class(503, &[("date", "Sun, 06 Nov 1994 08:50:30 GMT"), retry]), limited(7));
+        assert_eq!(class(503, &[("date", "Sun, 06 Nov 1994 09:50:30 GMT"), retry]), limited(0), "it is past");
+        let reset = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "35")];
+        assert_eq!(class(403, &reset), limited(30), "without a date our own clock has to do");
+    }
+
+    #[test]
+    fn a_refusal_of_something_missing_says_that_a_permission_may_be_missing() {
+        let text = |status: StatusCode, credential| {
+            let now = SystemTime::UNIX_EPOCH;
+            failure(status, &HeaderMap::new(), "https://x", credential, now).message
+        };
+        assert!(text(StatusCode::NOT_FOUND, true).contains("this credential may not see it"));
+        assert!(text(StatusCode::NOT_FOUND, false).contains("needs a credential"));
     }
 
     #[test]

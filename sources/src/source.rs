@@ -87,6 +87,19 @@ pub trait Source: Send + Sync + 'static {
     /// How long to wait between two polls, before jitter.
     fn interval(&self) -> Duration;
 
+    /// How long the server, in its last answer, asked us to wait between two polls: the age that it gives its answers, or
+    /// more patience while it tells of changes by itself. The poller keeps it between the interval and ten times that.
+    fn suggested_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Forgets a credential that this source made for itself (a token in exchange for a key) and that is not accepted any
+    /// more, so that the next poll makes another. `false` where there is none to make: a credential that is given is read
+    /// again at each use anyway.
+    fn renew_credential(&self) -> bool {
+        false
+    }
+
     /// How long one poll may take; `first` while nothing has been fetched yet.
     fn timeout(&self, first: bool) -> Duration;
 

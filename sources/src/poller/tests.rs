@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::*;
 use crate::backoff::FixedJitter;
-use crate::error::Rejection;
+use crate::error::{ErrorClass, Failure, Rejection, SourceError};
 use crate::snapshot::{Revision, SourceKind, tree_digest};
-use crate::source::BoxFuture;
+use crate::source::{BoxFuture, Poll, PollContext};
+
+mod fleet;
 
 /// What a scripted source does at a poll.
 enum Step {
@@ -31,6 +34,11 @@ struct Scripted {
     running: Arc<AtomicUsize>,
     most_running: Arc<AtomicUsize>,
     hints: watch::Sender<u64>,
+    interval: Duration,
+    suggested: Mutex<Option<Duration>>,
+    /// Whether it makes its credentials itself, and how often it was told to make another.
+    mints: bool,
+    renewals: AtomicUsize,
 }
 
 impl Scripted {
@@ -48,6 +56,10 @@ impl Scripted {
             running: Arc::default(),
             most_running: Arc::default(),
             hints: watch::Sender::new(0),
+            interval: Duration::from_secs(60),
+            suggested: Mutex::default(),
+            mints: false,
+            renewals: AtomicUsize::new(0),
         }
     }
 
@@ -95,7 +107,16 @@ impl Source for Scripted {
     }
 
     fn interval(&self) -> Duration {
-        Duration::from_secs(60)
+        self.interval
+    }
+
+    fn suggested_interval(&self) -> Option<Duration> {
+        *self.suggested.lock()
+    }
+
+    fn renew_credential(&self) -> bool {
+        self.renewals.fetch_add(usize::from(self.mints), Ordering::SeqCst);
+        self.mints
     }
 
     fn timeout(&self, _first: bool) -> Duration {
@@ -224,7 +245,7 @@ async fn a_server_that_asks_for_patience_gets_it() {
     let source = Scripted::new("git", vec![Step::Fail(ErrorClass::RateLimited { after })]);
     let _poller = start(&[&source]);
     until(&source, 2).await;
-    assert_eq!(source.gaps(), [300]);
+    assert_eq!(source.gaps(), [315], "and a twentieth more with half of the jitter");
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,6 +276,146 @@ async fn missing_three_times_raises_the_alarm() {
     until(&source, 5).await;
     assert!(!poller.state().sources[0].status.alarm);
     assert_eq!(source.gaps(), [60, 60, 60, 60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_integrity_failure_raises_the_alarm_at_once_and_is_not_retried_quickly() {
+    let every_second = Duration::from_secs(1);
+    let steps = vec![Step::New("one"), Step::Fail(ErrorClass::Integrity), Step::New("two")];
+    let source = Arc::new(Scripted { interval: every_second, ..Scripted::with("git", steps) });
+    let poller = start(&[&source]);
+    until(&source, 2).await;
+    let state = poller.state();
+    assert!(state.sources[0].status.alarm);
+    assert_eq!(state.sources[0].snapshot.as_ref().unwrap().revision.text, "git:sha256:one");
+    until(&source, 3).await;
+    assert_eq!(source.gaps(), [1, 60]);
+    assert!(!poller.state().sources[0].status.alarm);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_expired_is_made_anew_once_and_tried_once() {
+    let expired = || Step::Fail(ErrorClass::AuthExpired);
+    let steps = vec![expired(), Step::New("one"), expired(), expired(), Step::Same];
+    let source = Arc::new(Scripted { mints: true, ..Scripted::with("git", steps) });
+    let poller = start(&[&source]);
+    until(&source, 2).await;
+    assert_eq!((source.gaps(), source.renewals.load(Ordering::SeqCst)), (vec![0], 1));
+    let status = poller.state().sources[0].status.clone();
+    assert_eq!((status.polls, status.failures, status.error), (1, 0, None), "nobody needs to know");
+    until(&source, 4).await;
+    assert_eq!(source.renewals.load(Ordering::SeqCst), 2);
+    let error = poller.state().sources[0].status.error.clone().unwrap();
+    assert_eq!(error.class, ErrorClass::Forbidden, "a new one is refused as well: a permission is missing");
+    until(&source, 5).await;
+    assert_eq!(source.gaps(), [0, 60, 0, 60], "then it is tried again after a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_was_given_is_not_made_anew() {
+    let steps = vec![Step::Fail(ErrorClass::AuthExpired), Step::Same];
+    let source = Scripted::new("git", steps);
+    let poller = start(&[&source]);
+    until(&source, 1).await;
+    assert_eq!(poller.state().sources[0].status.error.as_ref().unwrap().class, ErrorClass::AuthExpired);
+    until(&source, 2).await;
+    assert_eq!(source.gaps(), [60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_may_ask_to_be_polled_less_often() {
+    let source = Scripted::new("http", Vec::new());
+    *source.suggested.lock() = Some(Duration::from_secs(300));
+    let _poller = start(&[&source]);
+    until(&source, 2).await;
+    *source.suggested.lock() = Some(Duration::from_secs(1));
+    until(&source, 4).await;
+    *source.suggested.lock() = Some(Duration::from_secs(1_000_000));
+    until(&source, 6).await;
+    assert_eq!(source.gaps(), [300, 300, 60, 60, 600]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_makes_the_next_poll_come_at_once_and_only_once() {
+    let source = Scripted::new("git", vec![Step::Same, Step::Take(Duration::from_secs(5)), Step::New("one")]);
+    let poller = start(&[&source]);
+    until(&source, 1).await;
+    poller.nudge(&["git".into(), "unknown".into()]);
+    until(&source, 2).await;
+    for _ in 0..5 {
+        poller.nudge(&["git".into()]);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(source.gaps(), [0, 5], "while busy, one bit is remembered");
+    assert!(poller.state().sources[0].snapshot.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_or_a_hint_does_not_break_the_peace_that_a_server_asked_for_but_a_person_does() {
+    let after = Some(Duration::from_secs(300));
+    let limited = || Step::Fail(ErrorClass::RateLimited { after });
+    let source = Scripted::new("git", vec![limited(), limited(), Step::New("one")]);
+    let poller = start(&[&source]);
+    until(&source, 1).await;
+    poller.nudge(&["git".into()]);
+    source.hints.send_modify(|count| *count += 1);
+    until(&source, 2).await;
+    assert_eq!(source.gaps(), [315]);
+    poller.reconcile_now(&[]).await.unwrap();
+    assert_eq!(source.gaps(), [315, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_does_not_wake_a_stalled_source() {
+    let source = Scripted::new("git", vec![Step::Fail(ErrorClass::Stalled), Step::New("one")]);
+    let poller = start(&[&source]);
+    until(&source, 1).await;
+    poller.nudge(&["git".into()]);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(source.polls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_source_is_tried_again_when_its_settings_change() {
+    let source = Scripted::new("module", vec![Step::Fail(ErrorClass::Stalled)]);
+    let poller = start(&[&source]);
+    until(&source, 1).await;
+    let corrected = Scripted::new("module", vec![Step::New("one")]);
+    poller.follow(vec![Arc::clone(&corrected) as _]);
+    until(&corrected, 1).await;
+    assert!(poller.state().sources[0].snapshot.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_poll_is_immediate_without_anything_to_go_on_with() {
+    let started = Instant::now();
+    let source = Arc::new(Scripted { host: Some("git.example".into()), ..Scripted::with("git", Vec::new()) });
+    let _poller = start(&[&source]);
+    until(&source, 1).await;
+    assert_eq!(source.polls.lock()[0], started);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_has_something_to_go_on_with_asks_servers_at_a_place_of_its_own() {
+    let mut seen = std::collections::BTreeSet::new();
+    for agent in ["web-1", "web-2", "web-3", "web-4"] {
+        let started = Instant::now();
+        let remote =
+            Arc::new(Scripted { host: Some("git.example".into()), ..Scripted::with("git", Vec::new()) });
+        let local = Scripted::new("file", Vec::new());
+        let poller = Poller::start(PollerOptions {
+            warm: true,
+            agent_name: agent.to_owned(),
+            ..PollerOptions::new(vec![Arc::clone(&remote) as _, Arc::clone(&local) as _])
+        });
+        until(&remote, 1).await;
+        let waited = remote.polls.lock()[0] - started;
+        assert!(waited < Duration::from_secs(30), "{waited:?}");
+        seen.insert(waited.as_millis());
+        assert_eq!(local.polls.lock()[0], started, "what is on this host is no reason to wait");
+        poller.shutdown().await;
+    }
+    assert!(seen.len() >= 3, "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
