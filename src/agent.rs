@@ -12,7 +12,7 @@ use invar_components_prometheus::remote_write::keep_closed_logs;
 use invar_components_remote::{HostFiles, ModuleLoader};
 use invar_engine::{Engine, EngineOptions, Services};
 use invar_rollout::{
-    AgentIdentity, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
+    AgentIdentity, BootMode, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
 };
 use invar_secrets::SecretStores;
 use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnvironment};
@@ -26,8 +26,9 @@ use crate::blocks::livedebugging::LiveDebuggingSwitch;
 use crate::blocks::remotecfg;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
-use crate::server::Server;
+use crate::server::{Rooms, Server};
 use crate::settings::Settings;
+use crate::webhook::{AgentTarget, Webhooks};
 
 /// How long components may take to shut down, unless a flag says otherwise.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
@@ -101,7 +102,14 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
     services.insert(face.gate());
     services.insert(Arc::new(LiveDebuggingSwitch::new(settings.allows_live_debugging())));
     let agent = Agent::start(&settings, services)?;
-    face.open(agent.pipeline.clone(), agent.rollout.clone());
+    let target = AgentTarget {
+        rollout: agent.rollout.clone(),
+        sources: agent.poller.clone(),
+        modules: agent.modules.poller().clone(),
+    };
+    let (webhooks, stores) = (&settings.webhook, SecretStores::local());
+    let webhooks = Webhooks::start(webhooks, Arc::new(target), stores, &agent.pipeline.engine().metrics())?;
+    face.open(Rooms { pipeline: agent.pipeline.clone(), rollout: agent.rollout.clone(), webhooks });
     // Not started by systemd: nothing to tell.
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
 
@@ -162,7 +170,10 @@ impl Agent {
         let engine = Engine::new(engine_options(settings, services)?);
         about_this_process(&engine.metrics())?;
         let pipeline = EnginePipeline::new(engine, &identity, module_path(settings));
-        let poller = poller(settings, &identity)?;
+        // A fleet that reboots together has something to run, and so no reason to ask its servers all at once; but an agent
+        // that is told to wait for them does not.
+        let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
+        let poller = poller(settings, &identity, warm)?;
         let modules =
             Arc::new(ModuleLoader::new(&poller, source_environment(settings), host_files(settings)));
         let options = RolloutOptions {
@@ -189,12 +200,7 @@ impl Agent {
             tokio::select! {
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
-                _ = signals.hangup.recv() => {
-                    tracing::info!("SIGHUP: looking at the sources now");
-                    let rollout = self.rollout.clone();
-                    // Not waited for: a second signal, or the end, must be heard meanwhile. It ends with its deadline.
-                    tokio::spawn(async move { rollout.reconcile(&[], Duration::from_secs(300)).await });
-                }
+                _ = signals.hangup.recv() => self.reload().await,
                 () = self.rollout.ended() => {
                     // A defect of ours. A fresh process starts from disk; this one could only go on deaf.
                     tracing::error!("the reconciler ended by itself");
@@ -203,6 +209,18 @@ impl Agent {
                 _ = watchdog.tick() => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
             }
         }
+    }
+
+    /// SIGHUP: as `invar reconcile --no-wait`. Not waited for, since a second signal, or the end, must be heard meanwhile.
+    async fn reload(&self) {
+        let mut reloading = vec![sd_notify::NotifyState::Reloading];
+        reloading.extend(sd_notify::NotifyState::monotonic_usec_now().ok());
+        // Not started by systemd: nothing to tell.
+        drop(sd_notify::notify(&reloading));
+        if let Err(error) = self.rollout.request(&[], "SIGHUP").await {
+            tracing::warn!(%error, "SIGHUP: the sources cannot be looked at");
+        }
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     }
 
     async fn stop(self, deadline: Duration) {
@@ -290,7 +308,7 @@ fn host_files(settings: &Settings) -> HostFiles {
     }
 }
 
-fn poller(settings: &Settings, agent: &AgentIdentity) -> Result<Poller, StartError> {
+fn poller(settings: &Settings, agent: &AgentIdentity, warm: bool) -> Result<Poller, StartError> {
     let mut sources = settings.source.clone();
     if sources.is_empty() {
         return Err(StartError::Settings("no `[[source]]` says where configuration comes from".to_owned()));
@@ -300,6 +318,9 @@ fn poller(settings: &Settings, agent: &AgentIdentity) -> Result<Poller, StartErr
         StartError::Settings(texts.join("\n"))
     };
     invar_sources::normalize(&mut sources).map_err(several)?;
+    let names: Vec<String> = sources.iter().filter_map(|source| source.name.clone()).collect();
+    crate::webhook::check(&settings.webhook, &names)
+        .map_err(|problems| StartError::Settings(problems.join("\n")))?;
     let attributes = AgentAttributes {
         name: agent.name.clone(),
         environment: Some(agent.environment.clone()).filter(|environment| !environment.is_empty()),
@@ -315,5 +336,6 @@ fn poller(settings: &Settings, agent: &AgentIdentity) -> Result<Poller, StartErr
     }
     let mut options = PollerOptions::new(opened);
     options.agent_name.clone_from(&agent.name);
+    options.warm = warm;
     Ok(Poller::start(options))
 }

@@ -13,3 +13,4 @@ mod registry;
 mod server;
 mod settings;
 mod tls;
+mod webhook;

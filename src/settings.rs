@@ -9,6 +9,8 @@ use invar_sources::SourceSettings;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::webhook::WebhookSettings;
+
 /// Everything that is settled before the agent starts.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) limits: LimitSettings,
     /// What pipelines may use.
     pub(crate) features: FeatureSettings,
+    /// Who may say that there is something new, by the name under `/api/v1/webhooks/`.
+    pub(crate) webhook: BTreeMap<String, WebhookSettings>,
     /// What comes from a remote source may not read files of this host: an address on the command line comes with nothing
     /// that a person settled.
     #[serde(skip)]

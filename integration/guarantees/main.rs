@@ -8,6 +8,7 @@ mod fleet;
 mod receive;
 mod remotecfg;
 mod variables;
+mod webhooks;
 
 mod g1_nothing_half_applies;
 mod g3_nothing_is_lost;

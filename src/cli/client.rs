@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use invar_rollout::Event;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Remote, output};
 use crate::exit::Exit;
+
+/// Longest event that is shown, in bytes.
+const LONGEST_EVENT: usize = 1 << 20;
 
 /// Why the agent did not answer as asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,14 @@ impl Client {
         self.call(Method::DELETE, path, None::<&()>).await
     }
 
+    /// The events from now on; nothing where the agent does not give them.
+    pub(crate) async fn events(&self) -> Option<Events> {
+        let request = self.http.get(format!("{}/api/v1/events", self.address)).timeout(self.timeout);
+        // After every event there was: of the past nothing is wanted.
+        let answer = request.header("last-event-id", u64::MAX).send().await.ok()?;
+        Some(Events { stream: answer.error_for_status().ok()?, text: Vec::new() })
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -119,6 +131,30 @@ impl Client {
             message: format!("{address}{path} answered {status}"),
         });
         Err(ClientError::Refused { status, kind: refusal.kind, message: refusal.message })
+    }
+}
+
+/// A stream of events.
+pub(crate) struct Events {
+    stream: reqwest::Response,
+    text: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` when the stream has ended.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                if let Some(Ok(event)) = line.strip_prefix(b"data:").map(serde_json::from_slice) {
+                    return Some(event);
+                }
+            }
+            if self.text.len() > LONGEST_EVENT {
+                return None;
+            }
+            self.text.extend_from_slice(&self.stream.chunk().await.ok()??);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invar_rollout::{Hold, Phase, Status, Timestamp};
+use invar_rollout::{Event, Hold, Phase, Status, Timestamp};
 use serde::Serialize;
 
 use super::client::{Client, ClientError};
@@ -31,6 +31,7 @@ struct HoldBody<'a> {
 #[derive(Serialize)]
 struct ReconcileBody<'a> {
     sources: &'a [String],
+    no_wait: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +67,15 @@ pub(crate) struct UnholdArguments {
 pub(crate) struct ReconcileArguments {
     /// Sources to look at; by default all
     sources: Vec<String>,
+    /// The same, for those who like flags
+    #[arg(long = "source", value_name = "NAME")]
+    more: Vec<String>,
+    /// Wait until what the sources bring is committed, refused, undone or held; the default
+    #[arg(long, conflicts_with = "no_wait")]
+    wait: bool,
+    /// Only ask; do not wait for what comes of it
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -97,8 +107,38 @@ pub(crate) async fn unhold(arguments: UnholdArguments, _styling: Styling) -> Res
 }
 
 pub(crate) async fn reconcile(arguments: ReconcileArguments, _styling: Styling) -> Result<Exit, ClientError> {
-    let body = ReconcileBody { sources: &arguments.sources };
-    let status: Status = patient(&arguments.remote)?.post("/api/v1/reconcile", &body).await?;
+    let sources = [arguments.sources, arguments.more].concat();
+    let waits = arguments.wait || !arguments.no_wait;
+    let body = ReconcileBody { sources: &sources, no_wait: !waits };
+    if !waits {
+        let status: Status = Client::new(&arguments.remote)?.post("/api/v1/reconcile", &body).await?;
+        report(&arguments.remote, &status, "the sources look now");
+        return Ok(Exit::Done);
+    }
+    let client = patient(&arguments.remote)?;
+    let mut events = match arguments.remote.output.format {
+        // Followed before asking, so that none is missed. Without them the answer is the same, only quieter.
+        Format::Text => client.events().await,
+        Format::Json => None,
+    };
+    let asked = client.post::<Status>("/api/v1/reconcile", &body);
+    tokio::pin!(asked);
+    let status = loop {
+        let next = async {
+            match &mut events {
+                Some(events) => events.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            event = next => match event {
+                Some(event) => stage(&event),
+                None => events = None,
+            },
+            status = &mut asked => break status?,
+        }
+    };
     report(&arguments.remote, &status, status.phase.as_str());
     Ok(match (status.in_sync, status.phase) {
         (true, _) => Exit::Done,
@@ -107,6 +147,11 @@ pub(crate) async fn reconcile(arguments: ReconcileArguments, _styling: Styling) 
         (false, Phase::Held) => Exit::Held,
         (false, _) => Exit::NotInSync,
     })
+}
+
+/// Shows what happened while the command waits.
+fn stage(event: &Event) {
+    output::complain(format!("{}: {}", event.kind.as_str().replace('_', " "), event.message));
 }
 
 /// A client for calls that wait for their effect: a fetch and a prepare may take their whole deadline.

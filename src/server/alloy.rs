@@ -72,7 +72,7 @@ async fn reload(State(face): State<Face>) -> Response {
         Ok(rooms) => rooms,
         Err(refusal) => return refusal.into_response(),
     };
-    match rooms.rollout.reconcile(&[], RELOAD_DEADLINE).await {
+    match rooms.rollout.reconcile(&[], "POST /-/reload", RELOAD_DEADLINE).await {
         Ok(status) => match status.reason.as_ref().filter(|_| !status.in_sync) {
             None => (StatusCode::OK, "config reloaded\n").into_response(),
             Some(reason) => {

@@ -158,9 +158,19 @@ async fn rollback(State(face): State<Face>, Json(request): Json<RollbackRequest>
 struct ReconcileRequest {
     #[serde(default)]
     sources: Vec<String>,
+    /// Whether to answer at once rather than when what the sources bring has come to rest.
+    #[serde(default)]
+    no_wait: bool,
 }
 
 async fn reconcile(State(face): State<Face>, Json(request): Json<ReconcileRequest>) -> Answer<Status> {
-    let status = face.rooms()?.rollout.reconcile(&request.sources, PATIENCE).await?;
+    let rollout = &face.rooms()?.rollout;
+    let status = match request.no_wait {
+        true => {
+            rollout.request(&request.sources, "the API").await?;
+            rollout.status()
+        }
+        false => rollout.reconcile(&request.sources, "the API", PATIENCE).await?,
+    };
     Ok(Json(Status::clone(&status)))
 }

@@ -9,12 +9,14 @@ mod debug;
 mod events;
 mod gate;
 mod refusal;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::post;
 use invar_engine::Engine;
 use invar_rollout::{EnginePipeline, Rollout};
 use tokio::net::TcpListener;
@@ -22,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use gate::{Credentials, Gate, Paths};
 use refusal::Refusal;
+
+use crate::webhook::Webhooks;
 
 /// Longest body that a request to the API may have, in bytes: a plan carries whole configurations.
 const BODY_LIMIT: usize = 64 << 20;
@@ -38,6 +42,7 @@ pub(crate) struct Face {
 pub(crate) struct Rooms {
     pub(crate) pipeline: EnginePipeline,
     pub(crate) rollout: Rollout,
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Rooms {
@@ -48,8 +53,8 @@ impl Rooms {
 
 impl Face {
     /// Opens the rooms to the handlers. A second call changes nothing.
-    pub(crate) fn open(&self, pipeline: EnginePipeline, rollout: Rollout) {
-        drop(self.rooms.set(Rooms { pipeline, rollout }));
+    pub(crate) fn open(&self, rooms: Rooms) {
+        drop(self.rooms.set(rooms));
     }
 
     /// Who may use the server.
@@ -65,6 +70,9 @@ impl Face {
     /// Ends streams, so that a graceful end does not wait for those who listen.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
+        if let Some(rooms) = self.rooms.get() {
+            rooms.webhooks.stop();
+        }
     }
 }
 
@@ -96,7 +104,8 @@ impl Server {
         let router = router(self.face.clone());
         let graceful = stop.clone();
         let (connections, accepting) = connections::accept(self.listener, self.address, self.face.gate());
-        let served = axum::serve(connections, router).with_graceful_shutdown(graceful.cancelled_owned());
+        let service = router.into_make_service_with_connect_info::<webhooks::Peer>();
+        let served = axum::serve(connections, service).with_graceful_shutdown(graceful.cancelled_owned());
         let late = async {
             stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -121,5 +130,10 @@ fn router(face: Face) -> Router {
         .fallback(refusal::not_found)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
         .layer(axum::middleware::from_fn_with_state(face.gate(), gate::guard))
+        // After the gate, and so outside of it: the only path that is.
+        .route("/api/v1/webhooks/{name}", post(webhooks::receive))
         .with_state(face)
 }
+
+#[cfg(test)]
+mod tests;

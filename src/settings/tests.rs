@@ -49,12 +49,16 @@ fn the_documented_settings_are_accepted() {
         [limits]
         log    = "2GiB"
         memory = "512MiB"
+
+        [webhook]
+        git = { secret = { file = "/etc/invar/webhook" }, sources = ["platform"], jitter = "0s" }
         "#,
     )
     .unwrap();
     assert_eq!(settings.source.len(), 2);
     assert_eq!(settings.limits.memory, Some(512 << 20));
     assert_eq!(settings.agent_name(), "web-17");
+    assert_eq!(settings.webhook["git"].sources, ["platform"]);
 }
 
 #[test]

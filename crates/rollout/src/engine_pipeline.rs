@@ -289,17 +289,17 @@ mod tests {
         let options = RolloutOptions { agent, ..RolloutOptions::new(StateDirectory::in_memory()) };
         let rollout = Rollout::start(options, pipeline, Arc::clone(&feed) as _).unwrap();
         feed.push("git", "r1", "logging {\n}\n");
-        let status = rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+        let status = rollout.reconcile(&[], "a test", Duration::from_secs(600)).await.unwrap();
         assert_eq!((status.phase, status.in_sync), (Phase::Committed, true), "{status:#?}");
         feed.push("git", "r2", "logging {\n}\n\nno.such_component \"x\" {\n}\n");
-        let status = rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+        let status = rollout.reconcile(&[], "a test", Duration::from_secs(600)).await.unwrap();
         let reason = status.reason.clone().unwrap();
         assert_eq!(
             (reason.kind.as_str(), reason.file.as_deref(), reason.line),
             ("rejected", Some("main.alloy"), Some(4))
         );
         feed.push("git", "r3", "logging {\n");
-        let status = rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+        let status = rollout.reconcile(&[], "a test", Duration::from_secs(600)).await.unwrap();
         assert_eq!(status.phase, Phase::Rejected, "{status:#?}");
         assert_eq!(status.running.as_ref().unwrap().revision, "r1");
         rollout.shutdown().await;

@@ -41,6 +41,12 @@ pub struct Event {
 pub enum EventKind {
     /// The process started and decided what to run.
     Booted,
+    /// Somebody asked to look at sources now: a person, a signal, a webhook.
+    Triggered,
+    /// A source is missing again and again: somebody should look.
+    SourceMissing,
+    /// A source brought what is not what was promised: somebody may be tampering.
+    Security,
     /// A source has something new.
     Observed,
     /// The candidate was composed.
@@ -93,6 +99,9 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Booted => "booted",
+            Self::Triggered => "triggered",
+            Self::SourceMissing => "source_missing",
+            Self::Security => "security",
             Self::Observed => "observed",
             Self::Composed => "composed",
             Self::Validated => "validated",

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{EventLog, EventStream};
+use crate::event::{Event, EventKind, EventLog, EventStream};
 use crate::feed::SnapshotFeed;
 use crate::metrics::RolloutMetrics;
 use crate::module::{ModuleFeed, ModuleView, NoModules};
@@ -85,6 +86,8 @@ pub struct Rollout {
     stop: CancellationToken,
     feed: Arc<FeedHandle>,
     modules: Arc<dyn ModuleFeed>,
+    clock: Arc<dyn Clock>,
+    metrics: RolloutMetrics,
 }
 
 struct FeedHandle(Arc<dyn SnapshotFeed>);
@@ -109,6 +112,7 @@ impl Rollout {
         let events = EventLog::new();
         let stop = CancellationToken::new();
         let modules = Arc::clone(&options.modules);
+        let (clock, counted) = (Arc::clone(&options.clock), metrics.clone());
         let (commands, requests) = mpsc::channel(64);
         let status = reconciler::spawn(
             options,
@@ -119,7 +123,8 @@ impl Rollout {
             requests,
             stop.clone(),
         );
-        Ok(Self { commands, status, events, stop, feed: Arc::new(FeedHandle(feed)), modules })
+        let feed = Arc::new(FeedHandle(feed));
+        Ok(Self { commands, status, events, stop, feed, modules, clock, metrics: counted })
     }
 
     /// What is so, now.
@@ -220,11 +225,17 @@ impl Rollout {
     }
 
     /// Polls these sources and modules now (all for an empty list) and waits, at most `timeout`, until what they
-    /// bring has come to rest: committed, rejected, rolled back, held or unchanged.
+    /// bring has come to rest: committed, rejected, rolled back, held or unchanged. `by` says who asks.
     ///
     /// # Errors
     /// [`RolloutError::TimedOut`], [`RolloutError::Stopped`].
-    pub async fn reconcile(&self, names: &[String], timeout: Duration) -> Result<Arc<Status>, RolloutError> {
+    pub async fn reconcile(
+        &self,
+        names: &[String],
+        by: &str,
+        timeout: Duration,
+    ) -> Result<Arc<Status>, RolloutError> {
+        self.asked(names, by);
         let settled = async {
             self.poll_now(names).await?;
             self.ask(Command::Settle).await
@@ -232,21 +243,51 @@ impl Rollout {
         tokio::time::timeout(timeout, settled).await.map_err(|_| RolloutError::TimedOut)?
     }
 
+    /// Asks these sources and modules to look now (all for an empty list) without waiting for it. `by` says who asks.
+    ///
+    /// # Errors
+    /// [`RolloutError::NotFound`] for a name that neither a source nor a module has.
+    pub async fn request(&self, names: &[String], by: &str) -> Result<(), RolloutError> {
+        self.asked(names, by);
+        // The asking is done at once, and what is left is to wait.
+        tokio::time::timeout(Duration::ZERO, self.poll_now(names)).await.unwrap_or(Ok(()))
+    }
+
+    fn asked(&self, names: &[String], by: &str) {
+        let whom = if names.is_empty() { "all sources".to_owned() } else { names.join(", ") };
+        self.triggered(format!("{by}: {whom}"));
+    }
+
+    /// Tells whoever follows the events who asked to look at the sources, and why.
+    pub fn triggered(&self, message: impl Into<String>) {
+        let (kind, message) = (EventKind::Triggered, message.into());
+        tracing::info!(event = kind.as_str(), "{message}");
+        self.metrics.event(kind.as_str());
+        let (time, phase) = (self.clock.now(), self.status.borrow().phase);
+        self.events.publish(Event {
+            id: 0,
+            time,
+            kind,
+            phase,
+            revision: None,
+            digest: None,
+            generation: None,
+            message,
+        });
+    }
+
     async fn poll_now(&self, names: &[String]) -> Result<(), RolloutError> {
         if names.is_empty() {
             let (sources, _) = tokio::join!(self.feed.0.reconcile(names), self.modules.reconcile(None));
             return sources.map_err(RolloutError::NotFound);
         }
-        let mut sources = Vec::new();
-        for name in names {
-            if !self.modules.reconcile(Some(name)).await {
-                sources.push(name.clone());
+        let looks = names.iter().map(|name| async move {
+            match self.feed.0.reconcile(std::slice::from_ref(name)).await {
+                Err(_) if self.modules.reconcile(Some(name)).await => Ok(()),
+                answered => answered.map_err(RolloutError::NotFound),
             }
-        }
-        match sources.is_empty() {
-            true => Ok(()),
-            false => self.feed.0.reconcile(&sources).await.map_err(RolloutError::NotFound),
-        }
+        });
+        join_all(looks).await.into_iter().collect()
     }
 
     /// Marks a probation as cleanly interrupted and ends the reconciler. Call it on SIGTERM, before the pipeline is drained.

@@ -30,6 +30,7 @@ pub(crate) struct RolloutMetrics {
     probation: Gauge,
     source_last_success: GaugeVec,
     source_failing: IntGaugeVec,
+    source_alarm: IntGaugeVec,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -90,6 +91,13 @@ impl RolloutMetrics {
                 Opts::new("invar_config_source_failing", "1 while a source fails."),
                 &["source"],
             )?,
+            source_alarm: IntGaugeVec::new(
+                Opts::new(
+                    "invar_config_source_alarm",
+                    "1 while somebody should look at a source: missing again and again, or not what was promised.",
+                ),
+                &["source"],
+            )?,
             shown: Arc::default(),
         };
         for collector in metrics.collectors() {
@@ -114,6 +122,7 @@ impl RolloutMetrics {
             Box::new(self.probation.clone()),
             Box::new(self.source_last_success.clone()),
             Box::new(self.source_failing.clone()),
+            Box::new(self.source_alarm.clone()),
         ]
     }
 
@@ -156,6 +165,7 @@ impl RolloutMetrics {
         for gone in shown.sources.difference(&now) {
             // A series that never had a value is not there to be removed.
             drop(self.source_failing.remove_label_values(&[gone.as_str()]));
+            drop(self.source_alarm.remove_label_values(&[gone.as_str()]));
             drop(self.source_last_success.remove_label_values(&[gone.as_str()]));
         }
         shown.sources = now;
@@ -163,6 +173,7 @@ impl RolloutMetrics {
             self.source_failing
                 .with_label_values(&[source.name.as_str()])
                 .set(i64::from(source.error.is_some()));
+            self.source_alarm.with_label_values(&[source.name.as_str()]).set(i64::from(source.alarm));
             if let Some(checked) = source.checked.filter(|_| source.error.is_none()) {
                 self.source_last_success.with_label_values(&[source.name.as_str()]).set(seconds_of(checked));
             }

@@ -134,6 +134,7 @@ pub fn state_of(status: &SourceStatus) -> SourceState {
             },
             since: timestamp(error.since),
         }),
+        alarm: status.alarm,
     }
 }
 

@@ -16,7 +16,8 @@ use crate::feed::{Origin, SnapshotFeed, SourceContent, SourceView};
 use crate::pipeline::{CutFailure, Failure, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
 use crate::probation::{FailedComponent, Vitals};
 use crate::state::manifest_sha256;
-use crate::status::SourceState;
+use crate::status::{SourceErrorState, SourceState};
+use crate::time::Timestamp;
 
 /// What a text means is the text without its `//` lines.
 #[derive(Debug, Default)]
@@ -258,6 +259,7 @@ impl ScriptedFeed {
                     checked: None,
                     changed: None,
                     error: None,
+                    alarm: false,
                 },
                 required: *required,
                 atomic: *atomic,
@@ -265,6 +267,21 @@ impl ScriptedFeed {
             })
             .collect();
         Arc::new(Self { sources: Mutex::new(sources), changes: watch::Sender::new(0) })
+    }
+
+    /// The source fails from now on, or no longer.
+    pub(crate) fn fail(&self, name: &str, class: Option<&str>, alarm: bool) {
+        {
+            let mut sources = self.sources.lock();
+            let source = sources.iter_mut().find(|source| source.state.name == name).unwrap();
+            source.state.alarm = alarm;
+            source.state.error = class.map(|class| SourceErrorState {
+                class: class.to_owned(),
+                message: "scripted".to_owned(),
+                since: Timestamp::default(),
+            });
+        }
+        self.changes.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn push(&self, name: &str, revision: &str, text: &str) {

@@ -89,6 +89,7 @@ impl ModuleFeed for ScriptedModules {
                         message: failure.message.clone(),
                         since: Timestamp::from_millis(0),
                     }),
+                    alarm: false,
                 },
                 atomic: true,
                 content,

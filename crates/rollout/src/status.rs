@@ -181,6 +181,9 @@ pub struct SourceState {
     pub changed: Option<Timestamp>,
     /// What is wrong with it.
     pub error: Option<SourceErrorState>,
+    /// Whether somebody should look: it was missing three times in a row, or somebody may be tampering.
+    #[serde(default)]
+    pub alarm: bool,
 }
 
 /// What is wrong with a source.

@@ -14,6 +14,7 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ struct Reconciler<P: Pipeline> {
     phase: Phase,
     pending: Option<Pending>,
     fingerprint: Option<Vec<observe::SourceFingerprint>>,
+    /// Sources whose alarm was told.
+    alarmed: BTreeSet<String>,
     desired: Option<Desired<P::Candidate>>,
     preparing: Option<Preparing<P>>,
     watch: Option<Watch>,
@@ -131,6 +134,7 @@ pub(crate) fn spawn<P: Pipeline>(
         phase: Phase::Waiting,
         pending: None,
         fingerprint: None,
+        alarmed: BTreeSet::new(),
         desired: None,
         preparing: None,
         watch: None,

@@ -72,6 +72,7 @@ impl<P: Pipeline> Reconciler<P> {
     pub(super) fn observe(&mut self) {
         let moved = self.moved_modules();
         let sources = self.feed.sources();
+        self.tell_alarms(&sources);
         let now: Vec<_> = sources.iter().map(SourceFingerprint::of).collect();
         if self.fingerprint.as_ref() == Some(&now) && moved.is_empty() {
             return;
@@ -106,6 +107,24 @@ impl<P: Pipeline> Reconciler<P> {
             self.phase = Phase::Observed;
         }
         self.emit(EventKind::Observed, None, format!("changed: {names}"));
+    }
+
+    /// Tells of each alarm of a source once.
+    fn tell_alarms(&mut self, sources: &[SourceView]) {
+        for source in sources {
+            let state = &source.state;
+            match (&state.error, state.alarm) {
+                (Some(error), true) if self.alarmed.insert(state.name.clone()) => {
+                    let kind = match error.class.as_str() {
+                        "not_found" => EventKind::SourceMissing,
+                        _ => EventKind::Security,
+                    };
+                    self.emit(kind, None, format!("source {}: {}", state.name, error.message));
+                }
+                (_, true) => {}
+                (_, false) => drop(self.alarmed.remove(&state.name)),
+            }
+        }
     }
 
     /// Composes once the sources have been quiet for long enough.

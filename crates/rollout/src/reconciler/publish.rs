@@ -207,7 +207,10 @@ impl<P: Pipeline> Reconciler<P> {
             | EventKind::Stopped => {
                 tracing::warn!(event, revision, generation, digest, "{message}");
             }
-            EventKind::PersistFailed | EventKind::Degraded => {
+            EventKind::PersistFailed
+            | EventKind::Degraded
+            | EventKind::Security
+            | EventKind::SourceMissing => {
                 tracing::error!(event, revision, generation, digest, "{message}")
             }
             _ => tracing::info!(event, revision, generation, digest, "{message}"),

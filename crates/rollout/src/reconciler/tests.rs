@@ -5,6 +5,7 @@
 mod crashes;
 mod modules;
 mod operators;
+mod pace;
 mod transitions;
 
 use std::path::Path;

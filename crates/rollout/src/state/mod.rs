@@ -148,6 +148,12 @@ impl StateDirectory {
         self.root.as_deref()
     }
 
+    /// Whether a start can go on with something of an earlier run, so that nothing has to be fetched at once.
+    #[must_use]
+    pub fn has_committed(&self) -> bool {
+        self.revisions.values().any(|stored| stored.record.verdict == Verdict::Committed)
+    }
+
     /// The note that a panic of this process leaves for the next start.
     #[must_use]
     pub fn panic_note(&self) -> PanicNote {

@@ -113,11 +113,26 @@ async fn a_quarantine_is_retried_and_cleared_by_hand() {
 async fn reconcile_waits_until_the_verdict() {
     let fixture = Start::new(None).start();
     fixture.feed.push("git", "r1", "a");
-    let status = fixture.rollout.reconcile(&[], Duration::from_secs(600)).await.unwrap();
+    let status = fixture.rollout.reconcile(&[], "a test", Duration::from_secs(600)).await.unwrap();
     assert_eq!((status.phase, running(&status)), (Phase::Committed, "r1"));
     fixture.feed.push("git", "r2", "b");
-    assert_eq!(fixture.rollout.reconcile(&[], Duration::from_secs(5)).await, Err(RolloutError::TimedOut));
-    let unknown = fixture.rollout.reconcile(&["nope".into()], Duration::from_secs(5)).await;
+    assert_eq!(
+        fixture.rollout.reconcile(&[], "a test", Duration::from_secs(5)).await,
+        Err(RolloutError::TimedOut)
+    );
+    let unknown = fixture.rollout.reconcile(&["nope".into()], "a test", Duration::from_secs(5)).await;
+    assert!(matches!(unknown, Err(RolloutError::NotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_waited_for_and_knows_its_sources() {
+    let fixture = Start::new(None).start();
+    fixture.feed.push("git", "r1", "a");
+    fixture.in_probation("r1").await;
+    let began = tokio::time::Instant::now();
+    fixture.rollout.request(&["git".into()], "SIGHUP").await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(5));
+    let unknown = fixture.rollout.request(&["nope".into()], "SIGHUP").await;
     assert!(matches!(unknown, Err(RolloutError::NotFound(_))));
 }
 
