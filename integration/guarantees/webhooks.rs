@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use invar_integration::{Agent, AgentOptions, GitServer, Repository};
@@ -22,6 +23,11 @@ struct Patient {
 
 /// An agent that runs its first commit and asks again in an hour.
 fn patient(more: &str) -> Patient {
+    patient_with(more, Vec::new())
+}
+
+/// As [`patient`], with environment variables.
+fn patient_with(more: &str, environment: Vec<(String, String)>) -> Patient {
     let directory = tempfile::tempdir().unwrap();
     let repository = Repository::create(directory.path()).unwrap();
     let git = GitServer::start(directory.path()).unwrap();
@@ -31,12 +37,8 @@ fn patient(more: &str) -> Patient {
          [rollout]\nmin_gap = \"0s\"\nprobation = {{ window = \"0s\" }}\n\n{more}",
         git.url("fleet.git")
     );
-    let options = AgentOptions {
-        binary: binary(),
-        directory: directory.path().to_path_buf(),
-        settings,
-        environment: Vec::new(),
-    };
+    let options =
+        AgentOptions { binary: binary(), directory: directory.path().to_path_buf(), settings, environment };
     let agent = Agent::start(options).unwrap();
     agent.wait("the first commit runs", SOON, |status| runs(status, &head)).unwrap();
     Patient { agent, repository, git, directory }
@@ -181,4 +183,29 @@ fn reconcile_and_a_hangup_make_the_sources_look() {
     patient.agent.command(&["hold"]).unwrap();
     patient.push(5);
     assert_eq!(patient.agent.command(&["reconcile"]).unwrap().status.code(), Some(6));
+}
+
+#[test]
+fn systemd_hears_of_a_reload_and_of_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let patient = patient_with("", vec![("NOTIFY_SOCKET".to_owned(), path.display().to_string())]);
+    let hear = || {
+        loop {
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if !text.starts_with("WATCHDOG=1") {
+                return text;
+            }
+        }
+    };
+    assert_eq!(hear().trim(), "READY=1");
+    let process = patient.agent.process().to_string();
+    assert!(Command::new("kill").args(["-HUP", &process]).status().unwrap().success());
+    let begin = hear();
+    assert!(begin.contains("RELOADING=1") && begin.contains("MONOTONIC_USEC="), "{begin}");
+    assert_eq!(hear().trim(), "READY=1");
 }

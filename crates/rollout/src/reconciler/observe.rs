@@ -122,7 +122,9 @@ impl<P: Pipeline> Reconciler<P> {
                     self.emit(kind, None, format!("source {}: {}", state.name, error.message));
                 }
                 (_, true) => {}
-                (_, false) => drop(self.alarmed.remove(&state.name)),
+                (_, false) => {
+                    self.alarmed.remove(&state.name);
+                }
             }
         }
     }
