@@ -68,7 +68,9 @@ impl Agent {
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
-        let http = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
+        // A connection that is kept would be one to a process that has been restarted since.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+        let http = client.build().map_err(|error| error.to_string())?;
         let mut agent = Self { options, address, child: None, http, runtime };
         agent.launch()?;
         Ok(agent)
