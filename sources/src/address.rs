@@ -4,7 +4,7 @@ use invar_secrets::{Credential, Secret};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::settings::{AuthSettings, BasicSettings, GitSettings, SourceSettings};
+use crate::settings::{AuthSettings, BasicSettings, GitSettings, S3Settings, SourceSettings};
 
 /// Why a text is not an address. None of the variants holds what may be a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +45,10 @@ fn hint(nearest: Option<&str>) -> String {
 }
 
 const OPTIONS: [&str; 6] = ["branch", "tag", "semver", "commit", "ref", "path"];
+const S3_OPTIONS: [&str; 4] = ["region", "endpoint", "path_style", "path"];
 
-/// Parses an address: `git+(https|http|file)://host/repo//path?branch=…&path=…`, or a path of this host.
+/// Parses an address: `git+(https|http|file)://host/repo//path?branch=…&path=…`, `s3://bucket/key` for an object or, with
+/// `/` at the end, what is below it, or a path of this host.
 ///
 /// A user name and password in it are moved into the settings' `auth`: `user:password@` as such, a lone
 /// `token@` as an access token.
@@ -83,9 +85,9 @@ pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
             Err(unsupported("put `git+` before it to read it as a Git repository"))
         }
         "https" | "http" => Err(unsupported("documents behind HTTP are not supported by this version")),
-        "s3" => Err(unsupported("S3 is not supported by this version")),
+        "s3" => parse_s3(text),
         "oci" => Err(unsupported("OCI artifacts are not supported by this version")),
-        _ => Err(unsupported("there are git+https://, git+http://, git+file://, file:// and paths")),
+        _ => Err(unsupported("there are git+https://, git+http://, git+file://, s3://, file:// and paths")),
     }
 }
 
@@ -168,6 +170,64 @@ fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
     Ok(settings)
 }
 
+fn parse_s3(text: &str) -> Result<SourceSettings, AddressError> {
+    let rest = text.get("s3://".len()..).unwrap_or_default();
+    if rest.contains('#') {
+        return Err(invalid(text, "it has a `#`; write %23 for one in a key"));
+    }
+    if rest.contains('@') {
+        return Err(invalid(text, "there is an `@`; credentials come from `auth` or the environment, a key has %40"));
+    }
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
+    if bucket.is_empty() {
+        return Err(invalid(text, "it names no bucket"));
+    }
+    let key = percent_decode_str(key).decode_utf8().map_err(|_| invalid(text, "the key is not UTF-8"))?.into_owned();
+    let mut s3 = S3Settings { bucket: bucket.to_owned(), ..S3Settings::default() };
+    if key.is_empty() || key.ends_with('/') {
+        s3.prefix = Some(key);
+    } else {
+        s3.key = Some(key);
+    }
+    let mut settings = SourceSettings::for_s3(S3Settings::default());
+    for (option, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if value.is_empty() {
+            return Err(invalid(text, &format!("the option `{option}` is empty")));
+        }
+        let twice = match &*option {
+            "region" => s3.region.replace(value.into_owned()).is_some(),
+            "endpoint" => {
+                let url = Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+                if url.is_none_or(|url| !url.username().is_empty() || url.password().is_some()) {
+                    return Err(invalid(text, "the endpoint is not an http:// or https:// address without a user"));
+                }
+                s3.endpoint.replace(value.into_owned()).is_some()
+            }
+            "path_style" => {
+                let value = value.parse().map_err(|_| invalid(text, "`path_style` is `true` or `false`"))?;
+                s3.path_style.replace(value).is_some()
+            }
+            "path" => {
+                settings.path.push(value.into_owned());
+                continue;
+            }
+            other => {
+                return Err(AddressError::UnknownOption {
+                    address: redact(text),
+                    key: other.chars().take(40).collect(),
+                    nearest: invar_syntax::nearest(other, S3_OPTIONS.into_iter()).map(str::to_owned),
+                });
+            }
+        };
+        if twice {
+            return Err(invalid(text, &format!("the option `{option}` is there twice")));
+        }
+    }
+    settings.s3 = Some(s3);
+    Ok(settings)
+}
+
 fn take_credential(url: &mut Url, text: &str) -> Result<Option<AuthSettings>, AddressError> {
     let decode = |part: &str| {
         percent_decode_str(part)
@@ -213,7 +273,9 @@ pub fn redact(text: &str) -> String {
         let options: Vec<String> = query
             .split('&')
             .map(|option| match option.split_once('=') {
-                Some((key, value)) if OPTIONS.contains(&key) => format!("{key}={value}"),
+                // An endpoint may have a user, escaped.
+                Some((key, value))
+                    if OPTIONS.contains(&key) || (S3_OPTIONS.contains(&key) && !value.contains("%40")) => format!("{key}={value}"),
                 Some((key, _)) => format!("{key}=***"),
                 None => "***".to_owned(),
             })
@@ -294,6 +356,10 @@ mod tests {
             "git+https://hun#hunter2@git.example/x",
             "ssh://me:hunter2@git.example/x",
             "s3://me:hunter2@bucket/x",
+            "s3://bucket/x?endpoint=http://me:hunter2@host",
+            "s3://bucket/x?endpoint=http://me:hunter2%40host",
+            "s3://bucket/x?endpoint=http://me:hunter2%40host&regoin=x",
+            "s3://bucket/x?token=hunter2",
             "https://me:hunter2@git.example/x.git",
             "nope://me:hunter2@git.example/x",
         ] {
@@ -302,6 +368,34 @@ mod tests {
         }
         let error = parse_address("git+https://git.example/x?banch=main").unwrap_err();
         assert!(error.to_string().contains("did you mean `branch`"), "{error}");
+    }
+
+    #[test]
+    fn buckets_with_an_object_or_a_prefix() {
+        let s3 = |text: &str| parse_address(text).unwrap().s3.unwrap();
+        let object = s3("s3://fleet/a/main.alloy?region=eu-west-1&endpoint=http://localhost:9000&path_style=false");
+        assert_eq!((object.bucket.as_str(), object.key.as_deref()), ("fleet", Some("a/main.alloy")));
+        assert_eq!(object.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(object.endpoint.as_deref(), Some("http://localhost:9000"));
+        assert_eq!(object.path_style, Some(false));
+        for (text, prefix) in [("s3://fleet", ""), ("s3://fleet/", ""), ("s3://fleet/a/b/", "a/b/")] {
+            assert_eq!(s3(text).prefix.as_deref(), Some(prefix), "{text}");
+        }
+        assert_eq!(s3("s3://fleet/a%20b%3Fc%23d").key.as_deref(), Some("a b?c#d"));
+        assert_eq!(parse_address("s3://fleet/x/?path=base&path=hosts/a").unwrap().path, ["base", "hosts/a"]);
+        for (text, part) in [
+            ("s3://", "no bucket"),
+            ("s3:///x", "no bucket"),
+            ("s3://fleet/x#y", "%23"),
+            ("s3://fleet/x?region=", "is empty"),
+            ("s3://fleet/x?region=a&region=b", "twice"),
+            ("s3://fleet/x?path_style=maybe", "`true` or `false`"),
+            ("s3://fleet/x?endpoint=host", "not an http"),
+            ("s3://fleet/x?regoin=a", "did you mean `region`"),
+        ] {
+            let error = parse_address(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 
     #[test]
@@ -320,7 +414,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_parsed_or_refused(text in "(git\\+https://|git\\+file://|)[ -~]{0,60}") {
+        fn any_text_is_parsed_or_refused(text in "(git\\+https://|git\\+file://|s3://|)[ -~]{0,60}") {
             if let Ok(settings) = parse_address(&text)
                 && let Some(git) = settings.git
             {

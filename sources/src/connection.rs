@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     proxy: Option<ProxySettings>,
     secrets: SecretStores,
     user_agent: &'static str,
+    /// Whether bodies are taken as they come, whatever their content encoding.
+    verbatim: bool,
     client: Mutex<Option<(String, Client)>>,
     /// The fingerprint of the credential in use, and since when if it replaced another one.
     credential: Mutex<(Option<[u8; 32]>, Option<Instant>)>,
@@ -82,9 +84,16 @@ impl Connection {
             proxy,
             secrets: environment.secrets.clone(),
             user_agent,
+            verbatim: false,
             client: Mutex::default(),
             credential: Mutex::default(),
         })
+    }
+
+    /// The same, with bodies as they come: their checksums are over what is stored, content encoding and all.
+    pub(crate) fn verbatim(mut self) -> Self {
+        self.verbatim = true;
+        self
     }
 
     /// The configured address.
@@ -193,6 +202,7 @@ impl Connection {
             .user_agent(self.user_agent)
             .no_proxy()
             .http1_only()
+            .gzip(!self.verbatim)
             .referer(false);
         // Plain HTTP without a proxy needs no authorities, and reading those of the system takes a while.
         let config = if needs_tls {
@@ -268,7 +278,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn secret_failure(error: &SecretError) -> Failure {
+pub(crate) fn secret_failure(error: &SecretError) -> Failure {
     let class = match error {
         SecretError::Unavailable { .. } => ErrorClass::Transient,
         SecretError::UnknownStore { .. } => ErrorClass::Stalled,

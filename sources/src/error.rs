@@ -46,7 +46,7 @@ pub enum Rejection {
     Name,
     /// A tag names another object than before.
     TagMoved,
-    /// The branch does not contain the commit that was applied before.
+    /// The branch does not contain the commit that was applied before, or a manifest's version does not go up.
     History,
     /// Nothing there: a repository without commits, a folder without files.
     EmptySource,

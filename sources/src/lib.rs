@@ -1,4 +1,4 @@
-//! Where configuration comes from: Git, files, and the scheduling that polls them.
+//! Where configuration comes from: Git, S3, files, and the scheduling that polls them.
 //!
 //! A [`Source`] yields [`Snapshot`]s: immutable sets of files with the revision they come from. The
 //! [`Poller`] owns one task per source, spreads and limits their work, and publishes the newest
@@ -14,6 +14,7 @@ mod http_status;
 mod path;
 mod pin;
 mod poller;
+mod s3;
 mod settings;
 mod snapshot;
 mod source;
@@ -34,6 +35,7 @@ pub use invar_secrets::Credential;
 pub use path::normalize_path;
 pub use pin::{PIN_FILE, PINNED_FOLDERS, Pin, PinError, is_pinned, pin_path};
 pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
+pub use s3::{Manifest, ManifestError, S3Source};
 pub use settings::{
     AuthSettings, AuthorizationSettings, AwsSettings, BasicSettings, FileSettings, GitSettings,
     GithubAppSettings, HistoryPolicy, HostKeyPolicy, HttpSettings, LimitSettings, Notify, OAuth2Settings,
@@ -71,6 +73,7 @@ pub fn open(
     let unusable = |message: &str| Err(error::Failure::stalled(message).of(&settings.source_name()));
     match settings.kind() {
         Some(SourceKind::Git) => Ok(Arc::new(GitSource::open(settings, environment)?)),
+        Some(SourceKind::S3) => Ok(Arc::new(S3Source::open(settings, environment)?)),
         Some(SourceKind::File) => Ok(Arc::new(FileSource::open(settings)?)),
         Some(kind) => unusable(&format!("a source of kind `{kind}` cannot be read yet")),
         None => unusable("the settings name no source, or several"),

@@ -1,6 +1,9 @@
 //! Names and paths of the virtual tree: what a repository may call its files, and how links resolve.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Failure, Rejection};
+use crate::snapshot::{Files, Notice, NoticeKind};
 
 /// The longest name of one file or folder, in bytes.
 const NAME_LIMIT: usize = 255;
@@ -102,6 +105,21 @@ pub(crate) fn resolve_link(folder: &[String], target: &str) -> Option<Vec<String
         }
     }
     Some(names)
+}
+
+/// Two names that a file system without case takes for one: there an error, elsewhere a notice.
+pub(crate) fn case_collision(files: &Files) -> Result<Option<Notice>, Failure> {
+    let mut folded: BTreeMap<String, &str> = BTreeMap::new();
+    for path in files.keys() {
+        if let Some(other) = folded.insert(path.to_lowercase(), path) {
+            let message = format!("`{other}` and `{path}` differ only in case");
+            if cfg!(any(windows, target_os = "macos")) {
+                return Err(Failure::rejected(Rejection::Name, message));
+            }
+            return Ok(Some(Notice { kind: NoticeKind::CaseCollision, message }));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -120,6 +120,11 @@ impl Revision {
         Self { text, commit: None, reference: None, object: None, pinned: None }
     }
 
+    /// A revision that has a name of its own and nothing else.
+    pub(crate) fn named(text: String) -> Self {
+        Self { text, commit: None, reference: None, object: None, pinned: None }
+    }
+
     /// Notes that an environment takes its base from `commit`: `main@sha1:<40 hex>+base@<40 hex>`.
     pub(crate) fn pin(&mut self, commit: &str) {
         self.text = format!("{}{PINNED}{commit}", self.text);

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::IdentityError;
 
-/// Renewed this long before the end, or at half of the lifetime where that is later.
+/// Renewed at the latest this long before the end, or at half of the lifetime where that is later.
 const MARGIN: Duration = Duration::from_secs(300);
+/// Up to so much earlier still, so that a fleet that started together does not ask together.
+const SPREAD: Duration = Duration::from_secs(60);
 /// Not used any more this long before the end: a request takes its time, and clocks differ.
 const GUARD: Duration = Duration::from_secs(10);
 /// After a failure nothing is fetched for this long, so that a burst of requests does not become one of logins.
@@ -62,6 +64,11 @@ impl<T> Cache<T> {
         }
     }
 
+    /// Forgets the value however old it is.
+    pub(crate) fn forget(&self) {
+        self.kept.lock().value = None;
+    }
+
     /// The value, fetched by `fetch` if it is due.
     pub(crate) async fn get<F>(&self, fetch: impl FnOnce() -> F) -> Result<Arc<T>, IdentityError>
     where
@@ -97,7 +104,7 @@ impl<T> Cache<T> {
                 *kept = Kept {
                     value: Some(Arc::clone(&value)),
                     since: Some(now),
-                    renew: at(MARGIN.min(half)),
+                    renew: at((MARGIN + SPREAD.mul_f64(rand::random::<f64>())).min(half)),
                     end: at(GUARD.min(half)),
                     failed: None,
                 };
@@ -179,9 +186,9 @@ mod tests {
         for one in asked {
             assert_eq!(one.await.unwrap(), 1);
         }
-        tokio::time::advance(Duration::from_secs(3290)).await;
+        tokio::time::advance(Duration::from_secs(3235)).await;
         assert_eq!(get().await, 1);
-        tokio::time::advance(Duration::from_secs(20)).await;
+        tokio::time::advance(Duration::from_secs(75)).await;
         assert_eq!(get().await, 2);
         cache.discard();
         assert_eq!(get().await, 2, "it was fetched just now");

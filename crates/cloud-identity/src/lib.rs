@@ -20,7 +20,7 @@ use std::fmt;
 
 use http::HeaderMap;
 
-pub use aws::AwsSettings;
+pub use aws::{AnswerTooLong, AwsCredentials, AwsSettings, sdk_http_client};
 pub use azure::{AzureCloud, AzureCredential, AzureSettings};
 pub use google::GoogleSettings;
 pub use surroundings::Surroundings;

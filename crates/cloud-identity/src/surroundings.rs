@@ -34,6 +34,8 @@ pub struct Surroundings {
     proxied: reqwest::Client,
     /// For what is on this machine or its link.
     direct: reqwest::Client,
+    /// Whether `direct` can encrypt.
+    direct_tls: bool,
     /// What the libraries of AWS are to take for the environment.
     #[cfg(test)]
     pub(crate) aws_environment: Option<aws_types::os_shim_internal::Env>,
@@ -50,6 +52,7 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     Timeout,
+    TooLong { largest: usize },
     Failed(String),
 }
 
@@ -102,9 +105,56 @@ impl Surroundings {
             clock: Arc::new(clock),
             proxied: build(builder())?,
             direct: build(builder().no_proxy())?,
+            direct_tls: true,
             #[cfg(test)]
             aws_environment: None,
         })
+    }
+
+    /// Those of the process, but with a client that is there already, and its authorities and proxy, for all endpoints
+    /// but those on the link, which are reached directly.
+    ///
+    /// # Errors
+    /// When no client for those on the link can be made.
+    pub fn over(
+        client: reqwest::Client,
+        clock: impl Fn() -> SystemTime + Send + Sync + 'static,
+    ) -> Result<Self, IdentityError> {
+        let failed = |message: String| IdentityError::Client { message };
+        // They speak plain HTTP, and reading the system's certificates takes a while.
+        let config = ClientSettings::plain_text_only().map_err(|error| failed(error.to_string()))?;
+        let direct = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(1)
+            .http1_only()
+            .no_proxy()
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self {
+            environment: Arc::new(|name| std::env::var(name).ok()),
+            clock: Arc::new(clock),
+            proxied: client,
+            direct,
+            direct_tls: false,
+            #[cfg(test)]
+            aws_environment: None,
+        })
+    }
+
+    /// The same with another client in place of the one that goes through proxies.
+    #[must_use]
+    pub fn with_client(mut self, client: reqwest::Client) -> Self {
+        self.proxied = client;
+        self
+    }
+
+    /// The region that the environment names.
+    #[must_use]
+    pub fn aws_region(&self) -> Option<String> {
+        self.variable("AWS_REGION").or_else(|| self.variable("AWS_DEFAULT_REGION"))
     }
 
     /// A variable of the environment; nothing where it is empty.
@@ -125,22 +175,10 @@ impl Surroundings {
     ) -> Result<Answer, NoAnswer> {
         let timeout = timeout.unwrap_or(EXCHANGE_TIMEOUT).min(EXCHANGE_TIMEOUT);
         *request.timeout_mut() = Some(timeout);
-        let client = if is_near(request.url()) { &self.direct } else { &self.proxied };
-        let exchange = async {
-            let mut response = client.execute(request).await.map_err(no_answer)?;
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(no_answer)? {
-                if body.len() + chunk.len() > MAX_ANSWER {
-                    return Err(NoAnswer::Failed("the answer is larger than 1 MiB".to_owned()));
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(Answer {
-                status: response.status(),
-                headers: std::mem::take(response.headers_mut()),
-                body: body.into(),
-            })
-        };
+        // What is near is spoken to without encryption, all but what somebody put on this host.
+        let near = is_near(request.url()) && (self.direct_tls || request.url().scheme() == "http");
+        let client = if near { &self.direct } else { &self.proxied };
+        let exchange = read_answer(client, request, MAX_ANSWER, timeout);
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(NoAnswer::Timeout))
     }
 }
@@ -155,9 +193,39 @@ impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
+            Self::TooLong { largest } => write!(f, "the answer is larger than {largest} bytes"),
             Self::Failed(message) => f.write_str(message),
         }
     }
+}
+
+/// Sends a request and reads the answer, of which `largest` bytes are allowed. Nothing may come for at most `idle`.
+pub(crate) async fn read_answer(
+    client: &reqwest::Client,
+    request: reqwest::Request,
+    largest: usize,
+    idle: Duration,
+) -> Result<Answer, NoAnswer> {
+    let too_late = |_| NoAnswer::Timeout;
+    let sent = tokio::time::timeout(idle, client.execute(request)).await.map_err(too_late)?;
+    let mut response = sent.map_err(no_answer)?;
+    let mut body = Vec::new();
+    if response.content_length().is_some_and(|length| length > largest as u64) {
+        return Err(NoAnswer::TooLong { largest });
+    }
+    while let Some(chunk) =
+        tokio::time::timeout(idle, response.chunk()).await.map_err(too_late)?.map_err(no_answer)?
+    {
+        if body.len() + chunk.len() > largest {
+            return Err(NoAnswer::TooLong { largest });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer {
+        status: response.status(),
+        headers: std::mem::take(response.headers_mut()),
+        body: body.into(),
+    })
 }
 
 /// A header value that is never shown.

@@ -3,16 +3,18 @@
 
 mod local_file;
 mod modules;
+mod remote_s3;
 pub mod remotecfg;
 
 use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;
 
 pub use local_file::LocalFile;
+pub use remote_s3::RemoteS3;
 pub use modules::{HostFiles, LoadedModule, ModuleLoader};
 
 /// Adds these components to a registry.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.with::<LocalFile>().with_import_client::<HttpClientArguments>()
+    registry.with::<LocalFile>().with::<RemoteS3>().with_import_client::<HttpClientArguments>()
 }

@@ -1,7 +1,6 @@
 //! Reads the selected files of a commit from the object database into a virtual tree. No file, link or
 //! filter of the repository ever touches the host's file system.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,9 +9,9 @@ use git2::{ErrorCode, ObjectType, Odb, Oid, Repository, Tree, TreeEntry};
 use super::protocol::for_people;
 use super::repository::ReadError;
 use crate::error::{Failure, Rejection};
-use crate::path::{check_name, resolve_link};
+use crate::path::{case_collision, check_name, resolve_link};
 use crate::settings::LimitSettings;
-use crate::snapshot::{Files, Notice, NoticeKind};
+use crate::snapshot::{Files, Notice};
 use crate::source::{TreeEntry as Entry, is_pipeline};
 use crate::units::display_size;
 
@@ -329,19 +328,4 @@ impl<'r> Walk<'r> {
             _ => ReadError::Damaged(format!("the content of `{path}` cannot be read: {}", error.message())),
         }
     }
-}
-
-/// Two names that a file system without case takes for one: there an error, elsewhere a notice.
-fn case_collision(files: &Files) -> Result<Option<Notice>, Failure> {
-    let mut folded: BTreeMap<String, &str> = BTreeMap::new();
-    for path in files.keys() {
-        if let Some(other) = folded.insert(path.to_lowercase(), path) {
-            let message = format!("`{other}` and `{path}` differ only in case");
-            if cfg!(any(windows, target_os = "macos")) {
-                return Err(Failure::rejected(Rejection::Name, message));
-            }
-            return Ok(Some(Notice { kind: NoticeKind::CaseCollision, message }));
-        }
-    }
-    Ok(None)
 }

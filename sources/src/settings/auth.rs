@@ -198,3 +198,40 @@ pub struct AwsSettings {
     #[serde(default)]
     pub anonymous: bool,
 }
+
+impl AwsSettings {
+    /// What does not go together in these settings.
+    pub(crate) fn problems(&self) -> Vec<&'static str> {
+        let key = self.access_key.is_some() || self.secret_key.is_some();
+        let token_file = self.web_identity_token_file.is_some();
+        let mut problems = Vec::new();
+        for (wrong, problem) in [
+            (
+                self.access_key.is_some() != self.secret_key.is_some(),
+                "`auth.aws.access_key` and `auth.aws.secret_key` go together",
+            ),
+            (
+                self.session_token.is_some() && !key,
+                "`auth.aws.session_token` goes with `auth.aws.access_key`",
+            ),
+            (
+                [key, self.profile.is_some(), token_file, self.anonymous].into_iter().filter(|way| *way).count() > 1,
+                "`auth.aws` says one of `access_key`, `profile`, `web_identity_token_file` and `anonymous`",
+            ),
+            (
+                token_file && self.role_arn.is_none(),
+                "`auth.aws.web_identity_token_file` goes with `auth.aws.role_arn`",
+            ),
+            (self.anonymous && self.role_arn.is_some(), "nobody can assume a role: `auth.aws.anonymous` is set"),
+            (
+                self.external_id.is_some() && self.role_arn.is_none(),
+                "`auth.aws.external_id` goes with `auth.aws.role_arn`",
+            ),
+        ] {
+            if wrong {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+}

@@ -116,6 +116,12 @@ impl SourceSettings {
         Self { file: Some(file), ..Self::empty() }
     }
 
+    /// Settings of an S3 source with defaults for the rest.
+    #[must_use]
+    pub fn for_s3(s3: S3Settings) -> Self {
+        Self { s3: Some(s3), ..Self::empty() }
+    }
+
     fn empty() -> Self {
         Self {
             name: None,
@@ -254,6 +260,12 @@ fn check(source: &SourceSettings, errors: &mut Vec<SettingsError>) {
     let is = |kind: SourceKind| kinds.as_slice() == [kind];
     if source.git.as_ref().is_some_and(|git| git.url.is_empty()) {
         error("`git.url` is empty");
+    }
+    for problem in source.s3.iter().flat_map(S3Settings::problems) {
+        error(problem);
+    }
+    for problem in source.auth.iter().filter_map(|auth| auth.aws.as_ref()).flat_map(AwsSettings::problems) {
+        error(problem);
     }
     let selects = is(SourceKind::Git) || is(SourceKind::S3) || is(SourceKind::Oci);
     for (present, allowed, key) in [

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `s3 = { … }`: exactly one of `key`, `prefix` and `manifest` says what is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3Settings {
     /// The bucket.
@@ -12,7 +12,7 @@ pub struct S3Settings {
     /// One object.
     #[serde(default)]
     pub key: Option<String>,
-    /// Every object whose key begins so; the empty text is the whole bucket.
+    /// Every object below this folder; the empty text is the whole bucket.
     #[serde(default)]
     pub prefix: Option<String>,
     /// An object that names the others with their digests.
@@ -21,7 +21,7 @@ pub struct S3Settings {
     /// A version of `key` or `manifest` in a bucket that keeps versions.
     #[serde(default)]
     pub version: Option<String>,
-    /// The region; `us-east-1` by default, which compatible stores do not mind.
+    /// The region; that of `AWS_REGION`, else `us-east-1` by default, which compatible stores do not mind.
     #[serde(default)]
     pub region: Option<String>,
     /// The address of a compatible store.
@@ -30,4 +30,46 @@ pub struct S3Settings {
     /// Whether the bucket is the first part of the path instead of a part of the host's name; the default with `endpoint`.
     #[serde(default)]
     pub path_style: Option<bool>,
+    /// The most objects that a prefix or a manifest may have; 1000 by default.
+    #[serde(default = "most_objects")]
+    pub objects: usize,
+}
+
+fn most_objects() -> usize {
+    1000
+}
+
+impl Default for S3Settings {
+    fn default() -> Self {
+        Self {
+            bucket: String::new(),
+            key: None,
+            prefix: None,
+            manifest: None,
+            version: None,
+            region: None,
+            endpoint: None,
+            path_style: None,
+            objects: most_objects(),
+        }
+    }
+}
+
+impl S3Settings {
+    /// What is wrong with these settings, apart from what only the store knows.
+    pub(crate) fn problems(&self) -> Vec<&'static str> {
+        let modes = [&self.key, &self.prefix, &self.manifest].into_iter().flatten().count();
+        let mut problems = Vec::new();
+        for (wrong, problem) in [
+            (self.bucket.is_empty(), "`s3.bucket` is empty"),
+            (modes != 1, "`s3` says exactly one of `key`, `prefix` and `manifest`"),
+            (self.version.is_some() && self.prefix.is_some(), "`s3.version` goes with `s3.key` and `s3.manifest`"),
+            (self.objects == 0, "`s3.objects` is at least 1"),
+        ] {
+            if wrong {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
 }

@@ -12,18 +12,46 @@ use http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use url::Url;
 
-use crate::surroundings::{NoAnswer, Surroundings};
+use crate::surroundings::{NoAnswer, Surroundings, read_answer};
 
-/// A connector over the client of the surroundings.
+/// A connector over one of our clients.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    surroundings: Surroundings,
+    client: Client,
     timeout: Option<Duration>,
+}
+
+/// Whose connections are used.
+#[derive(Clone, Debug)]
+enum Client {
+    /// Those to the endpoints that hand out credentials.
+    Surroundings(Surroundings),
+    /// Those of whoever talks to a service of AWS.
+    Given { client: reqwest::Client, largest_answer: usize, idle: Duration },
+}
+
+/// A client for the libraries of AWS that sends over `client`. An answer with a body of more than `largest_answer` bytes
+/// is an error whose source is [`AnswerTooLong`]; so is a transfer without a byte for the time `idle`.
+#[must_use]
+pub fn sdk_http_client(
+    client: reqwest::Client,
+    largest_answer: usize,
+    idle: Duration,
+) -> impl HttpClient + 'static {
+    Connector { client: Client::Given { client, largest_answer, idle }, timeout: None }
+}
+
+/// An answer was longer than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is longer than {largest} bytes")]
+pub struct AnswerTooLong {
+    /// What is allowed, in bytes.
+    pub largest: usize,
 }
 
 impl Connector {
     pub(super) fn new(surroundings: Surroundings) -> Self {
-        Self { surroundings, timeout: None }
+        Self { client: Client::Surroundings(surroundings), timeout: None }
     }
 }
 
@@ -35,17 +63,24 @@ impl HttpClient for Connector {
     ) -> SharedHttpConnector {
         let timeout =
             settings.read_timeout().map(|read| read + settings.connect_timeout().unwrap_or_default());
-        SharedHttpConnector::new(Self { surroundings: self.surroundings.clone(), timeout })
+        SharedHttpConnector::new(Self { client: self.client.clone(), timeout })
     }
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (surroundings, timeout) = (self.surroundings.clone(), self.timeout);
+        let Self { client, timeout } = self.clone();
         HttpConnectorFuture::new(async move {
             let request = translate(&request)?;
-            let answer = surroundings.send(request, timeout).await.map_err(|error| match error {
+            let answer = match client {
+                Client::Surroundings(surroundings) => surroundings.send(request, timeout).await,
+                Client::Given { client, largest_answer, idle } => {
+                    read_answer(&client, request, largest_answer, idle).await
+                }
+            };
+            let answer = answer.map_err(|error| match error {
                 NoAnswer::Timeout => ConnectorError::timeout(error.to_string().into()),
+                NoAnswer::TooLong { largest } => ConnectorError::user(AnswerTooLong { largest }.into()),
                 NoAnswer::Failed(message) => ConnectorError::io(message.into()),
             })?;
             let mut response = HttpResponse::new(answer.status.into(), SdkBody::from(answer.body));

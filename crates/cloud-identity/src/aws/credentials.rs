@@ -14,10 +14,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::TimeSource;
+use aws_types::origin::Origin;
 use std::time::Duration;
 
 use super::connector::Connector;
-use super::{AwsSettings, CLOUD, Signer, lifetime};
+use super::{AwsSettings, CLOUD, Signer, lifetime, web_identity};
 use crate::IdentityError;
 use crate::cache::Fetched;
 use crate::surroundings::Surroundings;
@@ -47,14 +48,19 @@ pub(super) async fn fetch(
     let Some(region) = region else {
         return Err(unavailable("no region: set region, AWS_REGION, or one in the profile"));
     };
+    let session = session_name(settings, surroundings);
+    let config = at_endpoint(settings, config);
+    if let Some(file) = &settings.web_identity_token_file {
+        let credentials = web_identity::exchange(file, &settings.role_arn, &session, &config).await?;
+        let lifetime = lifetime(&credentials, surroundings.now());
+        return Ok(Fetched { value: Signer { credentials, region }, lifetime });
+    }
     let provider = provider(settings, surroundings, &config)?;
     let credentials = if settings.role_arn.is_empty() {
         provider.provide_credentials().await
     } else {
-        let since_epoch = surroundings.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut role = AssumeRoleProvider::builder(&settings.role_arn)
-            .configure(&config)
-            .session_name(format!("invar-{}", since_epoch.as_millis()));
+        let mut role =
+            AssumeRoleProvider::builder(&settings.role_arn).configure(&config).session_name(session);
         if !settings.external_id.is_empty() {
             role = role.external_id(&settings.external_id);
         }
@@ -63,6 +69,25 @@ pub(super) async fn fetch(
     let credentials = credentials.map_err(|error| unavailable(&causes(&error)))?;
     let lifetime = lifetime(&credentials, surroundings.now());
     Ok(Fetched { value: Signer { credentials, region }, lifetime })
+}
+
+fn session_name(settings: &AwsSettings, surroundings: &Surroundings) -> String {
+    if settings.role_session_name.is_empty() {
+        let since_epoch = surroundings.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("invar-{}", since_epoch.as_millis())
+    } else {
+        settings.role_session_name.clone()
+    }
+}
+
+/// Sends what exchanges credentials to the address of the settings, before any that the environment names.
+fn at_endpoint(settings: &AwsSettings, config: SdkConfig) -> SdkConfig {
+    if settings.sts_endpoint.is_empty() {
+        return config;
+    }
+    let mut builder = config.into_builder();
+    builder.insert_origin("endpoint_url", Origin::shared_config());
+    builder.endpoint_url(&settings.sts_endpoint).build()
 }
 
 fn loader(settings: &AwsSettings, surroundings: &Surroundings) -> ConfigLoader {
@@ -95,7 +120,8 @@ fn provider(
 ) -> Result<SharedCredentialsProvider, IdentityError> {
     if !settings.access_key.is_empty() {
         let (id, key) = (settings.access_key.as_str(), settings.secret_key.expose());
-        return Ok(SharedCredentialsProvider::new(Credentials::new(id, key, None, None, "sigv4")));
+        let token = Some(settings.session_token.expose().to_owned()).filter(|token| !token.is_empty());
+        return Ok(SharedCredentialsProvider::new(Credentials::new(id, key, token, None, "settings")));
     }
     if settings.profile.is_empty() {
         let found = config.credentials_provider();
@@ -123,12 +149,12 @@ fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build()
 }
 
-fn unavailable(message: &str) -> IdentityError {
+pub(super) fn unavailable(message: &str) -> IdentityError {
     IdentityError::Unavailable { cloud: CLOUD, message: message.to_owned() }
 }
 
 /// The causes of an error, joined. Their `Debug` could hold an answer with credentials; what they display does not.
-fn causes(error: &dyn Error) -> String {
+pub(super) fn causes(error: &dyn Error) -> String {
     let mut message = String::new();
     let mut cause = Some(error);
     while let Some(current) = cause {

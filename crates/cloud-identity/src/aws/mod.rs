@@ -3,10 +3,15 @@
 
 mod connector;
 mod credentials;
+mod web_identity;
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 use http::{HeaderMap, HeaderName};
@@ -15,6 +20,8 @@ use invar_syntax::secret::Secret;
 use crate::IdentityError;
 use crate::cache::Cache;
 use crate::surroundings::{Surroundings, sensitive};
+
+pub use self::connector::{AnswerTooLong, sdk_http_client};
 
 const CLOUD: &str = "AWS";
 /// The service that is signed for unless the settings say otherwise: Amazon Managed Service for Prometheus.
@@ -29,41 +36,109 @@ pub struct AwsSettings {
     pub access_key: String,
     /// The key.
     pub secret_key: Secret,
+    /// What goes with a temporary key; empty for none.
+    pub session_token: Secret,
     /// The profile of the shared files; empty for what the environment says.
     pub profile: String,
     /// A role to assume; empty for none.
     pub role_arn: String,
     /// What the role's owner wants to hear.
     pub external_id: String,
+    /// How the role's session is called; empty for `invar-` and the time.
+    pub role_session_name: String,
+    /// A file with a token of another identity provider, which is exchanged for credentials of the role.
+    pub web_identity_token_file: Option<PathBuf>,
+    /// Another address of the service that hands out credentials of roles; empty for that of the region.
+    pub sts_endpoint: String,
     /// Whether the role is assumed at an endpoint validated by FIPS 140.
     pub use_fips_sts_endpoint: bool,
     /// The service that is signed for; empty for `aps`.
     pub service_name: String,
 }
 
-pub(crate) struct AwsIdentity {
+/// Credentials that the settings name or that AWS's own chain finds, kept until shortly before they expire.
+#[derive(Debug)]
+pub struct AwsCredentials {
     settings: AwsSettings,
-    surroundings: Surroundings,
     cache: Cache<Signer>,
 }
 
+pub(crate) struct AwsIdentity {
+    credentials: AwsCredentials,
+    surroundings: Surroundings,
+}
+
 /// Who signs, and for where.
+#[derive(Debug)]
 struct Signer {
     credentials: Credentials,
     region: String,
 }
 
+// === impl AwsCredentials ===
+
+impl AwsCredentials {
+    /// Credentials by these settings. Fetches nothing yet.
+    #[must_use]
+    pub fn new(settings: AwsSettings) -> Self {
+        Self { settings, cache: Cache::new(CLOUD) }
+    }
+
+    /// Fetches them if it is time to.
+    ///
+    /// # Errors
+    /// When there are none in good time.
+    pub async fn refresh(&self, surroundings: &Surroundings) -> Result<(), IdentityError> {
+        self.get(surroundings).await.map(drop)
+    }
+
+    /// Forgets them: a server says that they have expired.
+    pub fn expired(&self) {
+        self.cache.forget();
+    }
+
+    /// The credentials as the libraries of AWS take them, which are to keep none themselves.
+    #[must_use]
+    pub fn provider(self: &Arc<Self>, surroundings: Surroundings) -> SharedCredentialsProvider {
+        SharedCredentialsProvider::new(Provider { credentials: Arc::clone(self), surroundings })
+    }
+
+    async fn get(&self, surroundings: &Surroundings) -> Result<Arc<Signer>, IdentityError> {
+        self.cache.get(|| credentials::fetch(&self.settings, surroundings)).await
+    }
+}
+
+#[derive(Debug)]
+struct Provider {
+    credentials: Arc<AwsCredentials>,
+    surroundings: Surroundings,
+}
+
+impl ProvideCredentials for Provider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async move {
+            let signer = self.credentials.get(&self.surroundings).await;
+            signer.map(|signer| signer.credentials.clone()).map_err(CredentialsError::provider_error)
+        })
+    }
+}
+
+// === impl AwsIdentity ===
+
 impl AwsIdentity {
     pub(crate) fn new(settings: AwsSettings, surroundings: Surroundings) -> Self {
-        Self { settings, surroundings, cache: Cache::new(CLOUD) }
+        Self { credentials: AwsCredentials::new(settings), surroundings }
     }
 
     pub(crate) fn refused(&self) {
-        self.cache.discard();
+        self.credentials.cache.discard();
     }
 
     pub(crate) async fn headers(&self, request: &reqwest::Request) -> Result<HeaderMap, IdentityError> {
-        let signer = self.cache.get(|| credentials::fetch(&self.settings, &self.surroundings)).await?;
+        let signer = self.credentials.get(&self.surroundings).await?;
         self.sign(&signer, request)
     }
 
@@ -78,7 +153,7 @@ impl AwsIdentity {
             .map(|(name, value)| value.to_str().map(|value| (name.as_str(), value)))
             .collect::<Result<_, _>>()
             .map_err(|_| unsignable("a header is no text".to_owned()))?;
-        let service = match self.settings.service_name.as_str() {
+        let service = match self.credentials.settings.service_name.as_str() {
             "" => DEFAULT_SERVICE,
             service => service,
         };

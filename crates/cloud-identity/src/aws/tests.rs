@@ -116,7 +116,7 @@ async fn what_remote_write_sends_is_signed_and_what_proxies_rewrite_is_not() {
         "{authorization}"
     );
     assert!(!headers.contains_key("x-amz-security-token"));
-    assert!(!format!("{:?}", identity.settings).contains(KEY));
+    assert!(!format!("{:?}", identity.credentials.settings).contains(KEY));
 }
 
 #[tokio::test]
@@ -205,6 +205,57 @@ async fn a_web_identity_is_exchanged() {
         (form["Action"].as_str(), form["WebIdentityToken"].as_str()),
         ("AssumeRoleWithWebIdentity", "jwt")
     );
+}
+
+#[tokio::test]
+async fn the_token_of_a_temporary_key_goes_along() {
+    let temporary = AwsSettings { session_token: Secret::new("session"), ..settings() };
+    let (_, headers) = headers(temporary, &[]).await.unwrap();
+    assert_eq!(text(&headers, "x-amz-security-token"), "session");
+}
+
+#[tokio::test]
+async fn what_the_settings_say_of_the_exchange_goes_before_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "jwt-of-the-settings\n").unwrap();
+    let sts = Endpoint::start(|asked| {
+        let operation = &asked.form()["Action"];
+        assumed(operation, "ASIAOURS")
+    })
+    .await;
+    let variables = [("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent")];
+    let named = |settings: AwsSettings| AwsSettings {
+        role_arn: "arn:aws:iam::1:role/ours".to_owned(),
+        role_session_name: "invar-on-web-17".to_owned(),
+        sts_endpoint: sts.url.clone(),
+        ..settings
+    };
+    let web = named(AwsSettings { web_identity_token_file: Some(file), ..chain() });
+    for settings in [named(settings()), web] {
+        let (_, headers) = headers(settings, &variables).await.unwrap();
+        assert!(text(&headers, "authorization").contains("Credential=ASIAOURS/"));
+    }
+    let forms: Vec<_> = sts.asked().iter().map(crate::testing::Asked::form).collect();
+    assert_eq!(forms.len(), 2);
+    assert_eq!(forms[1]["WebIdentityToken"], "jwt-of-the-settings");
+    assert!(forms.iter().all(|form| form["RoleSessionName"] == "invar-on-web-17"));
+}
+
+#[tokio::test]
+async fn credentials_are_handed_to_the_libraries_kept_and_forgotten_when_they_have_expired() {
+    let sts = Endpoint::start(|_| assumed("AssumeRole", "ASIAROLE")).await;
+    let role = AwsSettings { role_arn: "arn:aws:iam::1:role/read".to_owned(), ..settings() };
+    let surroundings = surroundings(&[("AWS_ENDPOINT_URL_STS", &sts.url)]).await;
+    let credentials = Arc::new(AwsCredentials::new(role));
+    let provider = credentials.provider(surroundings.clone());
+    credentials.refresh(&surroundings).await.unwrap();
+    assert_eq!(provider.provide_credentials().await.unwrap().access_key_id(), "ASIAROLE");
+    assert_eq!(sts.asked().len(), 1);
+    credentials.expired();
+    provider.provide_credentials().await.unwrap();
+    assert_eq!(sts.asked().len(), 2);
+    assert!(!format!("{credentials:?} {provider:?}").contains("hunter2"));
 }
 
 fn keys(id: &str) -> (u16, String) {

@@ -64,6 +64,7 @@ fn aws(sigv4: &SigV4Arguments) -> AwsSettings {
         external_id: sigv4.external_id.clone(),
         use_fips_sts_endpoint: sigv4.use_fips_sts_endpoint,
         service_name: sigv4.service_name.clone(),
+        ..AwsSettings::default()
     }
 }
 

@@ -1,0 +1,221 @@
+//! `remote.s3` in a running engine, against a real server, with a proxy before it for what that cannot be made to do.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use invar_engine::{Configuration, Engine, EngineOptions, Inputs, PrepareMode, Registry};
+use tempfile::TempDir;
+
+use self::server::{ACCESS_KEY, FaultProxy, Instead, SECRET_KEY, Versitygw};
+use super::*;
+
+#[path = "../../../../integration/servers/versitygw/server.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod server;
+
+struct Running {
+    engine: Engine,
+    _data: TempDir,
+}
+
+impl Running {
+    async fn start(configuration: &str) -> Result<Self, String> {
+        let data = tempfile::tempdir().unwrap();
+        let engine = Engine::new(EngineOptions::new(crate::register(Registry::new()), data.path()));
+        let running = Self { engine, _data: data };
+        running.apply(configuration).await?;
+        Ok(running)
+    }
+
+    async fn apply(&self, configuration: &str) -> Result<(), String> {
+        let parsed = Configuration::parse([("main.alloy", configuration)], Inputs::default(), "test");
+        let parsed = parsed.map_err(|error| format!("{error:?}"))?;
+        let prepared = self.engine.prepare(parsed.into(), PrepareMode::AllOrNothing).await;
+        let prepared = prepared.map_err(|failure| failure.to_string())?;
+        self.engine.cut(prepared, |_| Ok::<_, String>(())).await.map_err(|error| error.to_string())?;
+        self.engine.commit().await;
+        Ok(())
+    }
+
+    /// Exports and health as text.
+    fn shown(&self) -> (String, String) {
+        let status = self.engine.component("remote.s3.x").unwrap();
+        (status.exports.to_string(), format!("{} {}", status.health.state, status.health.message))
+    }
+
+    async fn until(&self, accept: impl Fn(&str, &str) -> bool) {
+        let waiting = async {
+            loop {
+                let (exports, health) = self.shown();
+                if accept(&exports, &health) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "last seen: {:?}", self.shown());
+    }
+}
+
+/// A server with a bucket `bucket`, and a proxy before it. Objects are put into the folder it serves.
+struct Store {
+    folder: TempDir,
+    proxy: FaultProxy,
+    _server: Versitygw,
+}
+
+impl Store {
+    async fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let server = tokio::task::spawn_blocking(move || Versitygw::start(&path, None)).await.unwrap()?;
+        let proxy = FaultProxy::start(server.address()).unwrap();
+        std::fs::create_dir(folder.path().join("data/bucket")).unwrap();
+        Some(Self { folder, proxy, _server: server })
+    }
+
+    fn put(&self, content: &str) {
+        std::fs::write(self.folder.path().join("data/bucket/key"), content).unwrap();
+    }
+
+    fn block(&self, more: &str, key: &str) -> String {
+        format!(
+            "remote.s3 \"x\" {{\n  path = \"s3://bucket/{key}\"\n  {more}\n  client {{\n    key = \"{ACCESS_KEY}\"\n    \
+             secret = \"{SECRET_KEY}\"\n    endpoint = \"{}\"\n    use_path_style = true\n    region = \"us-east-1\"\n  }}\n}}\n",
+            self.proxy.url()
+        )
+    }
+}
+
+/// Lets the polls that are due within `time` happen.
+async fn pass(time: Duration) {
+    // What was started is at its timers by now; only those move, not the network.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn the_content_follows_the_object_and_stays_when_it_goes() {
+    let Some(store) = Store::start().await else { return };
+    store.put(" first\n");
+    let running = Running::start(&store.block("poll_frequency = \"31s\"", "key")).await.unwrap();
+    assert!(running.shown().0.contains(" first"), "nothing is trimmed: {:?}", running.shown());
+    running.until(|_, health| health.starts_with("healthy")).await;
+    store.proxy.take();
+    pass(Duration::from_secs(32)).await;
+    let mut asked = Vec::new();
+    let waiting = async {
+        while asked.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            asked = store.proxy.take();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    assert!(!asked[0].header("if-none-match").is_empty(), "an unchanged object is not sent again");
+    store.put("second");
+    pass(Duration::from_secs(32)).await;
+    running.until(|exports, health| exports.contains("second") && health.starts_with("healthy")).await;
+    store.proxy.script(|_| Some(Instead::error(503, "SlowDown")));
+    pass(Duration::from_secs(32)).await;
+    running.until(|exports, health| exports.contains("second") && health.starts_with("unhealthy")).await;
+    // While the store is down other arguments may change.
+    running.apply(&store.block("poll_frequency = \"1h\"", "key")).await.unwrap();
+    assert!(running.shown().0.contains("second"));
+    running.engine.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_first_failure_is_an_error_and_never_empty_content() {
+    let Some(store) = Store::start().await else { return };
+    let error = Running::start(&store.block("", "key")).await.err().unwrap();
+    assert!(error.contains("s3://bucket/key") && error.contains("no such object"), "{error}");
+    store.put("content");
+    store.proxy.script(|_| Some(Instead::error(403, "AccessDenied")));
+    let error = Running::start(&store.block("", "key")).await.err().unwrap();
+    assert!(error.contains("or it is not there"), "{error}");
+    store.proxy.script(|_| Some(Instead::error(304, "")));
+    assert!(Running::start(&store.block("", "key")).await.is_err(), "a 304 that was not asked for");
+    assert!(!error.contains(SECRET_KEY));
+    // Nor is what another object held.
+    store.proxy.behave();
+    let running = Running::start(&store.block("", "key")).await.unwrap();
+    let error = running.apply(&store.block("", "other")).await.unwrap_err();
+    assert!(error.contains("other"), "{error}");
+    running.engine.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_secret_content_is_one() {
+    let Some(store) = Store::start().await else { return };
+    store.put("hunter2-content");
+    let running = Running::start(&store.block("is_secret = true", "key")).await.unwrap();
+    assert!(running.shown().0.contains("(secret)"), "{:?}", running.shown());
+    let status = running.engine.component("remote.s3.x").unwrap();
+    assert!(!format!("{status:?}").contains("hunter2"));
+    running.engine.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn errors_and_accesses_are_counted_under_alloys_names_while_the_component_lives() {
+    let Some(store) = Store::start().await else { return };
+    store.put("content");
+    let registry = prometheus::Registry::new();
+    let services = invar_engine::Services::default();
+    services.insert(Arc::new(registry.clone()));
+    let metrics = Metrics::of(&services);
+    let arguments = RemoteS3Arguments {
+        path: "s3://bucket/key".to_owned(),
+        poll_frequency: Duration::from_secs(600),
+        is_secret: false,
+        client: RemoteS3Client {
+            key: ACCESS_KEY.to_owned(),
+            secret: Secret::new(SECRET_KEY),
+            endpoint: store.proxy.url(),
+            disable_ssl: false,
+            use_path_style: true,
+            region: "us-east-1".to_owned(),
+            signing_region: "us-east-1".to_owned(),
+        },
+    };
+    let reader = Reader::new(&arguments).await.unwrap();
+    assert!(!format!("{reader:?} {arguments:?}").contains(SECRET_KEY));
+    let place = Place { path: arguments.path.clone(), endpoint: String::new(), region: String::new() };
+    let node = invar_engine::NodeId::new("remote.s3.x");
+    let instance = Instance { last: Mutex::default(), metrics: metrics.of_component(&node) };
+    instance.read(&reader, &place).await.unwrap();
+    store.proxy.script(|_| Some(Instead::error(503, "SlowDown")));
+    instance.read(&reader, &place).await.unwrap_err();
+    let shown = || {
+        let families = registry.gather();
+        families.iter().map(|family| (family.name().to_owned(), family.get_metric().len())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        shown(),
+        [
+            ("remote_s3_errors_total".to_owned(), 1),
+            ("remote_s3_timestamp_last_accessed_unix_seconds".to_owned(), 1)
+        ]
+    );
+    drop(instance);
+    assert!(shown().iter().all(|(_, series)| *series == 0), "{:?}", shown());
+}
+
+#[test]
+fn what_alloy_refuses_is_refused() {
+    for (path, good) in [
+        ("s3://bucket/key", true),
+        ("s3://bucket/a/b", true),
+        ("s3://bucket/", false),
+        ("s3://bucket", false),
+        ("s3:///key", false),
+        ("s3://bucket/folder/", false),
+        ("https://bucket/key", false),
+    ] {
+        assert_eq!(split(path).is_ok(), good, "{path}");
+    }
+}
