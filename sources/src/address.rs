@@ -176,14 +176,20 @@ fn parse_s3(text: &str) -> Result<SourceSettings, AddressError> {
         return Err(invalid(text, "it has a `#`; write %23 for one in a key"));
     }
     if rest.contains('@') {
-        return Err(invalid(text, "there is an `@`; credentials come from `auth` or the environment, a key has %40"));
+        return Err(invalid(
+            text,
+            "there is an `@`; credentials come from `auth` or the environment, a key has %40",
+        ));
     }
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
     if bucket.is_empty() {
         return Err(invalid(text, "it names no bucket"));
     }
-    let key = percent_decode_str(key).decode_utf8().map_err(|_| invalid(text, "the key is not UTF-8"))?.into_owned();
+    let key = percent_decode_str(key)
+        .decode_utf8()
+        .map_err(|_| invalid(text, "the key is not UTF-8"))?
+        .into_owned();
     let mut s3 = S3Settings { bucket: bucket.to_owned(), ..S3Settings::default() };
     if key.is_empty() || key.ends_with('/') {
         s3.prefix = Some(key);
@@ -200,7 +206,10 @@ fn parse_s3(text: &str) -> Result<SourceSettings, AddressError> {
             "endpoint" => {
                 let url = Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
                 if url.is_none_or(|url| !url.username().is_empty() || url.password().is_some()) {
-                    return Err(invalid(text, "the endpoint is not an http:// or https:// address without a user"));
+                    return Err(invalid(
+                        text,
+                        "the endpoint is not an http:// or https:// address without a user",
+                    ));
                 }
                 s3.endpoint.replace(value.into_owned()).is_some()
             }
@@ -275,7 +284,10 @@ pub fn redact(text: &str) -> String {
             .map(|option| match option.split_once('=') {
                 // An endpoint may have a user, escaped.
                 Some((key, value))
-                    if OPTIONS.contains(&key) || (S3_OPTIONS.contains(&key) && !value.contains("%40")) => format!("{key}={value}"),
+                    if OPTIONS.contains(&key) || (S3_OPTIONS.contains(&key) && !value.contains("%40")) =>
+                {
+                    format!("{key}={value}")
+                }
                 Some((key, _)) => format!("{key}=***"),
                 None => "***".to_owned(),
             })
@@ -373,7 +385,8 @@ mod tests {
     #[test]
     fn buckets_with_an_object_or_a_prefix() {
         let s3 = |text: &str| parse_address(text).unwrap().s3.unwrap();
-        let object = s3("s3://fleet/a/main.alloy?region=eu-west-1&endpoint=http://localhost:9000&path_style=false");
+        let object =
+            s3("s3://fleet/a/main.alloy?region=eu-west-1&endpoint=http://localhost:9000&path_style=false");
         assert_eq!((object.bucket.as_str(), object.key.as_deref()), ("fleet", Some("a/main.alloy")));
         assert_eq!(object.region.as_deref(), Some("eu-west-1"));
         assert_eq!(object.endpoint.as_deref(), Some("http://localhost:9000"));

@@ -10,8 +10,8 @@ use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;
 
 pub use local_file::LocalFile;
-pub use remote_s3::RemoteS3;
 pub use modules::{HostFiles, LoadedModule, ModuleLoader};
+pub use remote_s3::RemoteS3;
 
 /// Adds these components to a registry.
 #[must_use]

@@ -38,7 +38,9 @@ pub struct BucketSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBucket {
     /// No name of a bucket.
-    #[error("`{0}` cannot be the name of a bucket: those have 3 to 63 lowercase letters, digits, `-` and `.`")]
+    #[error(
+        "`{0}` cannot be the name of a bucket: those have 3 to 63 lowercase letters, digits, `-` and `.`"
+    )]
     Name(String),
     /// No address.
     #[error("the endpoint is not an http:// or https:// address")]

@@ -134,7 +134,9 @@ impl StoreError {
         Some(match self {
             Self::NoSuchObject { .. } => "check the name; keys are compared to the letter",
             Self::NoSuchBucket { .. } => "check the name of the bucket, and the region or the endpoint",
-            Self::Denied { listing: true, .. } => "the credential needs the permission s3:ListBucket on the bucket",
+            Self::Denied { listing: true, .. } => {
+                "the credential needs the permission s3:ListBucket on the bucket"
+            }
             Self::Denied { listing: false, .. } => {
                 "the credential needs s3:GetObject on the objects, and s3:ListBucket to be told what is missing"
             }
@@ -144,7 +146,9 @@ impl StoreError {
             }
             Self::Elsewhere { .. } => "set `region` to the one the bucket is in",
             Self::ClockSkew { .. } => "set the clock of this host, best by NTP",
-            Self::Shape { .. } => "check `endpoint`, and whether a proxy or a login page answers in its place",
+            Self::Shape { .. } => {
+                "check `endpoint`, and whether a proxy or a login page answers in its place"
+            }
             _ => return None,
         })
     }

@@ -76,9 +76,7 @@ where
             };
             StoreError::Unavailable { message }.into()
         }
-        SdkError::ResponseError(wrong) => {
-            classify(&said(wrong.raw(), "", ""), listing)
-        }
+        SdkError::ResponseError(wrong) => classify(&said(wrong.raw(), "", ""), listing),
         SdkError::ServiceError(refused) => {
             let (code, message) = (refused.err().code(), refused.err().message());
             classify(&said(refused.raw(), code.unwrap_or_default(), message.unwrap_or_default()), listing)
@@ -125,10 +123,7 @@ pub(crate) fn classify(said: &Said<'_>, listing: bool) -> Refusal {
         }
         (304, _) => StoreError::NotModified.into(),
         (412, _) | (_, "PreconditionFailed") => StoreError::Changed.into(),
-        (
-            301 | 302 | 307 | 308,
-            _,
-        )
+        (301 | 302 | 307 | 308, _)
         | (
             _,
             "PermanentRedirect"
@@ -152,9 +147,7 @@ pub(crate) fn classify(said: &Said<'_>, listing: bool) -> Refusal {
         (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded" | "Throttling") | (429, _) => {
             StoreError::Busy { code, after: retry_after(said) }.into()
         }
-        (503, _) if said.retry_after.is_some() => {
-            StoreError::Busy { code, after: retry_after(said) }.into()
-        }
+        (503, _) if said.retry_after.is_some() => StoreError::Busy { code, after: retry_after(said) }.into(),
         // The last one is versitygw's word for a key it does not know.
         (401, _) | (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "XAdminUserNotFound") => {
             StoreError::BadCredential { code }.into()
@@ -173,12 +166,9 @@ pub(crate) fn classify(said: &Said<'_>, listing: bool) -> Refusal {
         (404 | 410, _) | (_, "NoSuchKey" | "NoSuchVersion") => StoreError::NoSuchObject { code }.into(),
         // What a version that marks a deletion answers.
         (405, "MethodNotAllowed") if !listing => StoreError::NoSuchObject { code }.into(),
-        (407, _) => StoreError::Refused {
-            status,
-            code,
-            message: "the proxy asks for a credential".to_owned(),
+        (407, _) => {
+            StoreError::Refused { status, code, message: "the proxy asks for a credential".to_owned() }.into()
         }
-        .into(),
         _ => StoreError::Refused { status, code, message: printable(said.message) }.into(),
     }
 }
@@ -191,16 +181,13 @@ fn region_of(said: &Said<'_>) -> Option<String> {
         let (_, rest) = body.split_once(&format!("<{name}>"))?;
         rest.split_once("</").map(|(text, _)| text.trim().to_owned())
     };
-    said.region
-        .and_then(valid)
-        .or_else(|| element("Region").as_deref().and_then(valid))
-        .or_else(|| {
-            let host = element("Endpoint").or_else(|| {
-                let url = url::Url::parse(said.location?).ok()?;
-                url.host_str().map(str::to_owned)
-            })?;
-            region_of_host(&host)
-        })
+    said.region.and_then(valid).or_else(|| element("Region").as_deref().and_then(valid)).or_else(|| {
+        let host = element("Endpoint").or_else(|| {
+            let url = url::Url::parse(said.location?).ok()?;
+            url.host_str().map(str::to_owned)
+        })?;
+        region_of_host(&host)
+    })
 }
 
 /// The region in a name of S3's own hosts: `bucket.s3.REGION.amazonaws.com`, `s3-REGION.amazonaws.com`.
@@ -276,8 +263,7 @@ mod tests {
         assert_eq!(region(Said { region: Some("eu-west-1"), ..moved }).as_deref(), Some("eu-west-1"));
         assert_eq!(region(Said { region: Some("a b"), ..moved }), None);
         let body = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>ap-south-1</Region></Error>";
-        let malformed =
-            Said { status: 400, code: "AuthorizationHeaderMalformed", body, ..Said::default() };
+        let malformed = Said { status: 400, code: "AuthorizationHeaderMalformed", body, ..Said::default() };
         assert_eq!(region(malformed).as_deref(), Some("ap-south-1"));
         let endpoint = b"<Error><Endpoint>b.s3-eu-central-1.amazonaws.com</Endpoint></Error>";
         assert_eq!(region(Said { body: endpoint, ..moved }).as_deref(), Some("eu-central-1"));

@@ -123,7 +123,9 @@ impl<'b> Session<'b> {
         let content = answer.body.collect().await.map_err(|_| StoreError::Corrupt)?.into_bytes();
         let largest = self.bucket.settings.largest_object;
         if content.len() > largest {
-            return Err(StoreError::TooMuch { what: format!("the object is longer than {largest} bytes") }.into());
+            return Err(
+                StoreError::TooMuch { what: format!("the object is longer than {largest} bytes") }.into()
+            );
         }
         if let Some(checksum) = checksum
             && base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&content)) != checksum
@@ -157,7 +159,8 @@ impl<'b> Session<'b> {
             empty_pages += usize::from(objects.is_empty());
             for object in objects {
                 let key = object.key.ok_or_else(|| shape("an entry of the listing has no key"))?;
-                let key = if encoded { decode(&key).ok_or_else(|| shape("a key is not UTF-8"))? } else { key };
+                let key =
+                    if encoded { decode(&key).ok_or_else(|| shape("a key is not UTF-8"))? } else { key };
                 if !key.starts_with(prefix) {
                     return Err(shape("the listing holds keys that were not asked for"));
                 }
@@ -269,7 +272,9 @@ impl<'b> Session<'b> {
             builder = builder.endpoint_url(settings.endpoint.trim_end_matches('/'));
         }
         builder = match &self.credentials {
-            Some(credentials) => builder.credentials_provider(credentials.provider(self.surroundings.clone())),
+            Some(credentials) => {
+                builder.credentials_provider(credentials.provider(self.surroundings.clone()))
+            }
             None => builder.allow_no_auth(),
         };
         builder.build()

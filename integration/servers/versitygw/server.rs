@@ -36,7 +36,8 @@ impl Versitygw {
         let cache = std::env::var_os("INVAR_SERVERS").map_or_else(
             || {
                 let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-                let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+                let cache =
+                    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
                 cache.join("invar-servers")
             },
             PathBuf::from,
@@ -103,8 +104,8 @@ impl Versitygw {
 
 impl Drop for Versitygw {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -146,8 +147,13 @@ pub enum Instead {
 impl Instead {
     /// An answer as S3 refuses.
     pub fn error(status: u16, code: &str) -> Self {
-        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as told</Message></Error>");
-        Self::Answer { status, headers: vec![("content-type".to_owned(), "application/xml".to_owned())], body }
+        let body =
+            format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as told</Message></Error>");
+        Self::Answer {
+            status,
+            headers: vec![("content-type".to_owned(), "application/xml".to_owned())],
+            body,
+        }
     }
 
     pub fn with_header(mut self, name: &str, value: &str) -> Self {

@@ -174,7 +174,9 @@ impl Access {
     pub(super) fn failure(&self, place: &str, error: &StoreError) -> Failure {
         let rotated = self.credential.lock().rotated.is_some_and(|at| at.elapsed() < ROTATION_GRACE);
         let class = match error {
-            StoreError::Denied { .. } | StoreError::BadCredential { .. } | StoreError::Expired { .. } if rotated => {
+            StoreError::Denied { .. } | StoreError::BadCredential { .. } | StoreError::Expired { .. }
+                if rotated =>
+            {
                 let message = format!("{place}: {error}; the credential changed less than a minute ago");
                 return Failure::transient(message);
             }

@@ -53,7 +53,8 @@ impl S3Source {
                 format!("{} names {} files; the limit is {}", self.place, manifest.files.len(), self.objects);
             return Err(Failure::rejected(Rejection::Limits, message));
         }
-        let beside = self.mode.key().rsplit_once('/').map_or_else(String::new, |(folder, _)| format!("{folder}/"));
+        let beside =
+            self.mode.key().rsplit_once('/').map_or_else(String::new, |(folder, _)| format!("{folder}/"));
         let items = manifest.files.iter().map(|(name, digest)| {
             let key = match &manifest.objects {
                 Some(objects) => format!("{beside}{objects}{digest}"),
@@ -72,7 +73,8 @@ impl S3Source {
         context: &PollContext,
     ) -> Result<Attempt, Failure> {
         let etag = self.known_etag(previous);
-        let Some(Fetched { manifest, digest, etag }) = self.fetch_manifest(session, etag.as_deref()).await? else {
+        let Some(Fetched { manifest, digest, etag }) = self.fetch_manifest(session, etag.as_deref()).await?
+        else {
             return Ok(Attempt::Unchanged);
         };
         let text = manifest::revision(manifest.version, &digest);

@@ -66,7 +66,10 @@ impl Catalog {
             for part in name.split('/') {
                 check_name(part.as_bytes()).map_err(|failure| {
                     let shown: String = key.chars().take(120).collect();
-                    Failure { message: format!("the key `{}`: {}", shown.escape_debug(), failure.message), ..failure }
+                    Failure {
+                        message: format!("the key `{}`: {}", shown.escape_debug(), failure.message),
+                        ..failure
+                    }
                 })?;
             }
             items.insert(name.to_owned(), Item { key: key.clone(), proof: Proof::Listed(entry) });
@@ -137,9 +140,9 @@ fn check_size(name: &str, size: u64, total: &mut u64, limits: &LimitSettings) ->
 pub(super) fn file_and_folder<T>(files: &BTreeMap<String, T>) -> Option<&str> {
     let names = files.keys().map(String::as_str);
     // In order of names what is below one need not stand right behind it.
-    names.into_iter().find(|name| {
-        files.range(format!("{name}/")..).next().is_some_and(|(next, _)| is_at(next, name))
-    })
+    names
+        .into_iter()
+        .find(|name| files.range(format!("{name}/")..).next().is_some_and(|(next, _)| is_at(next, name)))
 }
 
 /// Whether the file `name` is `path` or below it.
@@ -160,18 +163,28 @@ impl S3Source {
     ) -> Result<Result<Files, Stale>, Failure> {
         let known = previous.and_then(|snapshot| {
             let memory = self.memory.lock();
-            memory.catalog.as_ref().filter(|(of, _)| *of == snapshot.revision.text).map(|(_, known)| known.clone())
+            memory
+                .catalog
+                .as_ref()
+                .filter(|(of, _)| *of == snapshot.revision.text)
+                .map(|(_, known)| known.clone())
         });
         let mut files = Files::new();
         let mut missing: Vec<(String, Item)> = Vec::new();
         for name in names {
             let Some(item) = catalog.items.get(name) else { continue };
-            let held = previous.and_then(|snapshot| snapshot.files.get(name)).filter(|content| match &item.proof {
-                Proof::Listed(_) => known.as_ref().is_some_and(|known| known.items.get(name) == Some(item)),
-                Proof::Digest(digest) => hexadecimal(&Sha256::digest(content)) == *digest,
-            });
+            let held =
+                previous.and_then(|snapshot| snapshot.files.get(name)).filter(|content| match &item.proof {
+                    Proof::Listed(_) => {
+                        known.as_ref().is_some_and(|known| known.items.get(name) == Some(item))
+                    }
+                    Proof::Digest(digest) => hexadecimal(&Sha256::digest(content)) == *digest,
+                });
             let held = held.or_else(|| {
-                downloaded.get(&item.key).filter(|(proof, _)| *proof == item.proof).map(|(_, content)| content)
+                downloaded
+                    .get(&item.key)
+                    .filter(|(proof, _)| *proof == item.proof)
+                    .map(|(_, content)| content)
             });
             match held {
                 Some(content) => {
@@ -221,7 +234,8 @@ impl S3Source {
         let right = match &item.proof {
             // Not every store minds the condition.
             Proof::Listed(entry) => {
-                (entry.etag.is_empty() || entry.etag == object.etag) && entry.size == object.content.len() as u64
+                (entry.etag.is_empty() || entry.etag == object.etag)
+                    && entry.size == object.content.len() as u64
             }
             Proof::Digest(digest) => hexadecimal(&Sha256::digest(&object.content)) == *digest,
         };
@@ -247,7 +261,8 @@ impl S3Source {
             Some(encoding) => {
                 let encoding: String = encoding.chars().filter(|c| !c.is_control()).take(40).collect();
                 let message = format!("{} has the content encoding `{encoding}`", self.place_of(key));
-                Err(Failure::rejected(Rejection::Shape, message).with_help("upload it as it is, uncompressed"))
+                Err(Failure::rejected(Rejection::Shape, message)
+                    .with_help("upload it as it is, uncompressed"))
             }
         }
     }

@@ -110,7 +110,9 @@ impl S3Source {
             settings.path.iter().map(|path| normalize_selected(path)).collect();
         let paths = paths?;
         if matches!(mode, Mode::Object { .. }) && !paths.is_empty() {
-            return Err(Failure::stalled("`path` goes with `s3.prefix` and `s3.manifest`, not with `s3.key`"));
+            return Err(Failure::stalled(
+                "`path` goes with `s3.prefix` and `s3.manifest`, not with `s3.key`",
+            ));
         }
         let access = Access::new(settings, &s3, environment)?;
         let place = format!("s3://{}/{}", s3.bucket, mode.key());
@@ -146,9 +148,7 @@ impl S3Source {
         loop {
             let attempt = match &self.mode {
                 Mode::Object { .. } => self.read_object(&session, previous, context).await?,
-                Mode::Prefix { .. } => {
-                    self.read_prefix(&session, previous, &mut downloaded, context).await?
-                }
+                Mode::Prefix { .. } => self.read_prefix(&session, previous, &mut downloaded, context).await?,
                 Mode::Manifest { .. } => {
                     self.read_manifest(&session, previous, &mut downloaded, context).await?
                 }
@@ -176,13 +176,8 @@ impl S3Source {
             Mode::Object { .. } => files.keys().cloned().collect(),
             _ => self.paths.clone(),
         };
-        let content = Snapshot::of_content(
-            self.name.clone(),
-            SourceKind::S3,
-            tree_digest(&files),
-            files,
-            context.now,
-        );
+        let content =
+            Snapshot::of_content(self.name.clone(), SourceKind::S3, tree_digest(&files), files, context.now);
         Ok(Snapshot { revision, paths, selection: self.selection.clone(), notices, ..content })
     }
 
@@ -221,7 +216,8 @@ impl S3Source {
         if let Some(single) = single {
             return Ok(files.get(&single).cloned().map(TreeEntry::File));
         }
-        let name = |file: String| file.rsplit_once('/').map_or_else(|| file.clone(), |(_, name)| name.to_owned());
+        let name =
+            |file: String| file.rsplit_once('/').map_or_else(|| file.clone(), |(_, name)| name.to_owned());
         let folder = files.into_iter().map(|(file, content)| (name(file), content)).collect();
         Ok(exists.then_some(TreeEntry::Folder(folder)))
     }
@@ -237,7 +233,8 @@ impl S3Source {
         let (of, catalog) = match &self.mode {
             Mode::Manifest { .. } => {
                 let fetched = self.fetch_manifest(session, None).await?;
-                let fetched = fetched.ok_or_else(|| Failure::transient("a read without a condition met one"))?;
+                let fetched =
+                    fetched.ok_or_else(|| Failure::transient("a read without a condition met one"))?;
                 let text = manifest::revision(fetched.manifest.version, &fetched.digest);
                 (text, self.catalog_of_manifest(&fetched.manifest)?)
             }

@@ -20,8 +20,7 @@ impl S3Source {
             return Err(Failure::stalled("the source reads no object"));
         };
         let etag = self.known_etag(previous);
-        let get =
-            Get { key, version: version.as_deref(), if_none_match: etag.as_deref(), ..Get::default() };
+        let get = Get { key, version: version.as_deref(), if_none_match: etag.as_deref(), ..Get::default() };
         let object = match session.get(&get).await {
             Ok(object) => object,
             Err(StoreError::NotModified) if etag.is_some() => return Ok(Attempt::Unchanged),

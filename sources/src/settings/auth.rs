@@ -215,14 +215,21 @@ impl AwsSettings {
                 "`auth.aws.session_token` goes with `auth.aws.access_key`",
             ),
             (
-                [key, self.profile.is_some(), token_file, self.anonymous].into_iter().filter(|way| *way).count() > 1,
+                [key, self.profile.is_some(), token_file, self.anonymous]
+                    .into_iter()
+                    .filter(|way| *way)
+                    .count()
+                    > 1,
                 "`auth.aws` says one of `access_key`, `profile`, `web_identity_token_file` and `anonymous`",
             ),
             (
                 token_file && self.role_arn.is_none(),
                 "`auth.aws.web_identity_token_file` goes with `auth.aws.role_arn`",
             ),
-            (self.anonymous && self.role_arn.is_some(), "nobody can assume a role: `auth.aws.anonymous` is set"),
+            (
+                self.anonymous && self.role_arn.is_some(),
+                "nobody can assume a role: `auth.aws.anonymous` is set",
+            ),
             (
                 self.external_id.is_some() && self.role_arn.is_none(),
                 "`auth.aws.external_id` goes with `auth.aws.role_arn`",

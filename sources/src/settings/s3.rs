@@ -63,7 +63,10 @@ impl S3Settings {
         for (wrong, problem) in [
             (self.bucket.is_empty(), "`s3.bucket` is empty"),
             (modes != 1, "`s3` says exactly one of `key`, `prefix` and `manifest`"),
-            (self.version.is_some() && self.prefix.is_some(), "`s3.version` goes with `s3.key` and `s3.manifest`"),
+            (
+                self.version.is_some() && self.prefix.is_some(),
+                "`s3.version` goes with `s3.key` and `s3.manifest`",
+            ),
             (self.objects == 0, "`s3.objects` is at least 1"),
         ] {
             if wrong {

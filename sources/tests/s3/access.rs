@@ -48,10 +48,7 @@ async fn what_cannot_work_is_said_before_anything_is_sent() {
         (|_, s3| s3.version = Some("1".to_owned()), "goes with"),
         (|_, s3| s3.bucket = "a/b".to_owned(), "cannot be the name of a bucket"),
         (|_, s3| s3.endpoint = Some("ftp://x".to_owned()), "not an http"),
-        (
-            |_, s3| (s3.prefix, s3.key) = (None, Some("a/../b".to_owned())),
-            "not a name",
-        ),
+        (|_, s3| (s3.prefix, s3.key) = (None, Some("a/../b".to_owned())), "not a name"),
         (
             |settings, _| {
                 settings.auth =

@@ -5,6 +5,9 @@
 #[path = "../../../integration/servers/versitygw/server.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod server;
+#[path = "../../../integration/servers/versitygw/writer.rs"]
+#[allow(unreachable_pub)]
+mod writer;
 
 mod access;
 mod credentials;
@@ -17,12 +20,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use invar_secrets::{Credential, Secret, SecretStores};
 use invar_sources::{
-    AuthSettings, AwsSettings, ErrorClass, Poll, PollContext, Rejection, S3Settings, S3Source, Snapshot, Source,
-    SourceEnvironment, SourceError, SourceSettings,
+    AuthSettings, AwsSettings, ErrorClass, Poll, PollContext, Rejection, S3Settings, S3Source, Snapshot,
+    Source, SourceEnvironment, SourceError, SourceSettings,
 };
 use server::{ACCESS_KEY, FaultProxy, SECRET_KEY, Versitygw};
 use tempfile::TempDir;
@@ -44,7 +46,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
         let server = tokio::task::spawn_blocking(move || Versitygw::start(&path, None)).await.unwrap()?;
-        let client = writer(&format!("http://{}", server.address()));
+        let client = writer::writer(&format!("http://{}", server.address()), ACCESS_KEY, SECRET_KEY);
         client.create_bucket().bucket(BUCKET).send().await.unwrap();
         let proxy = FaultProxy::start(server.address()).unwrap();
         Some(Arc::new(Self { folder, proxy, client, _server: server }))
@@ -113,22 +115,6 @@ pub(crate) enum Change {
     Delete(String),
 }
 
-/// The client that tests write with.
-pub(crate) fn writer(endpoint: &str) -> aws_sdk_s3::Client {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
-        .http_client(invar_cloud_identity::sdk_http_client(http, 1 << 24, Duration::from_secs(30)))
-        .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
-        .endpoint_url(endpoint)
-        .force_path_style(true)
-        .build();
-    aws_sdk_s3::Client::from_conf(config)
-}
-
 pub(crate) fn environment(folder: &Path) -> SourceEnvironment {
     SourceEnvironment { state_directory: folder.join("state"), secrets: SecretStores::default() }
 }
@@ -186,5 +172,9 @@ pub(crate) fn rejected(error: &SourceError, rejection: Rejection, part: &str) {
 
 /// Names and contents.
 pub(crate) fn files(snapshot: &Snapshot) -> Vec<(&str, &str)> {
-    snapshot.files.iter().map(|(name, content)| (name.as_str(), std::str::from_utf8(content).unwrap())).collect()
+    snapshot
+        .files
+        .iter()
+        .map(|(name, content)| (name.as_str(), std::str::from_utf8(content).unwrap()))
+        .collect()
 }

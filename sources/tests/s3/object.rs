@@ -53,7 +53,10 @@ async fn a_missing_object_and_a_missing_bucket_are_not_found_and_say_what_s3_hid
     let Some(world) = World::start().await else { return };
     let error = refused(&world.open(&key(&world, "nothing.alloy")), None).await;
     assert_eq!(error.class, ErrorClass::NotFound, "{error}");
-    assert!(error.message.contains("s3://fleet/nothing.alloy") && error.message.contains("who may list"), "{error}");
+    assert!(
+        error.message.contains("s3://fleet/nothing.alloy") && error.message.contains("who may list"),
+        "{error}"
+    );
     let elsewhere = world.settings(|s3| {
         s3.key = Some("x".to_owned());
         s3.bucket = "nowhere".to_owned();

@@ -31,11 +31,14 @@ async fn files_are_named_below_the_prefix_and_markers_of_folders_are_left_out() 
 #[tokio::test]
 async fn paths_select_as_with_git() {
     let Some(world) = World::start().await else { return };
-    for key in ["f/base/a.alloy", "f/base/sub/b.alloy", "f/baseline/c.alloy", "f/environments/production/d.alloy"] {
+    for key in
+        ["f/base/a.alloy", "f/base/sub/b.alloy", "f/baseline/c.alloy", "f/environments/production/d.alloy"]
+    {
         world.put(key, key).await;
     }
     let mut settings = world.prefix("f");
-    settings.path = vec!["base".to_owned(), "environments/production/d.alloy".to_owned(), "hosts/me".to_owned()];
+    settings.path =
+        vec!["base".to_owned(), "environments/production/d.alloy".to_owned(), "hosts/me".to_owned()];
     let source = world.open(&settings);
     let snapshot = changed(&source, None).await;
     let names: Vec<&str> = snapshot.files.keys().map(String::as_str).collect();
@@ -66,7 +69,9 @@ async fn what_is_not_selected_can_still_be_read_by_imports() {
     for source in [source, world.open(&settings)] {
         let read = async |path: &str| source.read(&snapshot, path, &context(30)).await.unwrap();
         use invar_sources::TreeEntry::{File, Folder};
-        assert!(matches!(read("modules/m.alloy").await, Some(File(content)) if content == "f/modules/m.alloy"));
+        assert!(
+            matches!(read("modules/m.alloy").await, Some(File(content)) if content == "f/modules/m.alloy")
+        );
         let Some(Folder(folder)) = read("modules").await else { panic!("no folder") };
         assert_eq!(folder.keys().collect::<Vec<_>>(), ["m.alloy", "n.alloy"]);
         assert!(read("nothing").await.is_none());
@@ -191,9 +196,12 @@ async fn an_object_that_goes_away_while_others_are_read_restarts_the_attempt() {
         world.put(&format!("f/{name}.alloy"), "one").await;
     }
     let source = world.open(&world.prefix("f"));
-    while_reading(&world, |round| {
-        if round == 1 { vec![Change::Delete("f/f.alloy".to_owned())] } else { Vec::new() }
-    });
+    while_reading(
+        &world,
+        |round| {
+            if round == 1 { vec![Change::Delete("f/f.alloy".to_owned())] } else { Vec::new() }
+        },
+    );
     let snapshot = changed(&source, None).await;
     assert_eq!(snapshot.files.len(), 5);
 }
@@ -260,7 +268,11 @@ async fn a_prefix_that_became_empty_is_refused_and_its_last_content_kept() {
     world.put("f/a.alloy", "one").await;
     let first = changed(&source, None).await;
     world.delete("f/a.alloy").await;
-    rejected(&refused(&source, Some(&first)).await, Rejection::EmptySource, "where 1 were before; those stay in use");
+    rejected(
+        &refused(&source, Some(&first)).await,
+        Rejection::EmptySource,
+        "where 1 were before; those stay in use",
+    );
     world.put("f/a.alloy", "two").await;
     assert_eq!(files(&changed(&source, Some(&first)).await), [("a.alloy", "two")]);
 }
@@ -319,7 +331,11 @@ async fn keys_that_are_no_safe_names_refuse_the_whole_prefix() {
         rejected(&error, Rejection::Name, part);
     }
     world.proxy.script(|_| Some(listing(&["f/a", "f/a.x", "f/a/b"])));
-    rejected(&refused(&world.open(&world.prefix("f")), None).await, Rejection::Name, "both an object and a folder");
+    rejected(
+        &refused(&world.open(&world.prefix("f")), None).await,
+        Rejection::Name,
+        "both an object and a folder",
+    );
     world.proxy.script(|_| Some(listing(&["/etc/passwd"])));
     rejected(&refused(&world.open(&world.prefix("")), None).await, Rejection::Name, "not a name");
     world.proxy.script(|_| Some(listing(&["elsewhere/a.alloy"])));

@@ -224,7 +224,8 @@ async fn what_the_settings_say_of_the_exchange_goes_before_the_environment() {
         assumed(operation, "ASIAOURS")
     })
     .await;
-    let variables = [("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent")];
+    let variables =
+        [("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent")];
     let named = |settings: AwsSettings| AwsSettings {
         role_arn: "arn:aws:iam::1:role/ours".to_owned(),
         role_session_name: "invar-on-web-17".to_owned(),

@@ -28,8 +28,10 @@ impl Metrics {
         }
         let (opts, labels) = (Opts::new, ["component_id"]);
         let errors = opts("remote_s3_errors_total", "The number of errors while accessing s3");
-        let accessed =
-            opts("remote_s3_timestamp_last_accessed_unix_seconds", "The last successful access in unix seconds");
+        let accessed = opts(
+            "remote_s3_timestamp_last_accessed_unix_seconds",
+            "The last successful access in unix seconds",
+        );
         let metrics = Arc::new(Self {
             errors: IntCounterVec::new(errors, &labels).expect("the name and labels are valid constants"),
             accessed: GaugeVec::new(accessed, &labels).expect("the name and labels are valid constants"),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use invar_engine::{
-    Check, Component, ExportContext, Health, InstanceContext, PrepareError, RunContext, RunError, StateContext,
+    Check, Component, ExportContext, Health, InstanceContext, PrepareError, RunContext, RunError,
+    StateContext,
 };
 use invar_syntax::arguments::{Arguments, Exports};
 use invar_syntax::schema::Stability;
@@ -103,7 +104,8 @@ pub struct State {
 impl Component for RemoteS3 {
     const NAME: &'static str = "remote.s3";
     const STABILITY: Stability = Stability::GenerallyAvailable;
-    const SUMMARY: &'static str = "Exports the content of an object of S3 or a compatible store and keeps it current.";
+    const SUMMARY: &'static str =
+        "Exports the content of an object of S3 or a compatible store and keeps it current.";
 
     type Arguments = RemoteS3Arguments;
     type Exports = RemoteS3Exports;
@@ -201,7 +203,10 @@ impl Instance {
                 self.metrics.accessed();
                 // Only a read on a condition brings nothing, and there is a condition only where there is a content.
                 let content = read.or(last).ok_or_else(|| {
-                    PrepareError::invalid(format!("{}: the store says that nothing changed, unasked", place.path))
+                    PrepareError::invalid(format!(
+                        "{}: the store says that nothing changed, unasked",
+                        place.path
+                    ))
                 })?;
                 *self.last.lock() = Some((place.clone(), content.clone()));
                 Ok(content)

@@ -33,7 +33,9 @@ pub(super) struct Reader {
 pub(super) fn split(path: &str) -> Result<(&str, &str), &'static str> {
     let place = path.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
     match place {
-        Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() && !key.ends_with('/') => Ok((bucket, key)),
+        Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() && !key.ends_with('/') => {
+            Ok((bucket, key))
+        }
         _ => Err("must be of the form \"s3://bucket/key\", an object and no folder"),
     }
 }
@@ -41,7 +43,8 @@ pub(super) fn split(path: &str) -> Result<(&str, &str), &'static str> {
 impl Reader {
     /// Makes the client; sends nothing.
     pub(super) async fn new(arguments: &RemoteS3Arguments) -> Result<Self, PrepareError> {
-        let (bucket, key) = split(&arguments.path).map_err(|why| PrepareError::invalid(format!("path {why}")))?;
+        let (bucket, key) =
+            split(&arguments.path).map_err(|why| PrepareError::invalid(format!("path {why}")))?;
         let client = &arguments.client;
         let bucket = Bucket::new(BucketSettings {
             bucket: bucket.to_owned(),
@@ -54,13 +57,11 @@ impl Reader {
         let bucket = bucket.map_err(|error| PrepareError::invalid(error.to_string()))?;
         let failed = |error: String| PrepareError::invalid(format!("no client can be made: {error}"));
         let material = Origins::default().read().await.map_err(|error| failed(error.to_string()))?;
-        let tls =
-            ClientSettings { insecure_skip_verify: client.disable_ssl, ..ClientSettings::default() };
+        let tls = ClientSettings { insecure_skip_verify: client.disable_ssl, ..ClientSettings::default() };
         // The system's certificates are read from files.
         let config = tokio::task::spawn_blocking(move || tls.config(&material)).await;
-        let config = config
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| failed(error.to_string()))?;
+        let config =
+            config.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .redirect(reqwest::redirect::Policy::none())
@@ -116,8 +117,9 @@ impl Reader {
             return Err(PrepareError::new(PrepareErrorKind::Io, format!("{}: is compressed", self.path))
                 .with_help("upload it as it is"));
         }
-        let text = String::from_utf8(object.content.into())
-            .map_err(|_| PrepareError::new(PrepareErrorKind::Io, format!("{}: is not UTF-8 text", self.path)))?;
+        let text = String::from_utf8(object.content.into()).map_err(|_| {
+            PrepareError::new(PrepareErrorKind::Io, format!("{}: is not UTF-8 text", self.path))
+        })?;
         Ok(Some(Content { etag: object.etag, text: Secret::new(text) }))
     }
 }

@@ -14,6 +14,9 @@ use super::*;
 #[path = "../../../../integration/servers/versitygw/server.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]
 mod server;
+#[path = "../../../../integration/servers/versitygw/writer.rs"]
+#[allow(unreachable_pub)]
+mod writer;
 
 struct Running {
     engine: Engine,
@@ -60,10 +63,11 @@ impl Running {
     }
 }
 
-/// A server with a bucket `bucket`, and a proxy before it. Objects are put into the folder it serves.
+/// A server with a bucket `bucket`, and a proxy before it.
 struct Store {
-    folder: TempDir,
+    _folder: TempDir,
     proxy: FaultProxy,
+    client: aws_sdk_s3::Client,
     _server: Versitygw,
 }
 
@@ -73,12 +77,14 @@ impl Store {
         let path = folder.path().to_owned();
         let server = tokio::task::spawn_blocking(move || Versitygw::start(&path, None)).await.unwrap()?;
         let proxy = FaultProxy::start(server.address()).unwrap();
-        std::fs::create_dir(folder.path().join("data/bucket")).unwrap();
-        Some(Self { folder, proxy, _server: server })
+        let client = writer::writer(&format!("http://{}", server.address()), ACCESS_KEY, SECRET_KEY);
+        client.create_bucket().bucket("bucket").send().await.unwrap();
+        Some(Self { _folder: folder, proxy, client, _server: server })
     }
 
-    fn put(&self, content: &str) {
-        std::fs::write(self.folder.path().join("data/bucket/key"), content).unwrap();
+    async fn put(&self, content: &str) {
+        let body = content.as_bytes().to_vec().into();
+        self.client.put_object().bucket("bucket").key("key").body(body).send().await.unwrap();
     }
 
     fn block(&self, more: &str, key: &str) -> String {
@@ -102,7 +108,7 @@ async fn pass(time: Duration) {
 #[tokio::test]
 async fn the_content_follows_the_object_and_stays_when_it_goes() {
     let Some(store) = Store::start().await else { return };
-    store.put(" first\n");
+    store.put(" first\n").await;
     let running = Running::start(&store.block("poll_frequency = \"31s\"", "key")).await.unwrap();
     assert!(running.shown().0.contains(" first"), "nothing is trimmed: {:?}", running.shown());
     running.until(|_, health| health.starts_with("healthy")).await;
@@ -117,7 +123,7 @@ async fn the_content_follows_the_object_and_stays_when_it_goes() {
     };
     tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
     assert!(!asked[0].header("if-none-match").is_empty(), "an unchanged object is not sent again");
-    store.put("second");
+    store.put("second").await;
     pass(Duration::from_secs(32)).await;
     running.until(|exports, health| exports.contains("second") && health.starts_with("healthy")).await;
     store.proxy.script(|_| Some(Instead::error(503, "SlowDown")));
@@ -134,7 +140,7 @@ async fn a_first_failure_is_an_error_and_never_empty_content() {
     let Some(store) = Store::start().await else { return };
     let error = Running::start(&store.block("", "key")).await.err().unwrap();
     assert!(error.contains("s3://bucket/key") && error.contains("no such object"), "{error}");
-    store.put("content");
+    store.put("content").await;
     store.proxy.script(|_| Some(Instead::error(403, "AccessDenied")));
     let error = Running::start(&store.block("", "key")).await.err().unwrap();
     assert!(error.contains("or it is not there"), "{error}");
@@ -152,7 +158,7 @@ async fn a_first_failure_is_an_error_and_never_empty_content() {
 #[tokio::test]
 async fn a_secret_content_is_one() {
     let Some(store) = Store::start().await else { return };
-    store.put("hunter2-content");
+    store.put("hunter2-content").await;
     let running = Running::start(&store.block("is_secret = true", "key")).await.unwrap();
     assert!(running.shown().0.contains("(secret)"), "{:?}", running.shown());
     let status = running.engine.component("remote.s3.x").unwrap();
@@ -163,7 +169,7 @@ async fn a_secret_content_is_one() {
 #[tokio::test]
 async fn errors_and_accesses_are_counted_under_alloys_names_while_the_component_lives() {
     let Some(store) = Store::start().await else { return };
-    store.put("content");
+    store.put("content").await;
     let registry = prometheus::Registry::new();
     let services = invar_engine::Services::default();
     services.insert(Arc::new(registry.clone()));
@@ -192,7 +198,10 @@ async fn errors_and_accesses_are_counted_under_alloys_names_while_the_component_
     instance.read(&reader, &place).await.unwrap_err();
     let shown = || {
         let families = registry.gather();
-        families.iter().map(|family| (family.name().to_owned(), family.get_metric().len())).collect::<Vec<_>>()
+        families
+            .iter()
+            .map(|family| (family.name().to_owned(), family.get_metric().len()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(
         shown(),
