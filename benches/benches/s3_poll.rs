@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use criterion::{Criterion, criterion_group, criterion_main};
 use invar_secrets::{Credential, Secret, SecretStores};
 use invar_sources::{
-    AuthSettings, AwsSettings, Poll, PollContext, S3Settings, S3Source, Source as _, SourceEnvironment, SourceSettings,
+    AuthSettings, AwsSettings, Poll, PollContext, S3Settings, S3Source, Source as _, SourceEnvironment,
+    SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 

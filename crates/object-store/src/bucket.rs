@@ -171,11 +171,12 @@ impl Bucket {
         self.warn_of_skew();
     }
 
-    /// Says once an hour that the clock is off.
-    pub(crate) fn warn_of_skew(&self) {
-        let Some(seconds) = self.clock_offset() else { return };
+    /// Says once an hour that the clock is off; whether it said so now.
+    pub(crate) fn warn_of_skew(&self) -> bool {
+        let Some(seconds) = self.clock_offset() else { return false };
         let mut warned = self.warned.lock();
-        if warned.is_none_or(|at| at.elapsed() >= SKEW_WARNING) {
+        let due = warned.is_none_or(|at| at.elapsed() >= SKEW_WARNING);
+        if due {
             *warned = Some(Instant::now());
             tracing::warn!(
                 bucket = self.settings.bucket,
@@ -183,6 +184,7 @@ impl Bucket {
                 "the clock of this host is off: the store refused a request for it, and its time is used instead"
             );
         }
+        due
     }
 
     pub(crate) fn time_source(&self) -> Clock {
@@ -254,6 +256,17 @@ mod tests {
         assert!(bucket.clock()() >= theirs - Duration::from_secs(1));
         bucket.learn_time(SystemTime::now() - Duration::from_secs(7200));
         assert!(bucket.clock_offset().is_some_and(|offset| (-7201..=-7190).contains(&offset)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_clock_is_spoken_of_once_an_hour() {
+        let bucket = Bucket::new(settings("abc", "")).unwrap();
+        assert!(!bucket.warn_of_skew(), "nobody minds the clock");
+        bucket.learn_time(SystemTime::now() + Duration::from_secs(7200));
+        assert!(!bucket.warn_of_skew(), "it was said when it was learnt");
+        tokio::time::advance(SKEW_WARNING).await;
+        assert!(bucket.warn_of_skew());
+        assert!(!bucket.warn_of_skew());
     }
 
     #[test]

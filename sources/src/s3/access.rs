@@ -55,6 +55,7 @@ impl Access {
     pub(super) fn new(
         settings: &SourceSettings,
         s3: &S3Settings,
+        largest_object: usize,
         environment: &SourceEnvironment,
     ) -> Result<Self, Failure> {
         let bucket = Bucket::new(BucketSettings {
@@ -63,7 +64,7 @@ impl Access {
             signing_region: String::new(),
             endpoint: s3.endpoint.clone().unwrap_or_default(),
             path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
-            largest_object: usize::try_from(settings.limits.file).unwrap_or(usize::MAX),
+            largest_object,
         });
         let bucket = bucket.map_err(|error| Failure::stalled(format!("`s3`: {error}")))?;
         let address = s3.endpoint.as_deref().unwrap_or("https://s3.amazonaws.com");

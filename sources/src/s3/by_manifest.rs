@@ -82,7 +82,7 @@ impl S3Source {
             self.memory.lock().etag = Some((text, etag));
             return Ok(Attempt::Unchanged);
         }
-        self.check_version(manifest.version, previous)?;
+        self.check_version(manifest.version, &text, previous)?;
         let catalog = self.catalog_of_manifest(&manifest)?;
         let names = catalog.select(&self.paths);
         if names.is_empty() {
@@ -102,20 +102,20 @@ impl S3Source {
         };
         let snapshot = self.snapshot(Revision::named(text.clone()), files, context)?;
         let mut memory = self.memory.lock();
-        memory.highest = memory.highest.max(manifest.version);
+        memory.highest = memory.highest.take().max(Some((manifest.version, text.clone())));
         memory.catalog = Some((text.clone(), catalog));
         memory.etag = Some((text, etag));
         Ok(Attempt::Read(Box::new(snapshot)))
     }
 
     /// Refuses an old manifest in place of a newer one, and two of the same version.
-    fn check_version(&self, version: u64, previous: Option<&Snapshot>) -> Result<(), Failure> {
-        let before = previous.and_then(|snapshot| manifest::version_of(&snapshot.revision.text));
-        let highest = self.memory.lock().highest.max(before.unwrap_or(0));
-        let first = before.is_none() && highest == 0;
+    fn check_version(&self, version: u64, text: &str, previous: Option<&Snapshot>) -> Result<(), Failure> {
+        let before = previous.map(|snapshot| snapshot.revision.text.clone());
+        let before = before.and_then(|text| manifest::version_of(&text).map(|version| (version, text)));
+        let Some((highest, of)) = self.memory.lock().highest.clone().max(before) else { return Ok(()) };
         let problem = if version < highest {
             format!("has version {version} after version {highest}")
-        } else if version == highest && !first {
+        } else if version == highest && of != text {
             format!("is another one than before and still has version {version}")
         } else {
             return Ok(());

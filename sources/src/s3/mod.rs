@@ -74,8 +74,8 @@ struct Memory {
     catalog: Option<(String, Catalog)>,
     /// The ETag of the object or the manifest, by the same.
     etag: Option<(String, String)>,
-    /// The highest version of a manifest that was seen, whatever became of it.
-    highest: u64,
+    /// The highest version of a manifest that was read, with the text of its revision, whatever became of it.
+    highest: Option<(u64, String)>,
 }
 
 /// How one attempt ended that did not fail.
@@ -114,7 +114,9 @@ impl S3Source {
                 "`path` goes with `s3.prefix` and `s3.manifest`, not with `s3.key`",
             ));
         }
-        let access = Access::new(settings, &s3, environment)?;
+        let file = usize::try_from(settings.limits.file).unwrap_or(usize::MAX);
+        let largest = if matches!(mode, Mode::Manifest { .. }) { file.max(manifest::LONGEST) } else { file };
+        let access = Access::new(settings, &s3, largest, environment)?;
         let place = format!("s3://{}/{}", s3.bucket, mode.key());
         let endpoint = s3.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
         let objects = s3.objects;

@@ -100,3 +100,58 @@ fn problems_are_all_reported_with_the_source() {
     }
     assert!(!format!("{errors:?} {sources:?}").contains("hunter2"));
 }
+
+#[test]
+fn what_does_not_go_together_in_a_bucket_is_said() {
+    let problems = |text: &str| {
+        let mut sources = parse(text).unwrap();
+        let errors = normalize(&mut sources).err().unwrap_or_default();
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let good = "[[source]]\ns3 = { bucket = 'b', prefix = '' }\npath = 'base'\n";
+    for good in [
+        good.to_owned(),
+        format!("{good}auth = {{ aws = {{ anonymous = true }} }}"),
+        format!(
+            "{good}auth = {{ aws = {{ access_key = 'a', secret_key = 'b', role_arn = 'r', external_id = 'e' }} }}"
+        ),
+        format!("{good}auth = {{ aws = {{ web_identity_token_file = '/t', role_arn = 'r' }} }}"),
+    ] {
+        assert_eq!(problems(&good), "", "{good}");
+    }
+    for (text, part) in [
+        ("[[source]]\ns3 = { bucket = '', prefix = '' }", "`s3.bucket` is empty"),
+        ("[[source]]\ns3 = { bucket = 'b' }", "exactly one of"),
+        ("[[source]]\ns3 = { bucket = 'b', key = 'k', prefix = '' }", "exactly one of"),
+        ("[[source]]\ns3 = { bucket = 'b', prefix = '', version = 'v' }", "goes with"),
+        ("[[source]]\ns3 = { bucket = 'b', prefix = '', objects = 0 }", "at least 1"),
+        ("[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { token = 'hunter2' }", "no `auth.token`"),
+        (
+            "[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { aws = { access_key = 'a' } }",
+            "go together",
+        ),
+        (
+            "[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { aws = { session_token = 'hunter2' } }",
+            "`auth.aws.session_token` goes with",
+        ),
+        (
+            "[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { aws = { anonymous = true, profile = 'p' } }",
+            "says one of",
+        ),
+        (
+            "[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { aws = { web_identity_token_file = '/t' } }",
+            "goes with `auth.aws.role_arn`",
+        ),
+        (
+            "[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { aws = { anonymous = true, role_arn = 'r' } }",
+            "nobody can assume a role",
+        ),
+        (
+            "[[source]]\ns3 = { bucket = 'b', key = 'k' }\nauth = { aws = { external_id = 'e' } }",
+            "`auth.aws.external_id` goes with",
+        ),
+    ] {
+        let said = problems(text);
+        assert!(said.contains(part) && !said.contains("hunter2"), "{part} in {said}");
+    }
+}

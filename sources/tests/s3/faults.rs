@@ -243,7 +243,7 @@ async fn ten_thousand_polls_that_fail_leave_nothing_behind() {
             _ => world.proxy.behave(),
         }
         drop(poll(&source, Some(&snapshot)).await);
+        world.proxy.take();
     }
-    world.proxy.take();
     assert!(descriptors() <= before + 20, "{before} descriptors became {}", descriptors());
 }

@@ -296,6 +296,27 @@ async fn limits_hold_before_anything_is_downloaded() {
     assert!(world.proxy.take().iter().all(Asked::is_listing));
 }
 
+#[tokio::test]
+async fn what_an_etag_is_made_of_does_not_matter() {
+    use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+    let Some(world) = World::start().await else { return };
+    let begun = world.client.create_multipart_upload().bucket(BUCKET).key("f/a.alloy").send().await.unwrap();
+    let upload = begun.upload_id.unwrap();
+    let part = world.client.upload_part().bucket(BUCKET).key("f/a.alloy").upload_id(&upload).part_number(1);
+    let sent = part.body(b"one".to_vec().into()).send().await.unwrap();
+    let part = CompletedPart::builder().part_number(1).set_e_tag(sent.e_tag).build();
+    let parts = CompletedMultipartUpload::builder().parts(part).build();
+    let complete =
+        world.client.complete_multipart_upload().bucket(BUCKET).key("f/a.alloy").upload_id(&upload);
+    complete.multipart_upload(parts).send().await.unwrap();
+    let source = world.open(&world.prefix("f"));
+    let snapshot = changed(&source, None).await;
+    assert_eq!(files(&snapshot), [("a.alloy", "one")]);
+    let asked = world.proxy.take();
+    assert!(asked[1].header("if-match").ends_with("-1\""), "the ETag counts parts: {asked:?}");
+    unchanged(&source, &snapshot).await;
+}
+
 /// A listing as a store gives it that lets everything be a key.
 fn listing(keys: &[&str]) -> Instead {
     let objects: String = keys
