@@ -102,7 +102,7 @@ fn seconds_since_epoch(time: SystemTime) -> u64 {
 }
 
 /// Seconds since the epoch of an HTTP date in its current form (`Sun, 06 Nov 1994 08:49:37 GMT`).
-fn parse_date(text: &str) -> Option<u64> {
+pub(crate) fn parse_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (_, date) = text.trim().split_once(", ")?;

@@ -7,6 +7,7 @@
 mod address;
 mod backoff;
 mod connection;
+mod diagnose;
 mod error;
 mod file;
 mod git;
@@ -25,6 +26,9 @@ mod units;
 
 pub use address::{AddressError, parse_address, redact};
 pub use backoff::{FixedJitter, Jitter, RandomJitter};
+pub use diagnose::{Examination, Examiner, Finding, Severity};
+#[doc(hidden)]
+pub use diagnose::{Validity, certificate_validity};
 pub use error::{ErrorClass, Rejection, SourceError};
 pub use file::FileSource;
 #[doc(hidden)]

@@ -339,6 +339,8 @@ fn initial_state(source: &dyn Source, cached: &BTreeMap<SourceName, Arc<Snapshot
             polls: 0,
             failures: 0,
             aborted: 0,
+            changes: 0,
+            spent: Duration::ZERO,
         },
         snapshot,
         atomic: source.is_atomic(),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::diagnose::{Finding, findings_of};
 use crate::error::SourceError;
 use crate::snapshot::{Files, Snapshot, SourceKind, SourceName};
 
@@ -112,6 +113,11 @@ pub trait Source: Send + Sync + 'static {
         previous: Option<&'a Snapshot>,
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>>;
+
+    /// Looks at the source for a person who wonders why it does not work: a poll from nothing, and what it says.
+    fn diagnose<'a>(&'a self, context: &'a PollContext) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async move { findings_of(self.required(), self.poll(None, context).await) })
+    }
 
     /// Reads what is at `path` (normalized, `/` between names, the empty text for the root) in the tree that `snapshot`,
     /// one of this source's own, is a selection of: what a file of the snapshot refers to need not be selected.

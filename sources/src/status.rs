@@ -55,6 +55,10 @@ pub struct SourceStatus {
     pub failures: u64,
     /// Checks that were aborted because they exceeded twice their time, since start.
     pub aborted: u64,
+    /// Checks that brought another revision, since start.
+    pub changes: u64,
+    /// How long all checks took together, since start.
+    pub spent: Duration,
 }
 
 /// One source within [`SourcesState`].

@@ -159,9 +159,10 @@ impl SourceTask {
         let _cancel_on_exit = context.cancellation.clone().drop_guard();
         let source = Arc::clone(&self.source);
         let previous = self.previous.clone();
+        let started = Instant::now();
         let task = tokio::spawn(async move { source.poll(previous.as_deref(), &context).await });
         let _abort_on_exit = AbortOnDrop(task.abort_handle());
-        match tokio::time::timeout(timeout * 2, task).await {
+        let outcome = match tokio::time::timeout(timeout * 2, task).await {
             Ok(Ok(result)) => Outcome::Finished(result),
             Ok(Err(_)) => Outcome::Finished(Err(Failure::transient("the poll ended in a panic")
                 .with_help("this is a defect of the agent; its log says where")
@@ -170,7 +171,10 @@ impl SourceTask {
                 Failure::transient(format!("the poll was aborted after {} s", (timeout * 2).as_secs()))
                     .of(self.source.name()),
             ),
-        }
+        };
+        let took = started.elapsed();
+        self.modify(|state| state.status.spent += took);
+        outcome
     }
 
     /// Publishes the outcome and settles when to ask next.
@@ -219,6 +223,7 @@ impl SourceTask {
             let status = &mut state.status;
             status.polling = false;
             status.polls += 1;
+            status.changes += u64::from(snapshot.is_some());
             status.checked = Some(now);
             status.error = None;
             status.missing_polls = 0;
