@@ -235,6 +235,7 @@ fn compose(
         checked: None,
         changed: None,
         error: None,
+        checks: Default::default(),
         alarm: false,
     };
     let view = SourceView { state, required: true, atomic: true, content: Some(content.into()) };

@@ -201,6 +201,7 @@ mod tests {
                 checked: None,
                 changed: None,
                 error: None,
+                checks: Default::default(),
                 alarm: false,
             },
             required,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::pipeline::Failure;
+use crate::source_detail::SourceDetail;
 use crate::status::SourceState;
 
 /// One configured source, as it is now.
@@ -82,6 +83,12 @@ pub trait SnapshotFeed: Send + Sync + 'static {
             None => Err(Failure::environment(format!("{source} has moved on from {revision}"))),
         };
         Box::pin(std::future::ready(read))
+    }
+
+    /// Everything that is known of one source; `None` where none has that name.
+    fn detail(&self, name: &str) -> Option<SourceDetail> {
+        let view = self.sources().into_iter().find(|view| view.state.name == name)?;
+        Some(SourceDetail { required: view.required, ..SourceDetail::of(view.state) })
     }
 
     /// Polls these sources now (all of them for an empty list) and returns when they have answered; an

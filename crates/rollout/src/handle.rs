@@ -15,6 +15,7 @@ use crate::pipeline::{Pipeline, PlanSummary};
 use crate::reconciler::{self, Command};
 use crate::record::{QuarantineEntry, RevisionRecord};
 use crate::settings::{BootMode, RolloutSettings};
+use crate::source_detail::SourceDetail;
 use crate::state::StateDirectory;
 use crate::status::{AgentIdentity, Status};
 use crate::time::{Clock, SystemClock, Timestamp};
@@ -149,6 +150,18 @@ impl Rollout {
     #[must_use]
     pub fn modules(&self) -> Vec<ModuleView> {
         self.modules.modules()
+    }
+
+    /// Everything that is known of a source, or of a module that is polled as one.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<SourceDetail> {
+        let known = self.feed.0.detail(name);
+        // The status says of modules what the sources do not know.
+        known.or_else(|| {
+            let status = self.status();
+            let state = status.sources.iter().find(|state| state.name == name)?;
+            Some(SourceDetail::of(state.clone()))
+        })
     }
 
     /// The revisions that are remembered, newest first.

@@ -6,6 +6,7 @@
 
 mod breaker;
 mod compose;
+mod condition;
 mod crash;
 mod engine_pipeline;
 mod event;
@@ -25,12 +26,14 @@ mod scripted;
 #[cfg(test)]
 mod scripted_modules;
 mod settings;
+mod source_detail;
 mod state;
 mod status;
 mod time;
 mod variables;
 
 pub use compose::{Composed, ComposedFile, Composition, ContentDigest, VariableLayers, compose};
+pub use condition::{Condition, ConditionStatus};
 pub use engine_pipeline::{EnginePipeline, agent_value, configuration, configuration_with};
 pub use event::{Event, EventKind, EventStream};
 pub use feed::{Origin, SnapshotFeed, SourceContent, SourceView};
@@ -50,12 +53,13 @@ pub use settings::{
     BootMode, OnInconclusive, ProbationSettings, QuiesceSettings, RollbackMode, RolloutSettings,
     StateSettings,
 };
+pub use source_detail::{ContentDetail, NoticeDetail, SourceDetail};
 pub use state::{
     Control, Head, HeadError, OpenError, PanicNote, StateDirectory, decode_head, decode_journal, encode_head,
 };
 pub use status::{
-    AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceErrorState,
-    SourceState, Status,
+    AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceChecks,
+    SourceErrorState, SourceState, Status,
 };
 pub use time::{Clock, ParseTimestampError, RuntimeClock, SystemClock, Timestamp, parse_duration};
 pub use variables::{

@@ -1,6 +1,6 @@
 //! The `invar_*` metrics of the rollout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use prometheus::{
     Registry,
 };
 
-use crate::status::Status;
+use crate::status::{SourceChecks, SourceState, Status};
 use crate::time::Timestamp;
 
 /// Collectors of the rollout.
@@ -31,6 +31,9 @@ pub(crate) struct RolloutMetrics {
     source_last_success: GaugeVec,
     source_failing: IntGaugeVec,
     source_alarm: IntGaugeVec,
+    source_checks: IntCounterVec,
+    source_seconds: HistogramVec,
+    source_error: IntGaugeVec,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -38,9 +41,13 @@ pub(crate) struct RolloutMetrics {
 #[derive(Debug, Default)]
 struct Shown {
     info: BTreeSet<[String; 4]>,
-    /// Sources, and modules, which come and go.
-    sources: BTreeSet<String>,
+    /// Sources, and modules, which come and go, with what they counted when they were shown last and the class of their
+    /// error.
+    sources: BTreeMap<String, (SourceChecks, Option<String>)>,
 }
+
+/// What a check of a source can come to.
+const CHECK_RESULTS: [&str; 4] = ["changed", "unchanged", "failed", "aborted"];
 
 impl RolloutMetrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -98,6 +105,20 @@ impl RolloutMetrics {
                 ),
                 &["source"],
             )?,
+            source_checks: vec(
+                "invar_config_source_checks_total",
+                "Checks of a source by what came of them.",
+                &["source", "result"],
+            )?,
+            source_seconds: HistogramVec::new(
+                HistogramOpts::new("invar_config_source_fetch_seconds", "Time a check of a source took.")
+                    .buckets(vec![0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0]),
+                &["source"],
+            )?,
+            source_error: IntGaugeVec::new(
+                Opts::new("invar_config_source_error", "1 while a source fails, by the class of its error."),
+                &["source", "class"],
+            )?,
             shown: Arc::default(),
         };
         for collector in metrics.collectors() {
@@ -123,6 +144,9 @@ impl RolloutMetrics {
             Box::new(self.source_last_success.clone()),
             Box::new(self.source_failing.clone()),
             Box::new(self.source_alarm.clone()),
+            Box::new(self.source_checks.clone()),
+            Box::new(self.source_seconds.clone()),
+            Box::new(self.source_error.clone()),
         ]
     }
 
@@ -161,15 +185,15 @@ impl RolloutMetrics {
         self.healthy.set(i64::from(status.health == crate::status::OverallHealth::Healthy));
         self.probation.set(f64::from(u8::from(status.probation.is_some())));
         let mut shown = self.shown.lock();
-        let now: BTreeSet<String> = status.sources.iter().map(|source| source.name.clone()).collect();
-        for gone in shown.sources.difference(&now) {
-            // A series that never had a value is not there to be removed.
-            drop(self.source_failing.remove_label_values(&[gone.as_str()]));
-            drop(self.source_alarm.remove_label_values(&[gone.as_str()]));
-            drop(self.source_last_success.remove_label_values(&[gone.as_str()]));
-        }
-        shown.sources = now;
+        shown.sources.retain(|name, (_, class)| {
+            let stays = status.sources.iter().any(|source| source.name == *name);
+            if !stays {
+                self.forget_source(name, class.as_deref());
+            }
+            stays
+        });
         for source in &status.sources {
+            self.checks(source, shown.sources.entry(source.name.clone()).or_default());
             self.source_failing
                 .with_label_values(&[source.name.as_str()])
                 .set(i64::from(source.error.is_some()));
@@ -203,10 +227,149 @@ impl RolloutMetrics {
     }
 }
 
+impl RolloutMetrics {
+    /// Adds the checks since the last time, and names the class of the error.
+    fn checks(&self, source: &SourceState, shown: &mut (SourceChecks, Option<String>)) {
+        let name = source.name.as_str();
+        let now = source.checks;
+        // A source that took the place of another one counts from nothing.
+        let before = if now.total < shown.0.total { SourceChecks::default() } else { shown.0 };
+        let [total, changed, failed, aborted, millis] = [
+            (now.total, before.total),
+            (now.changed, before.changed),
+            (now.failed, before.failed),
+            (now.aborted, before.aborted),
+            (now.millis, before.millis),
+        ]
+        .map(|(now, before)| now.saturating_sub(before));
+        let unchanged = total.saturating_sub(changed).saturating_sub(failed);
+        let counts = [changed, unchanged, failed.saturating_sub(aborted), aborted];
+        for (result, count) in CHECK_RESULTS.into_iter().zip(counts) {
+            self.source_checks.with_label_values(&[name, result]).inc_by(count);
+        }
+        // Between two looks there is one check, or none; of several the mean is told for each.
+        for _ in 0..total.min(1000) {
+            let seconds = millis as f64 / 1000.0 / total as f64;
+            self.source_seconds.with_label_values(&[name]).observe(seconds);
+        }
+        let class = source.error.as_ref().map(|error| error.class.clone());
+        if shown.1 != class {
+            if let Some(gone) = &shown.1 {
+                // It is there, since it was set; were it not, nothing would have to go.
+                drop(self.source_error.remove_label_values(&[name, gone]));
+            }
+            if let Some(class) = &class {
+                self.source_error.with_label_values(&[name, class]).set(1);
+            }
+        }
+        *shown = (now, class);
+    }
+
+    fn forget_source(&self, name: &str, class: Option<&str>) {
+        // A series that never had a value is not there to be removed.
+        drop(self.source_failing.remove_label_values(&[name]));
+        drop(self.source_alarm.remove_label_values(&[name]));
+        drop(self.source_last_success.remove_label_values(&[name]));
+        drop(self.source_seconds.remove_label_values(&[name]));
+        for result in CHECK_RESULTS {
+            drop(self.source_checks.remove_label_values(&[name, result]));
+        }
+        if let Some(class) = class {
+            drop(self.source_error.remove_label_values(&[name, class]));
+        }
+    }
+}
+
 fn labels(values: &[String; 4]) -> [&str; 4] {
     values.each_ref().map(String::as_str)
 }
 
 fn seconds_of(time: Timestamp) -> f64 {
     time.as_millis() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use prometheus::TextEncoder;
+
+    use super::*;
+    use crate::status::{AgentIdentity, OverallHealth, Phase, SourceErrorState};
+
+    fn source(name: &str, checks: SourceChecks, class: Option<&str>) -> SourceState {
+        SourceState {
+            name: name.to_owned(),
+            kind: "git".to_owned(),
+            revision: None,
+            checked: Some(Timestamp::from_millis(1_500)),
+            changed: None,
+            error: class.map(|class| SourceErrorState {
+                class: class.to_owned(),
+                message: "it fails".to_owned(),
+                since: Timestamp::from_millis(0),
+                rejection: None,
+            }),
+            checks,
+            alarm: false,
+        }
+    }
+
+    fn status(sources: Vec<SourceState>) -> Status {
+        Status {
+            version: 1,
+            agent: AgentIdentity::default(),
+            health: OverallHealth::Healthy,
+            in_sync: true,
+            phase: Phase::Committed,
+            running: None,
+            desired: None,
+            last_known_good: None,
+            reason: None,
+            sources,
+            components: BTreeMap::new(),
+            rollback_count: 0,
+            quarantined: Vec::new(),
+            hold: None,
+            probation: None,
+            offline_boot: true,
+            unproven: false,
+            conditions: Vec::new(),
+        }
+    }
+
+    fn checks(total: u64, changed: u64, failed: u64, aborted: u64, millis: u64) -> SourceChecks {
+        SourceChecks { total, changed, failed, aborted, millis }
+    }
+
+    #[test]
+    fn checks_of_sources_are_counted_by_result_and_timed() {
+        let registry = Registry::new();
+        let metrics = RolloutMetrics::register(&registry).unwrap();
+        let shown = || TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        metrics.status(&status(vec![source("a", checks(3, 1, 0, 0, 300), None)]));
+        // Seen twice, counted once.
+        metrics.status(&status(vec![source("a", checks(3, 1, 0, 0, 300), None)]));
+        metrics.status(&status(vec![source("a", checks(6, 1, 3, 1, 30_300), Some("forbidden"))]));
+        let text = shown();
+        for line in [
+            "invar_config_source_checks_total{result=\"changed\",source=\"a\"} 1",
+            "invar_config_source_checks_total{result=\"unchanged\",source=\"a\"} 2",
+            "invar_config_source_checks_total{result=\"failed\",source=\"a\"} 2",
+            "invar_config_source_checks_total{result=\"aborted\",source=\"a\"} 1",
+            "invar_config_source_fetch_seconds_count{source=\"a\"} 6",
+            "invar_config_source_fetch_seconds_bucket{source=\"a\",le=\"0.1\"} 3",
+            "invar_config_source_error{class=\"forbidden\",source=\"a\"} 1",
+            "invar_config_source_failing{source=\"a\"} 1",
+            "invar_config_source_last_success_timestamp{source=\"a\"} 1.5",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        // Another source under the same name, of another mood.
+        metrics.status(&status(vec![source("a", checks(1, 0, 1, 0, 5), Some("not_found"))]));
+        let text = shown();
+        assert!(text.contains("result=\"failed\",source=\"a\"} 3"), "{text}");
+        assert!(text.contains("class=\"not_found\"") && !text.contains("class=\"forbidden\""), "{text}");
+        metrics.status(&status(Vec::new()));
+        assert!(!shown().contains("source=\"a\""), "{}", shown());
+    }
 }

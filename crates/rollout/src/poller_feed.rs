@@ -12,7 +12,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::feed::{Origin, SnapshotFeed, SourceContent, SourceView};
 use crate::pipeline::Failure;
-use crate::status::{SourceErrorState, SourceState};
+use crate::source_detail::{ContentDetail, NoticeDetail, SourceDetail};
+use crate::status::{SourceChecks, SourceErrorState, SourceState};
 use crate::time::Timestamp;
 
 /// How long reading in a tree may take: its objects may have to be fetched once more.
@@ -68,6 +69,13 @@ impl SnapshotFeed for PollerFeed {
         path: &'a str,
     ) -> BoxFuture<'a, Result<Option<TreeEntry>, Failure>> {
         Box::pin(read(&self.poller, source, revision, path))
+    }
+
+    fn detail(&self, name: &str) -> Option<SourceDetail> {
+        let name = SourceName::new(name);
+        let state = self.poller.state();
+        let source = state.get(&name)?;
+        Some(detail_of(&self.poller, source))
     }
 
     fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>> {
@@ -133,8 +141,50 @@ pub fn state_of(status: &SourceStatus) -> SourceState {
                 None => error.message.clone(),
             },
             since: timestamp(error.since),
+            rejection: match error.class {
+                ErrorClass::Rejected(rejection) => Some(rejection.as_str().to_owned()),
+                _ => None,
+            },
         }),
+        checks: SourceChecks {
+            total: status.polls,
+            changed: status.changes,
+            failed: status.failures,
+            aborted: status.aborted,
+            millis: u64::try_from(status.spent.as_millis()).unwrap_or(u64::MAX),
+        },
         alarm: status.alarm,
+    }
+}
+
+/// Everything that is known of a source.
+fn detail_of(poller: &Poller, source: &invar_sources::SourceState) -> SourceDetail {
+    let status = &source.status;
+    SourceDetail {
+        description: status.description.clone(),
+        required: status.required,
+        polling: status.polling,
+        interval_seconds: poller.source(&status.name).map(|source| source.interval().as_secs()),
+        next: status.next.map(timestamp),
+        missing_polls: status.missing_polls,
+        help: status.error.as_ref().and_then(|error| error.help.clone()),
+        content: source.snapshot.as_deref().map(|snapshot| ContentDetail {
+            digest: snapshot.digest.clone(),
+            files: snapshot.files.len(),
+            bytes: snapshot.files.values().map(|content| content.len() as u64).sum(),
+            paths: snapshot.paths.clone(),
+            author: snapshot.author.clone(),
+            subject: snapshot.subject.clone(),
+            signer: snapshot.signer.clone(),
+            committed: snapshot.committed_at.map(timestamp),
+            fetched: timestamp(snapshot.fetched_at),
+            notices: snapshot
+                .notices
+                .iter()
+                .map(|notice| NoticeDetail { kind: notice.kind, message: notice.message.clone() })
+                .collect(),
+        }),
+        ..SourceDetail::of(state_of(status))
     }
 }
 

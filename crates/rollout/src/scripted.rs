@@ -259,6 +259,7 @@ impl ScriptedFeed {
                     checked: None,
                     changed: None,
                     error: None,
+                    checks: Default::default(),
                     alarm: false,
                 },
                 required: *required,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::condition::Condition;
 use crate::record::{Hold, QuarantineEntry};
 use crate::time::Timestamp;
 
@@ -45,6 +46,9 @@ pub struct Status {
     pub offline_boot: bool,
     /// The last known good was committed without enough traffic to judge it.
     pub unproven: bool,
+    /// The same once more, as a list of yes, no and not known.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
 }
 
 /// The agent that answers.
@@ -181,9 +185,28 @@ pub struct SourceState {
     pub changed: Option<Timestamp>,
     /// What is wrong with it.
     pub error: Option<SourceErrorState>,
-    /// Whether somebody should look: it was missing three times in a row, or somebody may be tampering.
+    /// How often it was asked, and what came of it.
+    #[serde(default)]
+    pub checks: SourceChecks,
+    /// Whether somebody should look: it was missing three times in a row, or its content was not what was promised.
     #[serde(default)]
     pub alarm: bool,
+}
+
+/// How often a source was asked since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceChecks {
+    /// Checks that ended.
+    pub total: u64,
+    /// Those that brought another revision.
+    pub changed: u64,
+    /// Those that failed, aborted ones among them.
+    pub failed: u64,
+    /// Those that were aborted because they took far too long.
+    pub aborted: u64,
+    /// How long all of them took together, in milliseconds.
+    pub millis: u64,
 }
 
 /// What is wrong with a source.
@@ -195,6 +218,9 @@ pub struct SourceErrorState {
     pub message: String,
     /// Since when.
     pub since: Timestamp,
+    /// Why a revision that was reached was refused: `verification`, `history`, `limits` …
+    #[serde(default)]
+    pub rejection: Option<String>,
 }
 
 /// The probation under way.

@@ -159,7 +159,7 @@ impl<P: Pipeline> Reconciler<P> {
                     false => format!("{place}: {}", held.reason.message),
                 };
                 let (class, since) = (held.reason.kind.clone(), held.since);
-                state.error = Some(SourceErrorState { class, message, since });
+                state.error = Some(SourceErrorState { class, message, since, rejection: None });
             }
             state
         };

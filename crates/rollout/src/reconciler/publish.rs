@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Reconciler;
 use super::model::Stage;
+use crate::condition::conditions;
 use crate::event::{Event, EventKind};
 use crate::pipeline::{Failure, FailureClass, Pipeline, PlanSummary};
 use crate::record::{RevisionRecord, Verdict};
@@ -35,6 +36,7 @@ pub(super) fn initial_status(agent: &AgentIdentity, offline_boot: bool) -> Statu
         probation: None,
         offline_boot,
         unproven: false,
+        conditions: Vec::new(),
     }
 }
 
@@ -68,7 +70,9 @@ pub(super) fn plan_sentence(plan: &PlanSummary) -> String {
 impl<P: Pipeline> Reconciler<P> {
     /// Publishes the status, if it changed, and answers whoever waits for rest.
     pub(super) fn publish(&mut self) {
-        let status = Arc::new(self.status());
+        let mut status = self.status();
+        status.conditions = conditions(&status, &self.published.borrow().conditions, self.now());
+        let status = Arc::new(status);
         self.metrics.status(&status);
         self.published.send_if_modified(|before| {
             let changed = **before != *status;
@@ -128,6 +132,7 @@ impl<P: Pipeline> Reconciler<P> {
             }),
             offline_boot: self.memory_only.is_none(),
             unproven: self.control.unproven,
+            conditions: Vec::new(),
         }
     }
 
