@@ -15,7 +15,7 @@ use invar_rollout::{
     AgentIdentity, BootMode, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
 };
 use invar_secrets::SecretStores;
-use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnvironment};
+use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnvironment, SourceSettings};
 use invar_syntax::Stability;
 use prometheus::process_collector::ProcessCollector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,7 +26,7 @@ use crate::blocks::livedebugging::LiveDebuggingSwitch;
 use crate::blocks::remotecfg;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
-use crate::server::{Rooms, Server};
+use crate::server::{Rooms, Server, SourceDeclaration};
 use crate::settings::Settings;
 use crate::webhook::{AgentTarget, Webhooks};
 
@@ -35,7 +35,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error(
         "cannot listen on {address}: {reason}; another address goes with `[server] listen` or --server.http.listen-addr"
     )]
@@ -109,7 +109,12 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
     };
     let (webhooks, stores) = (&settings.webhook, SecretStores::local());
     let webhooks = Webhooks::start(webhooks, Arc::new(target), stores, &agent.pipeline.engine().metrics())?;
-    face.open(Rooms { pipeline: agent.pipeline.clone(), rollout: agent.rollout.clone(), webhooks });
+    face.open(Rooms {
+        pipeline: agent.pipeline.clone(),
+        rollout: agent.rollout.clone(),
+        declared: agent.declared.clone(),
+        webhooks,
+    });
     // Not started by systemd: nothing to tell.
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
 
@@ -150,6 +155,8 @@ struct Agent {
     rollout: Rollout,
     poller: Poller,
     modules: Arc<ModuleLoader>,
+    /// What the settings say of the sources.
+    declared: Vec<SourceDeclaration>,
     /// Looks after the logs of components that are gone.
     log_keeper: JoinHandle<()>,
     /// Tells a control plane what becomes of what it sends. Ends with the rollout.
@@ -158,22 +165,18 @@ struct Agent {
 
 impl Agent {
     fn start(settings: &Settings, services: Services) -> Result<Self, StartError> {
-        let name = settings.agent_name();
         let state = StateDirectory::open(&settings.state.dir)?;
         state.panic_note().install();
-        let identity = AgentIdentity {
-            name,
-            environment: settings.agent.environment.clone(),
-            labels: settings.agent.labels.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let identity = identity(settings);
         let engine = Engine::new(engine_options(settings, services)?);
         about_this_process(&engine.metrics())?;
         let pipeline = EnginePipeline::new(engine, &identity, module_path(settings));
+        let sources = sources(settings, &identity)?;
+        let declared = sources.iter().map(SourceDeclaration::of).collect();
         // A fleet that reboots together has something to run, and so no reason to ask its servers all at once; but an agent
         // that is told to wait for them does not.
         let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
-        let poller = poller(settings, &identity, warm)?;
+        let poller = poller(settings, &sources, &identity, warm)?;
         let modules =
             Arc::new(ModuleLoader::new(&poller, source_environment(settings), host_files(settings)));
         let options = RolloutOptions {
@@ -190,7 +193,7 @@ impl Agent {
         let services = pipeline.engine().services().clone();
         let log_keeper = tokio::spawn(keep_closed_logs(services, components_directory(settings)));
         let verdicts = tokio::spawn(remotecfg::report_verdicts(rollout.clone(), Arc::clone(&modules)));
-        Ok(Self { pipeline, rollout, poller, modules, log_keeper, verdicts })
+        Ok(Self { pipeline, rollout, poller, modules, declared, log_keeper, verdicts })
     }
 
     /// Reconciles at SIGHUP, keeps systemd's watchdog quiet, and returns when told to stop.
@@ -234,6 +237,16 @@ impl Agent {
             drop(task.await);
         }
         self.pipeline.engine().shutdown(deadline).await;
+    }
+}
+
+/// Who the agent with these settings is.
+pub(crate) fn identity(settings: &Settings) -> AgentIdentity {
+    AgentIdentity {
+        name: settings.agent_name(),
+        environment: settings.agent.environment.clone(),
+        labels: settings.agent.labels.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
@@ -283,7 +296,7 @@ fn module_path(settings: &Settings) -> String {
     folder.unwrap_or_default().display().to_string()
 }
 
-fn stability(text: &str) -> Result<Stability, StartError> {
+pub(crate) fn stability(text: &str) -> Result<Stability, StartError> {
     match text {
         "experimental" => Ok(Stability::Experimental),
         "public-preview" => Ok(Stability::PublicPreview),
@@ -294,7 +307,7 @@ fn stability(text: &str) -> Result<Stability, StartError> {
     }
 }
 
-fn source_environment(settings: &Settings) -> SourceEnvironment {
+pub(crate) fn source_environment(settings: &Settings) -> SourceEnvironment {
     SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() }
 }
 
@@ -308,28 +321,50 @@ fn host_files(settings: &Settings) -> HostFiles {
     }
 }
 
-fn poller(settings: &Settings, agent: &AgentIdentity, warm: bool) -> Result<Poller, StartError> {
-    let mut sources = settings.source.clone();
-    if sources.is_empty() {
+fn sources(settings: &Settings, agent: &AgentIdentity) -> Result<Vec<SourceSettings>, StartError> {
+    if settings.source.is_empty() {
         return Err(StartError::Settings("no `[[source]]` says where configuration comes from".to_owned()));
     }
-    let several = |errors: Vec<invar_sources::SettingsError>| {
+    let sources = declared_sources(settings, agent).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         StartError::Settings(texts.join("\n"))
-    };
-    invar_sources::normalize(&mut sources).map_err(several)?;
+    })?;
     let names: Vec<String> = sources.iter().filter_map(|source| source.name.clone()).collect();
     crate::webhook::check(&settings.webhook, &names)
         .map_err(|problems| StartError::Settings(problems.join("\n")))?;
+    Ok(sources)
+}
+
+/// The sources as the settings declare them, each with a name, and with the agent's attributes in their place.
+///
+/// # Errors
+/// All that is wrong with them, in order.
+pub(crate) fn declared_sources(
+    settings: &Settings,
+    agent: &AgentIdentity,
+) -> Result<Vec<SourceSettings>, Vec<invar_sources::SettingsError>> {
+    let mut sources = settings.source.clone();
+    invar_sources::normalize(&mut sources)?;
     let attributes = AgentAttributes {
         name: agent.name.clone(),
         environment: Some(agent.environment.clone()).filter(|environment| !environment.is_empty()),
         labels: agent.labels.clone(),
     };
+    for source in &mut sources {
+        source.substitute(&attributes).map_err(|error| vec![error])?;
+    }
+    Ok(sources)
+}
+
+fn poller(
+    settings: &Settings,
+    sources: &[SourceSettings],
+    agent: &AgentIdentity,
+    warm: bool,
+) -> Result<Poller, StartError> {
     let environment = source_environment(settings);
     let mut opened: Vec<Arc<dyn Source>> = Vec::new();
-    for source in &mut sources {
-        source.substitute(&attributes).map_err(|error| several(vec![error]))?;
+    for source in sources {
         let source = invar_sources::open(source, &environment)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         opened.push(source);

@@ -161,7 +161,7 @@ impl Settings {
     /// As [`Self::read`].
     pub(crate) fn parse(name: &str, text: &str) -> miette::Result<Self> {
         let settings = toml::from_str(text).map_err(|error: toml::de::Error| {
-            let message = error.message().to_owned();
+            let message = without_text(error.message());
             // The whole line may hold a credential: only the key at fault is shown, so what is quoted is cut there.
             SettingsError::Invalid {
                 help: nearest_key(&message),
@@ -237,6 +237,17 @@ fn nearest_key(message: &str) -> Option<String> {
 fn key_length(text: &str, span: &std::ops::Range<usize>) -> usize {
     let line_end = text[span.start..].find(['\n', '=']).map_or(text.len(), |offset| span.start + offset);
     span.end.min(line_end).saturating_sub(span.start)
+}
+
+/// A message of serde without the text it found: a credential in the wrong place is one all the same.
+fn without_text(message: &str) -> String {
+    const FOUND: &str = "string \"";
+    let Some((before, rest)) = message.split_once(FOUND) else { return message.to_owned() };
+    // The text itself may hold quotes; what is expected comes last.
+    match rest.rsplit_once("\", expected") {
+        Some((_, after)) => format!("{before}a string, expected{after}"),
+        None => format!("{before}a string"),
+    }
 }
 
 /// The same text, of the same length, with everything between quotes blanked: keys stay, values (which may be

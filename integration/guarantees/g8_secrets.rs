@@ -51,6 +51,7 @@ fn secrets_in_addresses_and_settings_appear_nowhere() {
     for path in [
         "/api/v1/status",
         "/api/v1/sources",
+        "/api/v1/sources/fleet",
         "/api/v1/revisions",
         "/api/v1/plan",
         "/api/v1/graph",
@@ -62,7 +63,14 @@ fn secrets_in_addresses_and_settings_appear_nowhere() {
     ] {
         seen.push((path.to_owned(), agent.text(path).unwrap().1));
     }
-    for arguments in [&["status"][..], &["history"], &["plan"], &["status", "-o", "json"]] {
+    for arguments in [
+        &["status"][..],
+        &["history"],
+        &["plan"],
+        &["status", "-o", "json"],
+        &["sources"],
+        &["sources", "fleet"],
+    ] {
         let output = agent.command(arguments).unwrap();
         let text = [output.stdout, output.stderr].concat();
         seen.push((arguments.join(" "), String::from_utf8_lossy(&text).into_owned()));

@@ -26,7 +26,7 @@ mod units;
 
 pub use address::{AddressError, parse_address, redact};
 pub use backoff::{FixedJitter, Jitter, RandomJitter};
-pub use diagnose::{Examination, Examiner, Finding, Severity};
+pub use diagnose::{Examination, Examiner, Finding, Severity, WRITTEN_OUT};
 #[doc(hidden)]
 pub use diagnose::{Validity, certificate_validity};
 pub use error::{ErrorClass, Rejection, SourceError};

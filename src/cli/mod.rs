@@ -5,6 +5,7 @@ mod client;
 mod components;
 mod control;
 mod convert;
+mod doctor;
 mod eval;
 mod explain;
 mod fmt;
@@ -17,6 +18,7 @@ mod plan;
 mod quarantine;
 mod run;
 mod schema;
+mod sources;
 mod status;
 mod validate;
 
@@ -85,6 +87,10 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Show what runs, whether it is what is desired, and whether it is healthy
     Status(status::StatusArguments),
+    /// List the sources and how they are doing; with a name, everything about one
+    Sources(sources::SourcesArguments),
+    /// Look for what is wrong: settings, state, host, credentials and the way to each source, each finding with a fix
+    Doctor(doctor::DoctorArguments),
     /// List revisions and what became of them
     History(history::HistoryArguments),
     /// Go back to a committed generation (by default the one before) and hold it
@@ -154,6 +160,8 @@ pub fn main() -> ExitCode {
         Command::Plan(arguments) => client::block_on(plan::main(arguments, styling)),
         Command::Explain(arguments) => client::block_on(explain::main(arguments, styling)),
         Command::Status(arguments) => client::block_on(status::main(arguments, styling)),
+        Command::Sources(arguments) => client::block_on(sources::main(arguments, styling)),
+        Command::Doctor(arguments) => doctor::main(&arguments, styling),
         Command::History(arguments) => client::block_on(history::main(arguments, styling)),
         Command::Rollback(arguments) => client::block_on(control::rollback(arguments, styling)),
         Command::Hold(arguments) => client::block_on(control::hold(arguments, styling)),

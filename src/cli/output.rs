@@ -25,13 +25,16 @@ pub(crate) enum Tone {
 }
 
 impl Styling {
+    /// Without any colour.
+    pub(crate) const PLAIN: Self = Self { out: false, err: false };
+
     /// Colour as asked; by default on terminals, unless NO_COLOR is set.
     #[must_use]
     pub(crate) fn detect(colour: Colour) -> Self {
         let quiet = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match colour {
             Colour::Always => Self { out: true, err: true },
-            Colour::Never => Self { out: false, err: false },
+            Colour::Never => Self::PLAIN,
             Colour::Auto => Self {
                 out: !quiet && std::io::stdout().is_terminal(),
                 err: !quiet && std::io::stderr().is_terminal(),
@@ -97,7 +100,8 @@ impl Table {
         }
     }
 
-    fn lines(&self, styling: Styling) -> Vec<String> {
+    /// The lines, the header first.
+    pub(crate) fn lines(&self, styling: Styling) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
             .map(|column| {
@@ -141,6 +145,21 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
+/// A size as people say it: `512 bytes`, `1.5 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, bits)| bytes >> bits > 0) {
+        None => format!("{bytes} bytes"),
+        Some((unit, bits)) => {
+            let tenths = (u128::from(bytes) * 10) >> bits;
+            match tenths % 10 {
+                0 => format!("{} {unit}", tenths / 10),
+                rest => format!("{}.{rest} {unit}", tenths / 10),
+            }
+        }
+    }
+}
+
 /// Reads a duration such as `90s`, `2h30m` or `500ms`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     invar_rollout::parse_duration(text)
@@ -166,13 +185,11 @@ pub(crate) fn short_revision(revision: &str) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Styling = Styling { out: false, err: false };
-
     #[test]
     fn columns_line_up_and_the_last_is_not_padded() {
         let mut table = Table::new(&["GEN", "REVISION"]);
         table.row([(Tone::Plain, "1041".to_owned()), (Tone::Good, "é".to_owned())]);
-        assert_eq!(table.lines(PLAIN), ["GEN   REVISION", "1041  é"]);
+        assert_eq!(table.lines(Styling::PLAIN), ["GEN   REVISION", "1041  é"]);
     }
 
     #[test]
@@ -180,6 +197,12 @@ mod tests {
         let said =
             [7, 60, 115, 600, 7_860, 7_200, 86_400, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(said, ["7 s", "1 m", "1 m 55 s", "10 m", "2 h 11 m", "2 h", "1 d", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn sizes_read_as_people_say_them() {
+        let said = [0, 512, 1024, 1536, 5 << 20, (2 << 30) + (1 << 29), u64::MAX].map(size);
+        assert_eq!(said[..6], ["0 bytes", "512 bytes", "1 KiB", "1.5 KiB", "5 MiB", "2.5 GiB"]);
     }
 
     #[test]

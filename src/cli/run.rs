@@ -111,21 +111,25 @@ fn report(error: &miette::Report, styling: Styling) {
     }
 }
 
-/// The settings that an argument stands for, with the flags on top.
-fn settings(arguments: RunArguments) -> miette::Result<Settings> {
-    let path = Path::new(&arguments.what);
-    let mut settings = if is_address(&arguments.what) {
-        let source =
-            invar_sources::parse_address(&arguments.what).map_err(|error| miette::miette!("{error}"))?;
-        Settings { closed: !arguments.allow_host_files, ..on_the_command_line(source) }
+/// The settings that an argument stands for: an address, a settings file, or a pipeline.
+pub(crate) fn settings_of(what: &str, allow_host_files: bool) -> miette::Result<Settings> {
+    let path = Path::new(what);
+    if is_address(what) {
+        let source = invar_sources::parse_address(what).map_err(|error| miette::miette!("{error}"))?;
+        Ok(Settings { closed: !allow_host_files, ..on_the_command_line(source) })
     } else if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
-        Settings::read(path)?
+        Settings::read(path)
     } else {
         // A path that is not there yet is waited for: configuration never ends the process.
         let absolute =
             std::path::absolute(path).map_err(|error| miette::miette!("{}: {error}", path.display()))?;
-        on_the_command_line(SourceSettings::for_file(absolute))
-    };
+        Ok(on_the_command_line(SourceSettings::for_file(absolute)))
+    }
+}
+
+/// The settings that an argument stands for, with the flags on top.
+fn settings(arguments: RunArguments) -> miette::Result<Settings> {
+    let mut settings = settings_of(&arguments.what, arguments.allow_host_files)?;
     if let Some(environment) = arguments.environment {
         settings.agent.environment = environment;
     }

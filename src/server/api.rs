@@ -8,12 +8,11 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use invar_engine::{ComponentStatus, GraphReport};
 use invar_rollout::{
-    Hold, PlanSummary, QuarantineEntry, RevisionRecord, SourceState, Status, Timestamp, VariableReport,
-    explain_variable,
+    Hold, PlanSummary, QuarantineEntry, RevisionRecord, Status, Timestamp, VariableReport, explain_variable,
 };
 use serde::Deserialize;
 
-use super::{Face, Refusal, events};
+use super::{Face, Refusal, events, sources};
 use crate::planning::Proposal;
 
 /// Longest that a call which waits for its effect waits: a fetch, a prepare and a probation fit in.
@@ -24,7 +23,8 @@ type Answer<T> = Result<Json<T>, Refusal>;
 pub(super) fn routes() -> Router<Face> {
     Router::new()
         .route("/status", get(status))
-        .route("/sources", get(sources))
+        .route("/sources", get(sources::list))
+        .route("/sources/{*name}", get(sources::one))
         .route("/revisions", get(revisions))
         .route("/revisions/{generation}", get(revision))
         .route("/plan", get(plan).post(plan_for))
@@ -43,10 +43,6 @@ pub(super) fn routes() -> Router<Face> {
 
 async fn status(State(face): State<Face>) -> Answer<Status> {
     Ok(Json(Status::clone(&face.rooms()?.rollout.status())))
-}
-
-async fn sources(State(face): State<Face>) -> Answer<Vec<SourceState>> {
-    Ok(Json(face.rooms()?.rollout.status().sources.clone()))
 }
 
 async fn revisions(State(face): State<Face>) -> Answer<Vec<RevisionRecord>> {

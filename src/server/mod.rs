@@ -9,6 +9,7 @@ mod debug;
 mod events;
 mod gate;
 mod refusal;
+mod sources;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use gate::{Credentials, Gate, Paths};
 use refusal::Refusal;
+pub(crate) use sources::{SourceAnswer, SourceDeclaration};
 
 use crate::webhook::Webhooks;
 
@@ -42,6 +44,8 @@ pub(crate) struct Face {
 pub(crate) struct Rooms {
     pub(crate) pipeline: EnginePipeline,
     pub(crate) rollout: Rollout,
+    /// What the settings say of the sources.
+    pub(crate) declared: Vec<SourceDeclaration>,
     pub(crate) webhooks: Webhooks,
 }
 

@@ -88,3 +88,18 @@ fn sizes_take_units() {
         assert!(parse_size(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_credential_in_the_wrong_place_is_not_repeated() {
+    for text in [
+        "[[source]]\nauth = 'hunter2'",
+        "[[source]]\nauth = { basic = 'hunter2\", expected x' }",
+        "[agent]\nlabels = 'hunter2'",
+        "[state]\nhistory = 'hunter2'",
+    ] {
+        let error = Settings::parse("invar.toml", text).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    let error = Settings::parse("invar.toml", "[state]\nhistory = 'hunter2'").unwrap_err();
+    assert_eq!(error.to_string(), "invalid type: a string, expected usize");
+}

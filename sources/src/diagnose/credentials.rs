@@ -125,7 +125,7 @@ async fn reading_of(path: &Path) -> Result<FileReading, io::ErrorKind> {
 fn credential_finding(key: &str, credential: &Credential, resolved: Result<(), SecretError>) -> Finding {
     let place = match credential {
         Credential::Text(_) => {
-            return Finding::hint("credential", format!("`{key}` is written out in the settings"))
+            return Finding::hint(super::WRITTEN_OUT, format!("`{key}` is written out in the settings"))
                 .because("it is in every copy and backup of them")
                 .fix("keep it in a file of its own: { file = \"…\" }, or { env = \"…\" }");
         }

@@ -54,6 +54,9 @@ impl Severity {
     }
 }
 
+/// The check that finds credentials written out in the settings.
+pub const WRITTEN_OUT: &str = "written_out";
+
 /// One thing that was looked at. Nothing in it is ever a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {

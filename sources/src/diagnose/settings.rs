@@ -26,9 +26,7 @@ pub(super) fn findings_of(settings: &SourceSettings, environment: &str) -> Vec<F
         findings.push(
             Finding::warning("history", format!("`history = \"{now}\"` lets a force push change production"))
                 .because("a rewritten branch is applied; what was reviewed before may be gone from it")
-                .fix(
-                    "history = \"fast-forward\"; `invar reconcile` follows once a person accepted a rewrite",
-                ),
+                .fix("history = \"fast-forward\": a rewritten branch waits until a person accepts it"),
         );
     }
     if settings.verify.mode == VerifyMode::None {
