@@ -280,6 +280,7 @@ impl ScriptedFeed {
                 class: class.to_owned(),
                 message: "scripted".to_owned(),
                 since: Timestamp::default(),
+                rejection: None,
             });
         }
         self.changes.send_modify(|count| *count += 1);
