@@ -23,6 +23,12 @@ impl GitServer {
         self.0.url(repository)
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.0.address()
+    }
+
     /// Closes every connection without an answer from now on, as a server that is gone.
     pub fn stop_answering(&self) {
         self.0.set_outage(Some(Fault::Close));

@@ -4,6 +4,9 @@
 //! Nothing here belongs to the agent. The receiver decodes with messages of its own, so that it can disagree.
 
 mod agent;
+#[allow(missing_docs, reason = "shared with the tests of the sources by path")]
+#[path = "../servers/fault_proxy.rs"]
+pub mod fault_proxy;
 mod git_server;
 #[allow(missing_docs, reason = "shared with the tests of the sources by path")]
 #[path = "../servers/git/http_backend.rs"]

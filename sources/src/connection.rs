@@ -265,8 +265,31 @@ impl Connection {
     pub(crate) fn transport_failure(&self, error: reqwest::Error) -> Failure {
         let error = error.without_url();
         let what = if error.is_connect() { "cannot be reached" } else { "broke the connection off" };
-        Failure::transient(format!("{} {what}: {}", self.url, chain(&error)))
+        let chain = chain(&error);
+        let failure = Failure::transient(format!("{} {what}: {chain}", self.url));
+        match certificate_help(&chain) {
+            Some(help) => failure.with_help(help),
+            None => failure,
+        }
     }
+}
+
+/// What to do about a certificate, by what the library says of it.
+fn certificate_help(text: &str) -> Option<&'static str> {
+    let (_, reason) = text.split_once("invalid peer certificate: ")?;
+    let reason = reason.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    Some(if says(&["expired"]) {
+        "renew the server's certificate, or set this host's clock"
+    } else if says(&["not valid yet", "notvalidyet"]) {
+        "set this host's clock, or the server's"
+    } else if says(&["not valid for name", "notvalidforname"]) {
+        "name the host as its certificate does, or say that name in `tls.server_name`"
+    } else if says(&["unknownissuer", "unknown issuer", "badsignature", "bad signature"]) {
+        "name the authority that signed it in `tls.ca`"
+    } else {
+        "the server shows a certificate that cannot be trusted"
+    })
 }
 
 pub(crate) fn is_loopback(url: &Url) -> bool {

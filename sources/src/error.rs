@@ -99,6 +99,27 @@ impl ErrorClass {
             Self::Rejected(_) => "rejected",
         }
     }
+
+    /// What the agent does next, for failures that a person can do nothing particular about.
+    #[must_use]
+    pub fn outlook(&self) -> &'static str {
+        match self {
+            Self::Transient => {
+                "what was read last stays in use; asked again by itself, within 5 min at the latest"
+            }
+            Self::RateLimited { .. } => {
+                "what was read last stays in use; asked again when the server allows it"
+            }
+            Self::AuthExpired | Self::Forbidden => {
+                "what was read last stays in use; asked again in a minute, later every 15 min"
+            }
+            Self::NotFound => "what was read last stays in use; looked for again at every interval",
+            Self::Integrity | Self::Rejected(_) => {
+                "what was read last stays in use until there is something else to read"
+            }
+            Self::Stalled => "not tried again until the settings change or `invar reconcile` asks for it",
+        }
+    }
 }
 
 impl fmt::Display for ErrorClass {

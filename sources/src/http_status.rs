@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::error::{ErrorClass, Failure, SourceError};
+use crate::error::{ErrorClass, Failure, Rejection, SourceError};
 use crate::snapshot::SourceName;
 
 /// What an answer with a status other than success means for the source `name`. `place` is a redacted address,
@@ -71,6 +71,11 @@ pub(crate) fn failure(
             ),
             None => Failure::transient(format!("{place} failed ({})", status.as_u16())),
         },
+        StatusCode::NOT_MODIFIED => Failure::rejected(
+            Rejection::Shape,
+            format!("{place} answers \"not modified\" to a question without a condition (304)"),
+        )
+        .with_help("a cache or proxy on the way gives away what is not for this agent"),
         status if status.is_redirection() => Failure::new(
             ErrorClass::Integrity,
             format!("{place} redirects in a way that is not followed ({})", status.as_u16()),
@@ -149,7 +154,7 @@ mod tests {
         assert_eq!(class(403, &[]), ErrorClass::Forbidden);
         assert_eq!(class(404, &[]), ErrorClass::NotFound);
         assert_eq!(class(429, &[]), ErrorClass::RateLimited { after: None });
-        for status in [408, 425, 500, 502, 503, 504] {
+        for status in [400, 408, 412, 425, 500, 502, 503, 504] {
             assert_eq!(class(status, &[]), ErrorClass::Transient, "{status}");
         }
         assert_eq!(class(302, &[]), ErrorClass::Integrity);
@@ -158,6 +163,7 @@ mod tests {
         }
         assert_eq!(class(410, &[]), ErrorClass::NotFound);
         assert_eq!(class(407, &[]), ErrorClass::Forbidden);
+        assert_eq!(class(304, &[]), ErrorClass::Rejected(Rejection::Shape));
     }
 
     #[test]

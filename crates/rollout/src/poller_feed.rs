@@ -136,9 +136,9 @@ pub fn state_of(status: &SourceStatus) -> SourceState {
         changed: status.changed.map(timestamp),
         error: status.error.as_ref().map(|error| SourceErrorState {
             class: error.class.as_str().to_owned(),
-            message: match &error.help {
-                Some(help) => format!("{}; {help}", error.message),
-                None => error.message.clone(),
+            message: {
+                let next = error.help.as_deref().unwrap_or_else(|| error.class.outlook());
+                format!("{}; {next}", error.message)
             },
             since: timestamp(error.since),
             rejection: match error.class {

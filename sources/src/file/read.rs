@@ -110,7 +110,7 @@ impl Reader {
 
     /// `None` where there is no regular file (any more).
     fn file(&self, path: &Path, bytes: &mut u64, may_vanish: bool) -> Result<Option<Entry>, Failure> {
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let opened = open(path).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = match opened {
             Ok(opened) => opened,
             Err(error) if may_vanish && error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -162,6 +162,19 @@ impl Reader {
     fn check_permissions(&self, _: &Path, _: &Metadata) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+/// Opens a file for reading; what is no regular file (a pipe nobody writes to) must not keep the poll waiting.
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
 }
 
 fn is_pipeline(name: &str) -> bool {

@@ -1,0 +1,67 @@
+//! Sources in a world that misbehaves, as a whole agent meets it: one agent a kind of source, one source a fault, and a
+//! proxy before each that stands between it and a real server.
+//!
+//! Each case shows the same story. The source brings a first revision, which runs. The fault begins, and a second revision
+//! is published. What ran runs on: the same instances, and samples flow. The status says what is wrong and what next. The
+//! fault ends, and the second revision runs without anybody's help.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod certificates;
+mod faults;
+mod file;
+mod git;
+mod matrix;
+mod proxy;
+mod secrets;
+
+use matrix::Suite;
+
+/// A test a case, and the check that the suite has no case without one.
+macro_rules! cases {
+    ($suite:ident: $($case:ident)*) => {
+        mod $suite {
+            $(
+                #[test]
+                fn $case() {
+                    super::$suite.shows(stringify!($case));
+                }
+            )*
+
+            #[test]
+            fn every_case_has_a_test() {
+                super::$suite.has_exactly(&[$(stringify!($case)),*]);
+            }
+        }
+    };
+}
+
+#[allow(non_upper_case_globals, reason = "the module of its tests has the name, too")]
+static git_http: Suite = Suite::new(git::over_http);
+#[allow(non_upper_case_globals, reason = "as above")]
+static git_http_denied: Suite = Suite::new(git::over_http_denied);
+#[allow(non_upper_case_globals, reason = "as above")]
+static git_https: Suite = Suite::new(git::over_https);
+#[allow(non_upper_case_globals, reason = "as above")]
+static files: Suite = Suite::new(file::on_this_host);
+
+/// All of them: they are played at the same time.
+static SUITES: [&Suite; 4] = [&git_http_denied, &git_http, &git_https, &files];
+
+cases! { git_http:
+    refuse hang reset drip truncate half_open too_long too_short
+    not_modified not_found request_timeout precondition_failed too_many_requests server_error unavailable
+    unavailable_for_a_while page clock_ahead clock_behind
+}
+
+// A credential that is refused is not tried again for a minute, so these take as long.
+cases! { git_http_denied:
+    unauthorized forbidden too_many_requests_for_who_knows_how_long
+}
+
+cases! { git_https:
+    expired_certificate certificate_for_another_name unknown_authority reset clock_ahead
+}
+
+cases! { files:
+    deleted emptied dangling_link circular_link pipe_in_its_place too_large restless insecure_permissions
+}

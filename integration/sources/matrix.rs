@@ -1,0 +1,450 @@
+//! Plays the story of every case of one kind of source in one agent: all faults begin together, and all end together.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Once, OnceLock};
+use std::time::{Duration, Instant};
+
+use invar_integration::fault_proxy::{Fault, FaultProxy, Protocol};
+use invar_integration::{Agent, AgentOptions, Receiver, Target, wait_for};
+use serde_json::Value;
+
+use crate::certificates::{Authority, Shown};
+use crate::file::Careless;
+use crate::secrets;
+
+/// Until every source has brought its first revision, and until every fault is seen.
+const BEGIN: Duration = Duration::from_secs(60);
+/// What an ordinary recovery may take: some steps of backoff, and the turns that many sources take.
+const SOON: Duration = Duration::from_secs(45);
+/// What recovery may take where the agent waits for a minute before it asks again.
+const LATER: Duration = Duration::from_secs(110);
+/// Samples that have to arrive from what runs on.
+const FLOW: usize = 3;
+
+/// What is made to happen to a source.
+#[derive(Clone, Debug)]
+pub(crate) enum Trouble {
+    /// The proxy before its server fails.
+    Proxy(Fault),
+    /// The server shows a certificate that is wrong.
+    Certificate(Shown),
+    /// Somebody is careless on this host.
+    Host(Careless),
+}
+
+/// A fault, and what has to be seen of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    trouble: Trouble,
+    /// The class of the error and words of its message; without one the fault is none, and the new revision runs.
+    error: Option<(&'static str, &'static [&'static str])>,
+    patience: Duration,
+}
+
+impl Case {
+    /// A case that does no harm.
+    pub(crate) fn new(name: &'static str, trouble: Trouble) -> Self {
+        Self { name, trouble, error: None, patience: SOON }
+    }
+
+    /// It is an error of this class whose message has these words.
+    pub(crate) fn fails(self, class: &'static str, says: &'static [&'static str]) -> Self {
+        Self { error: Some((class, says)), ..self }
+    }
+
+    /// It takes more than a minute until the source is asked again.
+    pub(crate) fn patient(self) -> Self {
+        Self { patience: LATER, ..self }
+    }
+
+    fn component(&self) -> String {
+        format!("prometheus.scrape.{}", self.name)
+    }
+}
+
+/// Where the source of a case is.
+pub(crate) struct Place<'a> {
+    pub(crate) case: &'a str,
+    /// The proxy before the server.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// A kind of source with what stands behind it.
+pub(crate) trait Kind {
+    /// Where the server is that proxies pass connections on to.
+    fn upstream(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// What that server speaks.
+    fn protocol(&self) -> Protocol {
+        Protocol::Http
+    }
+
+    /// What the `[[source]]` table of a case says beside name, interval, timeout and `tls`.
+    fn settings(&self, place: &Place<'_>) -> String;
+
+    /// Makes these texts the next revision, one a case.
+    fn publish(&self, texts: &[(&str, String)]);
+
+    /// What must not be found in anything the agent says or keeps.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Begins to be careless.
+    fn begin(&self, _case: &str, _careless: Careless) {}
+
+    /// Puts everything back.
+    fn end(&self, _case: &str, _careless: Careless) {}
+}
+
+/// What became of each case.
+pub(crate) type Outcomes = BTreeMap<&'static str, Result<(), String>>;
+
+/// The cases of one kind, played once for all tests that ask.
+pub(crate) struct Suite {
+    play: fn() -> Option<Outcomes>,
+    outcomes: OnceLock<Option<Outcomes>>,
+}
+
+impl Suite {
+    pub(crate) const fn new(play: fn() -> Option<Outcomes>) -> Self {
+        Self { play, outcomes: OnceLock::new() }
+    }
+
+    /// What became of the cases; nothing where what they need is not installed.
+    fn outcomes(&'static self) -> &'static Option<Outcomes> {
+        static ALL: Once = Once::new();
+        // With a filter only what is asked for is played.
+        if std::env::args().skip(1).all(|argument| argument.starts_with('-')) {
+            ALL.call_once(|| {
+                for suite in crate::SUITES {
+                    // Whoever asks for it waits for it.
+                    std::thread::spawn(|| suite.outcomes.get_or_init(suite.play).is_some());
+                }
+            });
+        }
+        self.outcomes.get_or_init(self.play)
+    }
+
+    /// The case went as it should.
+    pub(crate) fn shows(&'static self, case: &str) {
+        let Some(outcomes) = self.outcomes() else { return };
+        if let Err(problem) = &outcomes[case] {
+            panic!("{case}: {problem}");
+        }
+    }
+
+    /// These are all cases there are.
+    pub(crate) fn has_exactly(&'static self, names: &[&str]) {
+        let Some(outcomes) = self.outcomes() else { return };
+        let untested: Vec<_> = outcomes.keys().filter(|name| !names.contains(name)).collect();
+        assert!(untested.is_empty(), "without a test: {untested:?}");
+    }
+}
+
+/// One case while it is played.
+struct Played<'a> {
+    case: Case,
+    proxy: Option<FaultProxy>,
+    kind: &'a dyn Kind,
+    /// What the source had before the fault.
+    revision: Value,
+    instance: String,
+    /// What went wrong, once something did.
+    problem: Option<String>,
+}
+
+impl Played<'_> {
+    fn blame(&mut self, problem: impl Into<String>) {
+        self.problem.get_or_insert(problem.into());
+    }
+
+    fn begin(&self, authority: &Authority) {
+        match (&self.case.trouble, &self.proxy) {
+            (Trouble::Proxy(fault), Some(proxy)) => proxy.fail(fault.clone()),
+            (Trouble::Certificate(shown), Some(proxy)) => {
+                proxy.set_tls(Some(authority.server(*shown, &proxy.address().ip().to_string())));
+            }
+            (Trouble::Host(careless), _) => self.kind.begin(self.case.name, *careless),
+            _ => panic!("{} needs a proxy", self.case.name),
+        }
+    }
+
+    fn end(&self, authority: &Authority) {
+        match (&self.case.trouble, &self.proxy) {
+            (Trouble::Proxy(_), Some(proxy)) => proxy.heal().unwrap(),
+            (Trouble::Certificate(_), Some(proxy)) => {
+                proxy.set_tls(Some(authority.server(Shown::Good, &proxy.address().ip().to_string())));
+            }
+            (Trouble::Host(careless), _) => self.kind.end(self.case.name, *careless),
+            _ => {}
+        }
+    }
+}
+
+/// Plays the cases of a kind; nothing where there is no kind.
+pub(crate) fn play(name: &str, kind: Option<Box<dyn Kind>>, cases: Vec<Case>) -> Option<Outcomes> {
+    let kind = kind?;
+    let stage = Stage::build(name, kind.as_ref(), cases);
+    Some(stage.play())
+}
+
+struct Stage<'a> {
+    kind: &'a dyn Kind,
+    cases: Vec<Played<'a>>,
+    authority: Authority,
+    agent: Agent,
+    receiver: Receiver,
+    target: Target,
+    _directory: tempfile::TempDir,
+}
+
+impl<'a> Stage<'a> {
+    fn build(name: &str, kind: &'a dyn Kind, cases: Vec<Case>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (receiver, target) = (Receiver::start().unwrap(), Target::start("steady 1\n").unwrap());
+        let authority = Authority::new();
+        std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
+        let shared = directory.path().join("shared.alloy");
+        std::fs::write(&shared, write_to(&receiver)).unwrap();
+        let mut settings = format!(
+            "[[source]]\nname = \"shared\"\nfile = {{ path = \"{}\", allow_insecure_permissions = true }}\n\n",
+            shared.display()
+        );
+        let encrypted = cases.iter().any(|case| matches!(case.trouble, Trouble::Certificate(_)));
+        let cases: Vec<Played<'_>> = cases
+            .into_iter()
+            .enumerate()
+            .map(|(number, case)| {
+                // One host a source, as it is in the world: what hangs takes up its own host's share of polls.
+                let host = format!("127.0.0.{}", number + 10);
+                let proxy = kind.upstream().map(|upstream| {
+                    FaultProxy::start_at(&format!("{host}:0"), upstream, kind.protocol()).unwrap()
+                });
+                if let Some(proxy) = proxy.as_ref().filter(|_| encrypted) {
+                    proxy.set_tls(Some(authority.server(Shown::Good, &host)));
+                }
+                Played { case, proxy, kind, revision: Value::Null, instance: String::new(), problem: None }
+            })
+            .collect();
+        for played in &cases {
+            let address = played.proxy.as_ref().map(FaultProxy::address);
+            let own = kind.settings(&Place { case: played.case.name, address });
+            writeln!(settings, "[[source]]\nname = \"{}\"\ninterval = \"1s\"", played.case.name).unwrap();
+            if !own.contains("timeout") {
+                settings.push_str("timeout = \"1s\"\n");
+            }
+            if encrypted {
+                let ca = directory.path().join("ca.pem");
+                writeln!(settings, "tls = {{ ca = \"{}\" }}", ca.display()).unwrap();
+            }
+            writeln!(settings, "{own}").unwrap();
+        }
+        settings.push_str("[rollout]\nprobation = { window = \"0s\" }\nmin_gap = \"100ms\"\n");
+        publish(kind, &cases, &target, 1);
+        let agent = Agent::start_as(
+            AgentOptions {
+                binary: PathBuf::from(env!("CARGO_BIN_EXE_invar")),
+                directory: directory.path().to_path_buf(),
+                settings,
+                environment: Vec::new(),
+            },
+            name,
+            "faults",
+        )
+        .unwrap();
+        Self { kind, cases, authority, agent, receiver, target, _directory: directory }
+    }
+
+    fn play(mut self) -> Outcomes {
+        let played = self.begins().and_then(|()| {
+            self.fails()?;
+            self.runs_on()?;
+            self.recovers()?;
+            self.keeps_secrets()
+        });
+        if let Err(problem) = played {
+            for played in &mut self.cases {
+                played.blame(&problem);
+            }
+        }
+        let outcome = |played: Played<'_>| (played.case.name, played.problem.map_or(Ok(()), Err));
+        self.cases.into_iter().map(outcome).collect()
+    }
+
+    /// Everything runs at the first step.
+    fn begins(&mut self) -> Result<(), String> {
+        let names: Vec<&str> = self.cases.iter().map(|played| played.case.name).collect();
+        let status = self.agent.wait("every source brings something", BEGIN, |status| {
+            names.iter().all(|name| {
+                let source = source_of(status, name);
+                !source["revision"].is_null() && source["error"].is_null()
+            }) && self.cases.iter().all(|played| self.samples(&played.case, 1) > 0)
+        })?;
+        for played in &mut self.cases {
+            played.revision = source_of(&status, played.case.name)["revision"].clone();
+            played.instance = self.agent.instance(&played.case.component())?;
+        }
+        Ok(())
+    }
+
+    /// The faults begin, the second step is published, and the status says what is wrong.
+    fn fails(&mut self) -> Result<(), String> {
+        for played in &self.cases {
+            played.begin(&self.authority);
+        }
+        publish(self.kind, &self.cases, &self.target, 2);
+        let start = Instant::now();
+        let mut pending: Vec<usize> = (0..self.cases.len()).collect();
+        while !pending.is_empty() {
+            let status = self.agent.status()?;
+            pending.retain(|index| {
+                let case = &self.cases[*index].case;
+                let error = &source_of(&status, case.name)["error"];
+                !match case.error {
+                    Some((class, says)) => {
+                        let message = error["message"].as_str().unwrap_or_default();
+                        error["class"] == class && says.iter().all(|words| message.contains(words))
+                    }
+                    None => error.is_null() && self.samples(case, 2) > 0,
+                }
+            });
+            if start.elapsed() > BEGIN {
+                for index in pending.drain(..) {
+                    let played = &mut self.cases[index];
+                    let source = source_of(&status, played.case.name);
+                    let expected = format!("expected {:?}, the source is {source:#}", played.case.error);
+                    played.blame(expected);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// What ran before the fault still runs: the same instances, and their samples arrive.
+    fn runs_on(&mut self) -> Result<(), String> {
+        let before: Vec<usize> = self.cases.iter().map(|played| self.samples(&played.case, 1)).collect();
+        let more = || {
+            let flows = |(played, before): (&Played<'_>, &usize)| {
+                played.case.error.is_none() || self.samples(&played.case, 1) >= before + FLOW
+            };
+            self.cases.iter().zip(&before).all(flows).then_some(())
+        };
+        let flowing = wait_for("samples of all that ran before the faults", SOON, more);
+        let status = self.agent.status()?;
+        for index in 0..self.cases.len() {
+            let case = self.cases[index].case.clone();
+            if case.error.is_none() {
+                continue;
+            }
+            let (old, new) = (self.samples(&case, 1), self.samples(&case, 2));
+            let instance = self.agent.instance(&case.component());
+            let revision = source_of(&status, case.name)["revision"].clone();
+            let played = &mut self.cases[index];
+            if new > 0 {
+                played.blame("the new revision ran in spite of the fault");
+            }
+            if flowing.is_err() && old < before[index] + FLOW {
+                played.blame(format!("the samples of what ran before stopped at {old}"));
+            }
+            if instance.as_ref() != Ok(&played.instance) {
+                played.blame(format!("it was instance {}, now it is {instance:?}", played.instance));
+            }
+            if revision != played.revision {
+                played.blame(format!("the source had {}, now it has {revision}", played.revision));
+            }
+        }
+        Ok(())
+    }
+
+    /// The faults end, and the second step runs.
+    fn recovers(&mut self) -> Result<(), String> {
+        for played in &self.cases {
+            played.end(&self.authority);
+        }
+        let start = Instant::now();
+        let mut pending: Vec<usize> = (0..self.cases.len()).collect();
+        while !pending.is_empty() {
+            let status = self.agent.status()?;
+            let mut late = Vec::new();
+            pending.retain(|index| {
+                let case = &self.cases[*index].case;
+                let source = source_of(&status, case.name);
+                if source["error"].is_null() && self.samples(case, 2) > 0 {
+                    return false;
+                }
+                if start.elapsed() > case.patience {
+                    late.push((*index, format!("it did not recover by itself: {source:#}")));
+                    return false;
+                }
+                true
+            });
+            for (index, problem) in late {
+                self.cases[index].blame(format!("{problem}\n{:#}", status["reason"]));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Nothing that was said or kept on the way holds a credential.
+    fn keeps_secrets(&self) -> Result<(), String> {
+        secrets::are_nowhere(&self.agent, &self.kind.secrets())
+    }
+
+    /// How many samples of a case arrived that its component took at one step.
+    fn samples(&self, case: &Case, step: u32) -> usize {
+        let labels = [("case", case.name), ("step", if step == 1 { "1" } else { "2" })];
+        self.receiver.samples("all", &labels).into_values().filter(|value| value.is_finite()).count()
+    }
+}
+
+fn source_of(status: &Value, name: &str) -> Value {
+    let sources = status["sources"].as_array().into_iter().flatten();
+    sources.into_iter().find(|source| source["name"] == name).cloned().unwrap_or_default()
+}
+
+/// A page for each case, with labels that say which and at which step.
+fn publish(kind: &dyn Kind, cases: &[Played<'_>], target: &Target, step: u32) {
+    let text = |name: &str| {
+        format!(
+            r#"prometheus.scrape "{name}" {{
+	targets         = [{{__address__ = "{}", case = "{name}", step = "{step}"}}]
+	scrape_interval = "300ms"
+	scrape_timeout  = "300ms"
+	forward_to      = [prometheus.remote_write.out.receiver]
+}}
+"#,
+            target.address()
+        )
+    };
+    let texts: Vec<(&str, String)> =
+        cases.iter().map(|played| (played.case.name, text(played.case.name))).collect();
+    kind.publish(&texts);
+}
+
+/// What all cases send to.
+fn write_to(receiver: &Receiver) -> String {
+    format!(
+        r#"prometheus.remote_write "out" {{
+	endpoint {{
+		url = "{}"
+
+		queue_config {{
+			batch_send_deadline = "200ms"
+			min_backoff         = "50ms"
+			max_backoff         = "500ms"
+		}}
+	}}
+}}
+"#,
+        receiver.url("all")
+    )
+}

@@ -1,0 +1,125 @@
+//! The proxy itself: each fault looks on the wire as its name says.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use invar_integration::fault_proxy::{Fault, FaultProxy, Protocol};
+use invar_integration::{RawTarget, wait_for};
+
+const BODY: &str = "0123456789";
+
+/// A server that gives the same ten bytes to everybody.
+fn server() -> SocketAddr {
+    let target = RawTarget::start(|stream| {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        write!(stream, "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len())
+    });
+    target.unwrap().address().parse().unwrap()
+}
+
+/// What comes back until the connection ends or nothing more comes for a moment, and how it ended.
+fn asked(address: SocketAddr) -> (String, io::Result<usize>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    (String::from_utf8(answer).unwrap(), ended)
+}
+
+fn is_silent(ended: &io::Result<usize>) -> bool {
+    let silent = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+    matches!(ended, Err(error) if silent.contains(&error.kind()))
+}
+
+#[test]
+fn without_a_fault_everything_passes() {
+    let proxy = FaultProxy::start(server(), Protocol::Http).unwrap();
+    let (answer, ended) = asked(proxy.address());
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(BODY), "{answer}");
+    assert!(is_silent(&ended), "the connection is kept: {ended:?}");
+    let counts = proxy.counts();
+    assert_eq!((counts.connections, counts.requests, counts.faults), (1, 1, 0));
+    assert_eq!(counts.to_clients, answer.len() as u64);
+    assert!(counts.from_clients > 0);
+}
+
+#[test]
+fn each_fault_is_what_its_name_says() {
+    let proxy = FaultProxy::start(server(), Protocol::Http).unwrap();
+    let with = |fault| {
+        proxy.fail(fault);
+        let seen = asked(proxy.address());
+        proxy.heal().unwrap();
+        seen
+    };
+    let (answer, ended) = with(Fault::Hang);
+    assert!(answer.is_empty() && is_silent(&ended), "{answer} {ended:?}");
+    let (answer, ended) = with(Fault::Reset);
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{answer}");
+    let (answer, ended) = with(Fault::Truncate);
+    assert!(answer.ends_with("\r\n\r\n01234") && ended.is_ok(), "{answer} {ended:?}");
+    let (answer, ended) = with(Fault::HalfOpen);
+    assert!(answer.ends_with("\r\n\r\n01234") && is_silent(&ended), "{answer} {ended:?}");
+    let (answer, ended) = with(Fault::TooLong);
+    assert!(answer.contains("content-length: 1010") && answer.ends_with(BODY), "{answer} {ended:?}");
+    let (answer, ended) = with(Fault::TooShort);
+    assert!(answer.contains("content-length: 5") && answer.ends_with(BODY), "{answer} {ended:?}");
+    let (answer, ended) = with(Fault::Drip(Duration::from_secs(1)));
+    assert!(answer == "H" && is_silent(&ended), "{answer} {ended:?}");
+    let (answer, _) = with(Fault::not_modified());
+    assert!(answer.starts_with("HTTP/1.1 304 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    let (answer, _) = with(Fault::status_with(429, "retry-after", "7"));
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("retry-after: 7"), "{answer}");
+    let (answer, _) = with(Fault::page());
+    assert!(answer.contains("text/html") && answer.contains("sign in"), "{answer}");
+    let (ahead, _) = with(Fault::SkewDate(86_400));
+    assert!(ahead.ends_with(BODY) && !ahead.contains("1994") && ahead.contains("date: "), "{ahead}");
+    let (answer, _) = asked(proxy.address());
+    assert!(answer.ends_with(BODY), "healed: {answer}");
+    assert_eq!(proxy.counts().faults, 11);
+}
+
+#[test]
+fn a_closed_port_refuses_and_opens_again() {
+    let proxy = FaultProxy::start(server(), Protocol::Http).unwrap();
+    proxy.fail(Fault::Refuse);
+    let refused = TcpStream::connect(proxy.address()).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    proxy.heal().unwrap();
+    assert!(asked(proxy.address()).0.ends_with(BODY));
+}
+
+#[test]
+fn what_waits_because_of_a_fault_ends_with_it() {
+    let proxy = FaultProxy::start(server(), Protocol::Http).unwrap();
+    proxy.fail(Fault::Hang);
+    let mut stream = TcpStream::connect(proxy.address()).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let met = || (proxy.counts().faults == 1).then_some(());
+    wait_for("the fault to be met", Duration::from_secs(10), met).unwrap();
+    proxy.heal().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+}
+
+#[test]
+fn other_protocols_break_after_so_many_bytes() {
+    let proxy = FaultProxy::start(server(), Protocol::Raw(20)).unwrap();
+    let whole = asked(proxy.address()).0;
+    assert!(whole.ends_with(BODY), "{whole}");
+    for (fault, closes) in [(Fault::Truncate, true), (Fault::HalfOpen, false)] {
+        proxy.fail(fault);
+        let (answer, ended) = asked(proxy.address());
+        assert_eq!(answer, whole[..20]);
+        assert_eq!(ended.is_ok(), closes, "{ended:?}");
+    }
+    proxy.fail(Fault::Reset);
+    let (_, ended) = asked(proxy.address());
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    proxy.fail(Fault::Hang);
+    assert!(asked(proxy.address()).0.is_empty());
+    proxy.heal().unwrap();
+    assert_eq!(asked(proxy.address()).0, whole);
+}
