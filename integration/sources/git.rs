@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use invar_integration::{GitServer, Repository, http_backend};
 
 use crate::faults;
-use crate::matrix::{Case, Kind, Outcomes, Place, play};
+use crate::matrix::{self, Case, Kind, Outcomes, Place, play};
 
 const TOKEN: &str = "marker-token-0b71f3c9";
 
@@ -20,7 +20,7 @@ struct Git {
 impl Git {
     fn start(scheme: &'static str) -> Option<Box<dyn Kind>> {
         if !http_backend::is_available() {
-            eprintln!("skipped: git with http-backend is not installed");
+            matrix::skip("git with http-backend is not installed");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@
 //! fault ends, and the second revision runs without anybody's help.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod canary;
 mod certificates;
 mod faults;
 mod file;

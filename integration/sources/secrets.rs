@@ -20,7 +20,7 @@ const PAGES: [&str; 10] = [
 ];
 
 /// What its commands print.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 12] = [
     &["status"],
     &["status", "-o", "json"],
     &["history"],
@@ -29,6 +29,10 @@ const COMMANDS: [&[&str]; 8] = [
     &["plan", "-o", "json"],
     &["quarantine", "list"],
     &["quarantine", "list", "-o", "json"],
+    &["sources"],
+    &["sources", "-o", "json"],
+    &["components", "-o", "json"],
+    &["explain", "-o", "json"],
 ];
 
 /// Looks for each secret in the log, the API, what commands print, and the state on disk; says where one is.
