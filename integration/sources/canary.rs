@@ -165,7 +165,7 @@ fn no_credential_of_a_source_is_found_in_any_output_or_file() {
             pairs.all(|((proxy, _), before)| proxy.counts().faults > *before).then_some(())
         };
         invar_integration::wait_for("every source to meet the fault", SOON, met).unwrap();
-        secrets::are_nowhere(&agent, &secrets).unwrap_or_else(|problem| panic!("round {round}: {problem}"));
+        secrets::are_not_said(&agent, &secrets).unwrap_or_else(|problem| panic!("round {round}: {problem}"));
     }
     drop(agent.command(&["reconcile", "--timeout", "1s"]).unwrap());
     secrets::are_nowhere(&agent, &secrets).unwrap();

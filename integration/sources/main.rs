@@ -4,6 +4,9 @@
 //! Each case shows the same story. The source brings a first revision, which runs. The fault begins, and a second revision
 //! is published. What ran runs on: the same instances, and samples flow. The status says what is wrong and what next. The
 //! fault ends, and the second revision runs without anybody's help.
+//!
+//! A further kind implements [`matrix::Kind`], gets a [`Suite`] here, and names its cases, most of which it finds in
+//! [`faults`].
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod canary;

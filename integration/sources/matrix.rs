@@ -345,7 +345,7 @@ impl<'a> Stage<'a> {
         };
         let flowing = wait_for("samples of all that ran before the faults", SOON, more);
         let status = self.agent.status()?;
-        for index in 0..self.cases.len() {
+        for (index, before) in before.into_iter().enumerate() {
             let case = self.cases[index].case.clone();
             if case.error.is_none() {
                 continue;
@@ -357,7 +357,7 @@ impl<'a> Stage<'a> {
             if new > 0 {
                 played.blame("the new revision ran in spite of the fault");
             }
-            if flowing.is_err() && old < before[index] + FLOW {
+            if flowing.is_err() && old < before + FLOW {
                 played.blame(format!("the samples of what ran before stopped at {old}"));
             }
             if instance.as_ref() != Ok(&played.instance) {

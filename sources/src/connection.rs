@@ -274,6 +274,49 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// A failure whose message may be in the server's own words, without the credential should it be among them.
+    pub(crate) async fn without_credentials(&self, mut failure: Failure) -> Failure {
+        let auth = self.auth.as_ref();
+        let user = auth.and_then(|auth| auth.username.as_deref()).unwrap_or("x-access-token");
+        let token = auth.and_then(|auth| auth.token.as_ref()).map(|token| (user, token));
+        let basic = auth.and_then(|auth| auth.basic.as_ref());
+        let basic = basic.map(|basic| (basic.username.as_str(), &basic.password));
+        let proxy = self.proxy.as_ref();
+        let proxy = proxy.and_then(|proxy| {
+            Some((proxy.username.as_deref().unwrap_or_default(), proxy.password.as_ref()?))
+        });
+        for (user, credential) in [token, basic, proxy].into_iter().flatten() {
+            // What cannot be had was not sent either.
+            let Ok(secret) = credential.resolve(&self.secrets).await else { continue };
+            let joined = invar_secrets::Secret::new(format!("{user}:{}", secret.expose()));
+            let encoded = base64::engine::general_purpose::STANDARD.encode(joined.expose());
+            let encoded = invar_secrets::Secret::new(encoded);
+            for text in [Some(&mut failure.message), failure.help.as_mut()].into_iter().flatten() {
+                for said in [secret.expose(), encoded.expose()] {
+                    hide(text, said);
+                }
+            }
+        }
+        failure
+    }
+}
+
+/// Takes a secret out of a text, also where the text was cut off in the middle of it.
+fn hide(text: &mut String, secret: &str) {
+    const HIDDEN: &str = "(the credential)";
+    if secret.is_empty() {
+        return;
+    }
+    if text.contains(secret) {
+        *text = text.replace(secret, HIDDEN);
+    }
+    let begins = (4..secret.len()).rev().filter_map(|length| secret.get(..length));
+    if let Some(rest) = begins.into_iter().find_map(|begin| text.strip_suffix(begin)) {
+        *text = format!("{rest}{HIDDEN}");
+    }
+}
+
 /// What to do about a certificate, by what the library says of it.
 fn certificate_help(text: &str) -> Option<&'static str> {
     let (_, reason) = text.split_once("invalid peer certificate: ")?;
@@ -337,4 +380,26 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hide;
+
+    #[test]
+    fn a_secret_is_hidden_whole_and_cut_off() {
+        for (said, shown) in [
+            ("no hunter2-x, hunter2-x", "no (the credential), (the credential)"),
+            ("the server says hunter2", "the server says (the credential)"),
+            ("the server says hun", "the server says hun"),
+            ("nothing", "nothing"),
+        ] {
+            let mut text = said.to_owned();
+            hide(&mut text, "hunter2-x");
+            assert_eq!(text, shown);
+        }
+        let mut text = "as it was".to_owned();
+        hide(&mut text, "");
+        assert_eq!(text, "as it was");
+    }
 }

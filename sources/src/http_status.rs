@@ -153,8 +153,9 @@ mod tests {
         assert_eq!(class(401, &[]), ErrorClass::AuthExpired);
         assert_eq!(class(403, &[]), ErrorClass::Forbidden);
         assert_eq!(class(404, &[]), ErrorClass::NotFound);
+        assert_eq!(class(304, &[]), ErrorClass::Rejected(Rejection::Shape));
         assert_eq!(class(429, &[]), ErrorClass::RateLimited { after: None });
-        for status in [400, 408, 412, 425, 500, 502, 503, 504] {
+        for status in [408, 425, 500, 502, 503, 504] {
             assert_eq!(class(status, &[]), ErrorClass::Transient, "{status}");
         }
         assert_eq!(class(302, &[]), ErrorClass::Integrity);

@@ -214,6 +214,15 @@ impl GitSource {
         })
     }
 
+    /// A failure as others may see it.
+    async fn shown(&self, failure: Failure) -> SourceError {
+        match &self.wire {
+            Wire::Http(wire) => wire.without_credentials(failure).await,
+            Wire::Local(_) => failure,
+        }
+        .of(&self.name)
+    }
+
     async fn look(&self, previous: Option<&Snapshot>, context: &PollContext) -> Result<Poll, Failure> {
         let _busy = self.busy.lock().await;
         let previous = previous.filter(|snapshot| snapshot.kind == SourceKind::Git);
@@ -505,7 +514,10 @@ impl Source for GitSource {
             let result = looked.unwrap_or_else(|_| {
                 Err(Failure::transient(format!("{} does not answer in time", self.settings.git.url)))
             });
-            result.map_err(|failure| failure.of(&self.name))
+            match result {
+                Ok(poll) => Ok(poll),
+                Err(failure) => Err(self.shown(failure).await),
+            }
         })
     }
 
@@ -526,7 +538,10 @@ impl Source for GitSource {
             let read = tokio::time::timeout_at(context.deadline, self.read_of(commit, path, context)).await;
             let read =
                 read.unwrap_or_else(|_| Err(Failure::transient("reading the repository takes too long")));
-            read.map_err(|failure| failure.of(&self.name))
+            match read {
+                Ok(entry) => Ok(entry),
+                Err(failure) => Err(self.shown(failure).await),
+            }
         })
     }
 

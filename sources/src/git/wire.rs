@@ -71,6 +71,11 @@ impl HttpWire {
         self.connection.url()
     }
 
+    /// The failure, without the credential should the server have said it.
+    pub(super) async fn without_credentials(&self, failure: Failure) -> Failure {
+        self.connection.without_credentials(failure).await
+    }
+
     /// Where the server sent us, if not where the settings say.
     pub(super) fn redirected_to(&self) -> Option<String> {
         let remembered = self.remembered.lock();

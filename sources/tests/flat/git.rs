@@ -85,7 +85,8 @@ fn chain() -> String {
     text
 }
 
-fn git(folder: &Path, arguments: &[&str], input: &str) -> String {
+/// Runs `git`, and gives what it prints.
+pub(crate) fn git(folder: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("git")
         .args(arguments)
         .current_dir(folder)

@@ -15,6 +15,7 @@ mod http_backend;
 
 mod file;
 mod git;
+mod large;
 mod usage;
 
 use std::sync::Arc;

@@ -15,6 +15,13 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A number in `/proc/self/status`.
+pub(crate) fn status(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 /// A look at `/proc/self` and at the runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
@@ -26,15 +33,10 @@ pub(crate) struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let field = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().next().unwrap().parse().unwrap()
-        };
         Self {
-            memory: field("VmRSS:") * 1024,
+            memory: status("VmRSS:") * 1024,
             descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
-            threads: usize::try_from(field("Threads:")).unwrap(),
+            threads: usize::try_from(status("Threads:")).unwrap(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         }
     }

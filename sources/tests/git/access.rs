@@ -95,6 +95,24 @@ async fn a_redirect_to_another_origin_gets_no_credential() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_the_credential_is_not_quoted() {
+    let Some(world) = world() else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let auth = token(Credential::Text(Secret::new("hunter2-hunter2")));
+    let source = world.open(&SourceSettings { auth, ..world.settings() });
+    let first = changed(&source, None).await;
+    for said in ["no, hunter2-hunter2", "what is eC1hY2Nlc3MtdG9rZW46aHVudGVyMi1odW50ZXIy about"] {
+        // Refused, the server is asked for its advertisement once more, and then again.
+        let well = Fault::Delay(Duration::ZERO);
+        world.server.inject([Fault::Refuse(said), well, Fault::Refuse(said)]);
+        let error = failed(&source, Some(&first)).await;
+        assert!(error.message.contains("(the credential)"), "{error}");
+        assert!(!error.message.contains("hunter2") && !error.message.contains("eC1hY2Nlc3"), "{error}");
+        world.server.clear_faults();
+    }
+}
+
+#[tokio::test]
 async fn credentials_are_not_sent_in_the_clear() {
     let Some(world) = world() else { return };
     let mut settings = world.settings();
