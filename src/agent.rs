@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use invar_components_prometheus::remote_write::keep_closed_logs;
-use invar_components_remote::{HostFiles, ModuleLoader};
+use invar_components_remote::ModuleLoader;
 use invar_engine::{Engine, EngineOptions, Services};
 use invar_rollout::{
     AgentIdentity, BootMode, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
@@ -170,15 +170,15 @@ impl Agent {
         let identity = identity(settings);
         let engine = Engine::new(engine_options(settings, services)?);
         about_this_process(&engine.metrics())?;
-        let pipeline = EnginePipeline::new(engine, &identity, module_path(settings));
+        let policy = Arc::new(settings.policy().map_err(StartError::Settings)?);
+        let pipeline = EnginePipeline::new(engine, &identity, module_path(settings)).under(policy);
         let sources = sources(settings, &identity)?;
         let declared = sources.iter().map(SourceDeclaration::of).collect();
         // A fleet that reboots together has something to run, and so no reason to ask its servers all at once; but an agent
         // that is told to wait for them does not.
         let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
         let poller = poller(settings, &sources, &identity, warm)?;
-        let modules =
-            Arc::new(ModuleLoader::new(&poller, source_environment(settings), host_files(settings)));
+        let modules = Arc::new(ModuleLoader::new(&poller, source_environment(settings)));
         let options = RolloutOptions {
             settings: settings.rollout.clone(),
             boot: settings.state.boot,
@@ -309,16 +309,6 @@ pub(crate) fn stability(text: &str) -> Result<Stability, StartError> {
 
 pub(crate) fn source_environment(settings: &Settings) -> SourceEnvironment {
     SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() }
-}
-
-/// What a remote source may import from this host: with settings, which a person made, anything; what an address on the
-/// command line brings, nothing.
-fn host_files(settings: &Settings) -> HostFiles {
-    if settings.closed {
-        HostFiles::Refused { help: "--allow-host-files allows it".to_owned() }
-    } else {
-        HostFiles::Allowed
-    }
 }
 
 fn sources(settings: &Settings, agent: &AgentIdentity) -> Result<Vec<SourceSettings>, StartError> {

@@ -1,6 +1,8 @@
 //! The components this binary has, and those that it knows of.
 
 mod known;
+#[cfg(test)]
+mod tests;
 
 use invar_engine::Registry;
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use invar_policy::{Policy, PolicySettings};
 use invar_rollout::{RolloutSettings, StateSettings};
 use invar_sources::SourceSettings;
 use schemars::JsonSchema;
@@ -31,10 +32,21 @@ pub(crate) struct Settings {
     pub(crate) features: FeatureSettings,
     /// Who may say that there is something new, by the name under `/api/v1/webhooks/`.
     pub(crate) webhook: BTreeMap<String, WebhookSettings>,
-    /// What comes from a remote source may not read files of this host: an address on the command line comes with nothing
-    /// that a person settled.
+    /// What no source can raise.
+    pub(crate) policy: PolicySettings,
+    /// What an address on the command line may use of this host, which comes with nothing that a person settled: as good as
+    /// nothing.
     #[serde(skip)]
-    pub(crate) closed: bool,
+    pub(crate) closed: Option<Closed>,
+}
+
+/// What flags allow to what an address on the command line brings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// Whether all files of this host may be used.
+    pub(crate) host_files: bool,
+    /// The environment variables that may be read.
+    pub(crate) environment_variables: Vec<String>,
 }
 
 /// `[agent]`.
@@ -143,6 +155,32 @@ impl Settings {
     pub(crate) fn allows_live_debugging(&self) -> bool {
         let local = || self.source.iter().all(|source| source.file.is_some());
         self.features.live_debugging.unwrap_or_else(local)
+    }
+
+    /// What the sources may use of this host.
+    ///
+    /// # Errors
+    /// All mistakes in `[policy]`; sentences for people.
+    pub(crate) fn policy(&self) -> Result<Policy, String> {
+        let policy = match &self.closed {
+            None => Policy::new(&self.policy, &self.source_names()?),
+            Some(Closed { host_files, environment_variables }) => {
+                // What an agent keeps is its own.
+                let roots = (!host_files).then(|| vec![std::path::absolute(&self.state.dir)]);
+                let roots = roots.map(|roots| roots.into_iter().collect::<Result<Vec<_>, _>>());
+                let roots = roots.transpose().map_err(|error| format!("`[state] dir`: {error}"))?;
+                Policy::closed(environment_variables, roots)
+            }
+        };
+        policy.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The names of the sources, given or made up.
+    pub(crate) fn source_names(&self) -> Result<Vec<String>, String> {
+        let mut sources = self.source.clone();
+        invar_sources::normalize(&mut sources)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        Ok(sources.into_iter().filter_map(|source| source.name).collect())
     }
 
     /// Reads a settings file.

@@ -5,6 +5,7 @@
 mod agent_blocks;
 mod bad_input;
 mod fleet;
+mod policy;
 mod receive;
 mod remotecfg;
 mod variables;

@@ -13,6 +13,8 @@ pub(crate) async fn material(settings: &TlsSettings) -> Result<Material, Failure
         authorities: file(&settings.ca),
         certificate: file(&settings.cert),
         key: file(&settings.key),
+        // Settings are the host's own.
+        ..Origins::default()
     };
     // Files may appear or be completed later, hence not stalled.
     origins.read().await.map_err(|error| Failure::transient(format!("`tls`: {error}")))

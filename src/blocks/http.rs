@@ -6,6 +6,7 @@ use std::time::Duration;
 use invar_engine::{
     Component, ExportContext, InstanceContext, PrepareError, Stability, StateContext, Transition,
 };
+use invar_policy::Access;
 use invar_syntax::Secret;
 use invar_syntax::arguments::Arguments;
 use invar_tls::{
@@ -55,6 +56,7 @@ pub(crate) struct BasicBlock {
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub(crate) struct FilterBlock {
     /// Beginnings of paths.
+    #[argument(names = "nothing")]
     paths: Vec<String>,
     /// Whether credentials are asked for under these paths, or everywhere else.
     #[argument(default = "true")]
@@ -68,14 +70,17 @@ pub(crate) struct TlsBlock {
     /// The server's chain of certificates, as PEM text.
     cert_pem: String,
     /// A file with the server's chain of certificates.
+    #[argument(names = "file")]
     cert_file: String,
     /// The server's key, as PEM text.
     key_pem: Secret,
     /// A file with the server's key.
+    #[argument(names = "file")]
     key_file: String,
     /// The authorities that issue client certificates, as PEM text.
     client_ca_pem: String,
     /// A file with the authorities that issue client certificates.
+    #[argument(names = "file")]
     client_ca_file: String,
     /// Which certificates are wanted of clients.
     #[argument(
@@ -168,12 +173,12 @@ impl Component for Http {
     async fn state(
         arguments: Arc<HttpArguments>,
         _: Arc<Setting<State>>,
-        _: StateContext,
+        context: StateContext,
     ) -> Result<State, PrepareError> {
         let tls = match &arguments.tls {
             None => None,
             Some(block) => {
-                let tls = block.server_tls().await;
+                let tls = block.server_tls(context.access()).await;
                 Some(Arc::new(tls.map_err(|error| PrepareError::invalid(format!("tls: {error}")))?))
             }
         };
@@ -201,7 +206,7 @@ impl AuthBlock {
 }
 
 impl TlsBlock {
-    async fn server_tls(&self) -> Result<ServerTls, PemError> {
+    async fn server_tls(&self, access: &Access) -> Result<ServerTls, PemError> {
         if self.windows_certificate_filter.is_some() {
             let problem = "windows_certificate_filter: there is no certificate store on this system";
             return Err(PemError::Unusable(problem.to_owned()));
@@ -211,6 +216,7 @@ impl TlsBlock {
             authorities: Origin::new("client_ca_pem", &text(&self.client_ca_pem), &self.client_ca_file),
             certificate: Origin::new("cert_pem", &text(&self.cert_pem), &self.cert_file),
             key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+            access: access.clone(),
         };
         let settings = ServerSettings {
             client_authentication: ClientAuthentication::from_name(&self.client_auth_type)

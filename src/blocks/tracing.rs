@@ -39,7 +39,7 @@ pub(crate) struct SamplerBlock {
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub(crate) struct JaegerRemoteBlock {
     /// Where the strategies come from.
-    #[argument(default = "\"http://127.0.0.1:5778/sampling\"")]
+    #[argument(default = "\"http://127.0.0.1:5778/sampling\"", names = "destination")]
     url: String,
     /// How many operations are told apart.
     #[argument(default = "256")]

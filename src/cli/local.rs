@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use invar_engine::{Inputs, ValidateOptions};
+use invar_policy::Policy;
 use invar_rollout::{
     Composed, ComposedFile, Composition, Origin, SourceContent, SourceState, SourceView, VariableLayers,
 };
@@ -55,6 +56,19 @@ pub(crate) struct Hosts {
     pub(crate) all_environments: bool,
 }
 
+/// What a host allows to one of its sources.
+#[derive(Clone, Debug)]
+pub(crate) struct Ceiling {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) source: String,
+}
+
+impl Default for Ceiling {
+    fn default() -> Self {
+        Self { policy: Arc::default(), source: SOURCE.to_owned() }
+    }
+}
+
 /// A configuration as an agent would compose it.
 #[derive(Debug)]
 pub(crate) struct Candidate {
@@ -91,9 +105,21 @@ fn label(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// It cannot be read, or there is nothing to compose; a sentence for people.
 pub(crate) fn read(what: &str, hosts: &Hosts) -> Result<Vec<Candidate>, String> {
+    read_under(what, hosts, &Ceiling::default())
+}
+
+/// As [`read`], under the ceiling of a host for one of its sources.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_under(what: &str, hosts: &Hosts, ceiling: &Ceiling) -> Result<Vec<Candidate>, String> {
     let mut candidates = compose_all(what, hosts)?;
     let (surroundings, paths) = surroundings(what, hosts)?;
     for candidate in &mut candidates {
+        candidate.inputs.policy = Arc::clone(&ceiling.policy);
+        for file in &mut candidate.composition.files {
+            file.source.clone_from(&ceiling.source);
+        }
         let module_path = match &surroundings {
             Surroundings::Host => paths.first().cloned().unwrap_or_default(),
             _ => module_path(candidate, &paths),

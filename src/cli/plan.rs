@@ -31,6 +31,12 @@ struct Change {
     node: String,
     action: String,
     #[serde(default)]
+    sources: Vec<String>,
+    #[serde(default)]
+    file: String,
+    #[serde(default)]
+    line: u32,
+    #[serde(default)]
     arguments: Vec<ArgumentChange>,
     #[serde(default)]
     notes: Vec<String>,
@@ -82,6 +88,15 @@ pub(crate) async fn main(arguments: PlanArguments, styling: Styling) -> Result<E
     Ok(if changed && arguments.detailed_exitcode { Exit::Changes } else { Exit::Done })
 }
 
+/// Where a block stands, with its source where there are several.
+fn place(change: &Change, several: bool) -> String {
+    match (change.file.as_str(), several && !change.sources.is_empty()) {
+        ("", _) => String::new(),
+        (file, true) => format!("{} {file}:{}", change.sources.join(" + "), change.line),
+        (file, false) => format!("{file}:{}", change.line),
+    }
+}
+
 fn print(summary: &PlanSummary, changed: bool, styling: Styling) {
     let count = |action: &str| summary.counts.get(action).copied().unwrap_or(0);
     if !changed {
@@ -89,6 +104,10 @@ fn print(summary: &PlanSummary, changed: bool, styling: Styling) {
         return;
     }
     let changes: Vec<Change> = serde_json::from_value(summary.changes.clone()).unwrap_or_default();
+    let mut sources: Vec<&String> = changes.iter().flat_map(|change| &change.sources).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    let several = sources.len() > 1;
     for change in &changes {
         let (symbol, tone, text) = match change.action.as_str() {
             "create" => ("  +", Tone::Good, "create"),
@@ -97,7 +116,8 @@ fn print(summary: &PlanSummary, changed: bool, styling: Styling) {
             "destroy" => ("  -", Tone::Bad, "destroy"),
             _ => continue,
         };
-        line(styling.paint(tone, &format!("{symbol} {:<44} {text}", change.node)));
+        let place = place(change, several);
+        line(format!("{} {place}", styling.paint(tone, &format!("{symbol} {:<44} {text:<16}", change.node))));
         for argument in &change.arguments {
             let side = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
             line(format!("      {}  {} → {}", argument.path, side(&argument.old), side(&argument.new)));

@@ -8,7 +8,7 @@ use invar_sources::SourceSettings;
 
 use super::output::{self, Styling, complain};
 use crate::exit::Exit;
-use crate::settings::Settings;
+use crate::settings::{Closed, Settings};
 
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "Alloy's flags are what they are")]
@@ -30,9 +30,12 @@ pub(crate) struct RunArguments {
     #[arg(long, value_parser = output::parse_duration, value_name = "DURATION")]
     probation: Option<Duration>,
 
-    /// Let what an address brings import files of this host
+    /// Let what an address brings use files of this host
     #[arg(long)]
     allow_host_files: bool,
+    /// Let what an address brings read this environment variable; * stands for any text, and the flag may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_environment_variable: Vec<String>,
 
     /// Address the HTTP API listens on
     #[arg(long = "server.http.listen-addr", value_name = "ADDRESS")]
@@ -111,12 +114,13 @@ fn report(error: &miette::Report, styling: Styling) {
     }
 }
 
-/// The settings that an argument stands for: an address, a settings file, or a pipeline.
-pub(crate) fn settings_of(what: &str, allow_host_files: bool) -> miette::Result<Settings> {
+/// The settings that an argument stands for: an address, a settings file, or a pipeline. `closed` is how far what an
+/// address brings may reach.
+pub(crate) fn settings_of(what: &str, closed: Closed) -> miette::Result<Settings> {
     let path = Path::new(what);
     if is_address(what) {
         let source = invar_sources::parse_address(what).map_err(|error| miette::miette!("{error}"))?;
-        Ok(Settings { closed: !allow_host_files, ..on_the_command_line(source) })
+        Ok(Settings { closed: Some(closed), ..on_the_command_line(source) })
     } else if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
         Settings::read(path)
     } else {
@@ -129,7 +133,11 @@ pub(crate) fn settings_of(what: &str, allow_host_files: bool) -> miette::Result<
 
 /// The settings that an argument stands for, with the flags on top.
 fn settings(arguments: RunArguments) -> miette::Result<Settings> {
-    let mut settings = settings_of(&arguments.what, arguments.allow_host_files)?;
+    let closed = Closed {
+        host_files: arguments.allow_host_files,
+        environment_variables: arguments.allow_environment_variable.clone(),
+    };
+    let mut settings = settings_of(&arguments.what, closed)?;
     if let Some(environment) = arguments.environment {
         settings.agent.environment = environment;
     }
@@ -215,9 +223,19 @@ mod tests {
             of(&["git+https://host/obs/fleet.git//environments/dev?ref=main", "--environment", "dev"]);
         assert!(settings.source[0].git.is_some());
         assert_eq!(settings.agent.environment, "dev");
-        assert!(settings.closed, "an address may not read files of the host");
-        assert!(!of(&["git+https://host/obs/fleet.git", "--allow-host-files"]).closed);
-        assert!(!of(&["config.alloy"]).closed);
+        let policy = settings.policy().expect("there is nothing to be wrong with");
+        let file = Path::new("/etc/hostname");
+        assert!(policy.general().file(file).is_err(), "an address may not read files of the host");
+        assert!(policy.general().environment_variable("HOME").is_err());
+        assert!(policy.general().exec().is_err());
+        let allowed =
+            of(&["git+https://host/obs/fleet.git", "--allow-host-files", "--allow-environment-variable=HO*"]);
+        let policy = allowed.policy().expect("the patterns can be read");
+        assert_eq!(policy.general().file(file), Ok(()));
+        assert_eq!(policy.general().environment_variable("HOME"), Ok(()));
+        assert!(policy.general().environment_variable("PATH").is_err());
+        let local = of(&["config.alloy"]).policy().expect("there is none");
+        assert_eq!(local.general().file(file), Ok(()));
         assert!(!is_address("C:/x") && !is_address("conf.d/a.alloy"));
     }
 }

@@ -7,6 +7,9 @@ mod report;
 mod rules;
 mod sarif;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use clap::ValueEnum;
 use invar_engine::ValidateOptions;
 use invar_syntax::{Diagnostics, Severity, Stability, Style, render};
@@ -14,6 +17,7 @@ use invar_syntax::{Diagnostics, Severity, Stability, Style, render};
 use super::local;
 use super::output::{self, Styling, complain, line};
 use crate::exit::Exit;
+use crate::settings::Settings;
 use report::Checked;
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +40,12 @@ pub(crate) struct ValidateArguments {
     /// Whether community components may be used; without it, they are warned about
     #[arg(long = "feature.community-components.enabled", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     community: Option<bool>,
+    /// Settings of a host (invar.toml): what its [policy] does not allow is an error
+    #[arg(long, value_name = "PATH")]
+    settings: Option<PathBuf>,
+    /// Source of the settings whose ceiling counts; needed where there are several with ceilings of their own
+    #[arg(long, value_name = "NAME", requires = "settings")]
+    source: Option<String>,
     /// Language of the configuration
     #[arg(long = "config.format", value_parser = ["alloy"], default_value = "alloy", value_name = "FORMAT")]
     language: String,
@@ -63,8 +73,18 @@ enum ReportFormat {
 pub(crate) fn main(arguments: &ValidateArguments, styling: Styling) -> Exit {
     let registry = crate::registry::components();
     let options = ValidateOptions { minimum_stability: arguments.stability, community: arguments.community };
-    let checked: Vec<Checked> =
-        arguments.what.iter().map(|what| check(what, &arguments.hosts, &registry, options)).collect();
+    let ceiling = match ceiling(arguments) {
+        Ok(ceiling) => ceiling,
+        Err(problem) => {
+            complain(format!("invar: {problem}"));
+            return Exit::Usage;
+        }
+    };
+    let checked: Vec<Checked> = arguments
+        .what
+        .iter()
+        .map(|what| check(what, &arguments.hosts, &ceiling, &registry, options))
+        .collect();
     match arguments.format {
         ReportFormat::Text => checked.iter().for_each(|checked| text(checked, styling)),
         ReportFormat::Json => output::json(&report::json(&checked)),
@@ -73,6 +93,27 @@ pub(crate) fn main(arguments: &ValidateArguments, styling: Styling) -> Exit {
         ReportFormat::Junit => line(junit::junit(&checked)),
     }
     exit(&checked, arguments.deny_warnings)
+}
+
+/// The ceiling that the settings of a host set for one of its sources.
+fn ceiling(arguments: &ValidateArguments) -> Result<local::Ceiling, String> {
+    let Some(path) = &arguments.settings else { return Ok(local::Ceiling::default()) };
+    let settings = Settings::read(path).map_err(|report| format!("{report:?}"))?;
+    let names = settings.source_names()?;
+    let policy = settings.policy()?;
+    let source = match (&arguments.source, names.as_slice()) {
+        (Some(name), names) if names.contains(name) => name.clone(),
+        (Some(name), names) => {
+            return Err(format!("{}: there is no source `{name}`, but {}", path.display(), names.join(", ")));
+        }
+        (None, [only]) => only.clone(),
+        (None, names) if policy.tells_sources_apart() => {
+            let names = names.join(", ");
+            return Err(format!("{}: say which source with --source: {names}", path.display()));
+        }
+        (None, _) => local::SOURCE.to_owned(),
+    };
+    Ok(local::Ceiling { policy: Arc::new(policy), source })
 }
 
 fn exit(checked: &[Checked], deny_warnings: bool) -> Exit {
@@ -91,11 +132,12 @@ fn exit(checked: &[Checked], deny_warnings: bool) -> Exit {
 fn check(
     what: &str,
     hosts: &local::Hosts,
+    ceiling: &local::Ceiling,
     registry: &invar_engine::Registry,
     options: ValidateOptions,
 ) -> Checked {
     let mut checked = Checked { what: what.to_owned(), ..Checked::default() };
-    match local::read(what, hosts) {
+    match local::read_under(what, hosts, ceiling) {
         Ok(candidates) => {
             checked.files = local::count_files(&candidates);
             checked.imports = local::imports(&candidates);

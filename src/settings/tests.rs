@@ -103,3 +103,15 @@ fn a_credential_in_the_wrong_place_is_not_repeated() {
     let error = Settings::parse("invar.toml", "[state]\nhistory = 'hunter2'").unwrap_err();
     assert_eq!(error.to_string(), "invalid type: a string, expected usize");
 }
+
+#[test]
+fn the_ceiling_is_read_and_its_mistakes_are_named() {
+    let text = "[[source]]\nname = \"a\"\nfile = { path = \"/x\" }\n\n[policy]\negress = [\"*.example.com:443\"]\nlimits = { components = 10 }\n\n[policy.source.a]\nexec = false\n";
+    let policy = Settings::parse("invar.toml", text).unwrap().policy().unwrap();
+    assert!(policy.tells_sources_apart());
+    assert!(policy.general().destination("a.example.com", Some(80)).is_err());
+    let wrong = text.replace("source.a", "source.b").replace("*.example.com:443", "a b");
+    let problem = Settings::parse("invar.toml", &wrong).unwrap().policy().unwrap_err();
+    assert!(problem.contains("`a b`") && problem.contains("the source `b`"), "{problem}");
+    assert!(message("[policy]\nfile_root = []\n").contains("file_roots"), "the nearest key is named");
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use invar_engine::listener::Http2;
 use invar_engine::{ListenRequest, PrepareError};
+use invar_policy::Access;
 use invar_syntax::arguments::Arguments;
 use invar_syntax::convert::{ConvertError, FromValue, ToValue};
 use invar_syntax::schema::Type;
@@ -38,6 +39,7 @@ pub struct ServerArguments {
 #[arguments(validate = "Self::validate")]
 pub struct HttpServerBlock {
     /// Address to listen on; empty means all.
+    #[argument(names = "listen")]
     pub listen_address: String,
     /// Port to listen on; 8080 unless given, 0 for one that is free.
     pub listen_port: Given<i64>,
@@ -93,6 +95,7 @@ pub struct Http2Block {
 #[derive(Arguments, Clone, Debug, Default, PartialEq)]
 pub struct GrpcServerBlock {
     /// Without effect.
+    #[argument(names = "listen")]
     pub listen_address: String,
     /// Without effect.
     pub listen_port: i64,
@@ -125,8 +128,10 @@ pub struct ServerTlsBlock {
     /// The server's key.
     pub key_pem: Secret,
     /// A file with the server's certificate chain.
+    #[argument(names = "file")]
     pub cert_file: String,
     /// A file with the server's key.
+    #[argument(names = "file")]
     pub key_file: String,
     /// `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven` or
     /// `RequireAndVerifyClientCert`.
@@ -141,6 +146,7 @@ pub struct ServerTlsBlock {
     )]
     pub client_auth_type: String,
     /// A file with the authorities of client certificates.
+    #[argument(names = "file")]
     pub client_ca_file: String,
     /// The authorities of client certificates.
     pub client_ca: String,
@@ -160,14 +166,18 @@ pub struct Given<T>(Option<T>);
 
 impl ServerArguments {
     /// Where to listen and how, for a component whose requests have bodies of at most `body_limit` bytes. Reads the
-    /// certificates.
+    /// certificates, as far as `access` allows it.
     ///
     /// # Errors
     /// When certificates or keys cannot be read or used.
-    pub async fn listen_request(&self, body_limit: usize) -> Result<ListenRequest, PrepareError> {
+    pub async fn listen_request(
+        &self,
+        body_limit: usize,
+        access: &Access,
+    ) -> Result<ListenRequest, PrepareError> {
         match &self.http {
-            Some(block) => block.listen_request(body_limit).await,
-            None => HttpServerBlock::default().listen_request(body_limit).await,
+            Some(block) => block.listen_request(body_limit, access).await,
+            None => HttpServerBlock::default().listen_request(body_limit, access).await,
         }
     }
 
@@ -195,10 +205,14 @@ impl HttpServerBlock {
     ///
     /// # Errors
     /// When certificates or keys cannot be read or used.
-    pub async fn listen_request(&self, body_limit: usize) -> Result<ListenRequest, PrepareError> {
+    pub async fn listen_request(
+        &self,
+        body_limit: usize,
+        access: &Access,
+    ) -> Result<ListenRequest, PrepareError> {
         let tls = match &self.tls {
             Some(block) => {
-                let tls = block.server_tls(self.speaks_http2()).await;
+                let tls = block.server_tls(self.speaks_http2(), access).await;
                 Some(Arc::new(tls.map_err(|error| PrepareError::invalid(format!("tls: {error}")))?))
             }
             None => None,
@@ -283,12 +297,13 @@ impl ServerTlsBlock {
     ///
     /// # Errors
     /// When certificates or keys cannot be read or used.
-    pub async fn server_tls(&self, http2: bool) -> Result<ServerTls, PemError> {
+    pub async fn server_tls(&self, http2: bool, access: &Access) -> Result<ServerTls, PemError> {
         let plain = |text: &str| Secret::new(text);
         let origins = Origins {
             authorities: Origin::new("client_ca", &plain(&self.client_ca), &self.client_ca_file),
             certificate: Origin::new("cert_pem", &plain(&self.cert_pem), &self.cert_file),
             key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+            access: access.clone(),
         };
         let settings = ServerSettings {
             client_authentication: self.client_authentication().unwrap_or_default(),
@@ -421,7 +436,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_given_has_the_documented_defaults() {
         for text in ["", "http { }", "http {\n  conn_limit = 0\n}"] {
-            let request = server(text).unwrap().listen_request(10).await.unwrap();
+            let request = server(text).unwrap().listen_request(10, &Access::unrestricted()).await.unwrap();
             assert_eq!(request.address, ":8080", "{text}");
             assert_eq!(request.read_timeout, Some(Duration::from_secs(30)));
             assert_eq!(request.write_timeout, Some(Duration::from_secs(30)));
@@ -438,7 +453,7 @@ mod tests {
         let text = "http {\n listen_address = \"::1\"\n listen_port = 0\n conn_limit = 7\n server_read_timeout = \"0s\"\n \
                     server_idle_timeout = \"5s\"\n}";
         let server = server(text).unwrap();
-        let request = server.listen_request(1).await.unwrap();
+        let request = server.listen_request(1, &Access::unrestricted()).await.unwrap();
         assert_eq!((request.address.as_str(), server.address().as_str()), ("[::1]:0", "[::1]:0"));
         assert_eq!((request.read_timeout, request.idle_timeout), (None, Some(Duration::from_secs(5))));
         assert_eq!(request.connection_limit, Some(7));
@@ -446,7 +461,9 @@ mod tests {
 
     #[tokio::test]
     async fn http_2_is_spoken_only_where_it_is_enabled() {
-        let request = async |text: &str| server(text).unwrap().listen_request(1).await.unwrap();
+        let request = async |text: &str| {
+            server(text).unwrap().listen_request(1, &Access::unrestricted()).await.unwrap()
+        };
         assert_eq!(request("http {\n http2 {\n max_concurrent_streams = 9\n }\n}").await.http2, None);
         let text =
             "http {\n http2 {\n enabled = true\n max_concurrent_streams = 9\n idle_timeout = \"7s\"\n }\n}";

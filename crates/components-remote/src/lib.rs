@@ -10,7 +10,7 @@ use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;
 
 pub use local_file::LocalFile;
-pub use modules::{HostFiles, LoadedModule, ModuleLoader};
+pub use modules::{LoadedModule, ModuleLoader};
 pub use remote_s3::RemoteS3;
 
 /// Adds these components to a registry.

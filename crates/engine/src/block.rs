@@ -118,6 +118,11 @@ impl BlockRef {
         self.body.file.source.location(self.get().span.start)
     }
 
+    /// The line it begins at.
+    pub(crate) fn line(&self) -> u32 {
+        self.body.file.source.position(self.get().span.start).line
+    }
+
     /// The text of the block.
     pub(crate) fn text(&self) -> &str {
         self.body.file.source.slice(self.get().span)

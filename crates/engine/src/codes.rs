@@ -32,6 +32,8 @@ pub const MISPLACED: &str = "E214";
 pub const TOO_DEEP: &str = "E215";
 /// A custom component is given an argument that it has not, or lacks one that it needs.
 pub const ARGUMENT: &str = "E216";
+/// The ceiling of the host's settings does not allow it.
+pub const NOT_ALLOWED: &str = "E217";
 /// A component that Alloy has and this binary lacks.
 pub const NOT_AVAILABLE: &str = "E220";
 /// A function is used under a name that is going to vanish.

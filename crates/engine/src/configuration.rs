@@ -5,6 +5,7 @@ mod digest;
 
 use std::sync::Arc;
 
+use invar_policy::Access;
 use invar_syntax::ast::File;
 use invar_syntax::diagnostic::Diagnostics;
 use invar_syntax::evaluate::Reference;
@@ -13,6 +14,7 @@ use invar_syntax::stdlib;
 use invar_syntax::value::Value;
 
 use crate::block::BodyRef;
+use crate::ceiling::guarded_name;
 pub(crate) use crate::inputs::INPUT_NAMES;
 use crate::modules::{ImportRequest, Lexicon, ModuleFault, ModuleSet};
 
@@ -55,12 +57,17 @@ pub(crate) struct InputScope<'a> {
     pub(crate) inputs: &'a Inputs,
     /// The `module_path` of the file.
     pub(crate) module_path: &'a str,
+    /// What those who wrote the expression may use.
+    pub(crate) access: Access,
 }
 
 // === impl InputScope ===
 
 impl Scope for InputScope<'_> {
     fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
+        if let Some(guarded) = guarded_name(path, &self.access, !self.inputs.off_host) {
+            return Some(guarded);
+        }
         match path.first()? {
             &"module_path" => Some((Value::string(self.module_path), 1)),
             _ => self.inputs.resolve(path),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_policy::Access;
 use invar_syntax::diagnostic::Severity;
 use invar_syntax::schema::Stability;
 use parking_lot::Mutex;
@@ -52,6 +53,7 @@ pub struct StateContext {
     pub(crate) previous: Option<Arc<dyn std::any::Any + Send + Sync>>,
     /// Names the sockets that the state borrowed.
     pub(crate) loans: Arc<Mutex<Vec<LoanId>>>,
+    pub(crate) access: Access,
 }
 
 /// What a component may use to name itself in its exports.
@@ -186,6 +188,12 @@ impl StateContext {
         self.environment.data_directory()
     }
 
+    /// What those who wrote the arguments may use of the host. Whatever the state opens, now or later, goes through this.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Listening sockets.
     #[must_use]
     pub fn listeners(&self) -> Listeners<'_> {
@@ -227,6 +235,7 @@ impl Listeners<'_> {
     /// When the address cannot be resolved or bound.
     pub fn borrow(&self, request: ListenRequest) -> Result<ListenerLoan, PrepareError> {
         let environment = &self.context.environment;
+        self.context.access.listen(&request.address).map_err(PrepareError::not_allowed)?;
         let loan = environment.host.listeners.borrow(request, environment.node.clone())?;
         self.context.loans.lock().push(loan.id());
         Ok(loan)

@@ -1,6 +1,8 @@
 //! How calls between components, preparations and tasks fail.
 
 use std::fmt;
+
+use invar_policy::Refusal;
 use std::time::Duration;
 
 /// Why a batch was not accepted.
@@ -112,8 +114,18 @@ impl PrepareError {
         Self::new(PrepareErrorKind::Resource, message)
     }
 
+    /// The ceiling of the host's settings does not allow it.
+    #[must_use]
+    pub fn not_allowed(refusal: Refusal) -> Self {
+        Self::invalid(refusal.message).with_help(refusal.help)
+    }
+
     /// Reading or writing failed; `what` names the path or address.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        // It names the path itself. Where a link leads may change, so that it is tried again as any file is.
+        if let Some(refusal) = Refusal::behind(error) {
+            return Self::new(PrepareErrorKind::Io, &*refusal.message).with_help(&*refusal.help);
+        }
         Self::new(PrepareErrorKind::Io, format!("{what}: {error}"))
     }
 

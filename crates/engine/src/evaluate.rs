@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use invar_policy::Access;
 use invar_syntax::arguments::{self, DecodeError};
 use invar_syntax::ast::Attribute;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
@@ -13,6 +14,7 @@ use invar_syntax::span::Span;
 use invar_syntax::value::Value;
 
 use crate::block::BlockRef;
+use crate::ceiling::{self, Refused, When, guarded_name, refused, refused_in};
 use crate::codes;
 use crate::configuration::{Configuration, InputScope};
 use crate::context::{Check, CheckError};
@@ -34,6 +36,9 @@ pub(crate) struct View<'a, E> {
 pub(crate) struct NodeScope<'a, E> {
     view: &'a View<'a, E>,
     frame: u32,
+    access: Access,
+    /// Whether the environment of this process is what counts.
+    environment_known: bool,
 }
 
 /// Why a node could not be evaluated or prepared.
@@ -47,6 +52,8 @@ pub(crate) struct NodeError {
 pub(crate) struct Accepted {
     pub(crate) arguments: AnyArc,
     pub(crate) addresses: Vec<String>,
+    /// What those who wrote them may use.
+    pub(crate) access: Access,
 }
 
 /// The code of errors in evaluating an expression.
@@ -55,13 +62,35 @@ const EVALUATION: &str = arguments::codes::EVALUATION;
 // === impl View ===
 
 impl<'a, E: Fn(u32) -> Value> View<'a, E> {
-    /// What expressions in a frame see.
-    pub(crate) fn at(&'a self, frame: u32) -> NodeScope<'a, E> {
-        NodeScope { view: self, frame }
+    /// What expressions of a block in a frame see.
+    pub(crate) fn at(&'a self, frame: u32, block: &BlockRef) -> NodeScope<'a, E> {
+        self.under(frame, self.configuration.inputs.access_at(self.graph, frame, block))
+    }
+
+    /// What expressions of nobody in particular see in a frame.
+    pub(crate) fn of_nobody(&'a self, frame: u32) -> NodeScope<'a, E> {
+        self.under(frame, self.configuration.inputs.policy.general().clone())
+    }
+
+    fn under(&'a self, frame: u32, access: Access) -> NodeScope<'a, E> {
+        NodeScope { view: self, frame, access, environment_known: !self.configuration.inputs.off_host }
     }
 }
 
 // === impl NodeScope ===
+
+impl<E> NodeScope<'_, E> {
+    /// What those who wrote the block may use.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// With the environment of the process unknown.
+    pub(crate) fn without_environment(mut self) -> Self {
+        self.environment_known = false;
+        self
+    }
+}
 
 impl<E: Fn(u32) -> Value> Scope for NodeScope<'_, E> {
     fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
@@ -69,8 +98,12 @@ impl<E: Fn(u32) -> Value> Scope for NodeScope<'_, E> {
         if let Some((node, taken)) = graph.resolve(self.frame, path) {
             return Some((exports(node), taken));
         }
+        if let Some(guarded) = guarded_name(path, &self.access, self.environment_known) {
+            return Some(guarded);
+        }
         let module_path = &graph.frame(self.frame).module_path;
-        InputScope { inputs: &configuration.inputs, module_path }.resolve(path)
+        let access = self.access.clone();
+        InputScope { inputs: &configuration.inputs, module_path, access }.resolve(path)
     }
 
     fn names(&self) -> Vec<String> {
@@ -126,6 +159,7 @@ pub(crate) fn accept(
     node: &GraphNode,
     definition: &Arc<dyn Definition>,
     body: &EvaluatedBody,
+    access: &Access,
 ) -> Result<Accepted, NodeError> {
     let mut errors = Vec::new();
     let mut check = Check::new(node.minimum_stability);
@@ -136,9 +170,17 @@ pub(crate) fn accept(
     })?;
     let mut diagnostics = decode_diagnostics(&node.block, errors);
     diagnostics.extend(check.errors.into_iter().map(|found| check_diagnostic(node, body, found)));
+    if let Some(arguments) = &arguments {
+        let refused = guarded(node, || {
+            let value = || definition.arguments_value(arguments);
+            refused(definition.arguments_schema(), value, access, When::Decoded)
+        })?;
+        diagnostics.extend(refusals(node, body, refused));
+        diagnostics.extend(addresses_refused(node, &check.addresses, access));
+    }
     match arguments {
         Some(arguments) if !diagnostics.has_errors() => {
-            Ok(Accepted { arguments, addresses: check.addresses })
+            Ok(Accepted { arguments, addresses: check.addresses, access: access.clone() })
         }
         _ => Err(NodeError::content(diagnostics)),
     }
@@ -150,12 +192,20 @@ pub(crate) fn judge(
     node: &GraphNode,
     definition: &Arc<dyn Definition>,
     body: &EvaluatedBody,
+    access: &Access,
 ) -> (Diagnostics, Vec<String>) {
     let mut errors = Vec::new();
     let mut check = Check::new(node.minimum_stability);
+    let schema = definition.arguments_schema();
+    let mut not_allowed = refused_in(schema, body, access);
     let empty = guarded(node, || {
         let (arguments, empty) = definition.decode_known(body, &mut errors)?;
         definition.check(&arguments, &mut check);
+        // What holds where nothing is given may not be allowed either.
+        let all = refused(schema, || definition.arguments_value(&arguments), access, When::Decoded);
+        let more =
+            all.into_iter().filter(|one| !not_allowed.iter().any(|known| known.refusal == one.refusal));
+        not_allowed.extend(more.collect::<Vec<_>>());
         Some(empty)
     });
     let empty = match empty {
@@ -172,7 +222,24 @@ pub(crate) fn judge(
     let mut diagnostics = decode_diagnostics(&node.block, errors);
     let found = check.errors.into_iter().chain(check.warnings).filter(holds);
     diagnostics.extend(found.map(|found| check_diagnostic(node, body, found)));
+    diagnostics.extend(refusals(node, body, not_allowed));
+    diagnostics.extend(addresses_refused(node, &check.addresses, access));
     (diagnostics, check.addresses)
+}
+
+/// What is said of arguments that name what may not be used.
+fn refusals(node: &GraphNode, body: &EvaluatedBody, refused: Vec<Refused>) -> Diagnostics {
+    let diagnostics = refused.into_iter().map(|Refused { field, refusal }| {
+        let span = field_span(body, &field).unwrap_or_else(|| node.block.header());
+        node.block.label(ceiling::diagnostic(refusal), span, "")
+    });
+    diagnostics.collect()
+}
+
+/// What is said of addresses that may not be listened on.
+fn addresses_refused(node: &GraphNode, addresses: &[String], access: &Access) -> Diagnostics {
+    let refused = addresses.iter().filter_map(|address| access.listen(address).err());
+    refused.map(|refusal| node.block.label(ceiling::diagnostic(refusal), node.block.header(), "")).collect()
 }
 
 fn check_diagnostic(node: &GraphNode, body: &EvaluatedBody, found: CheckError) -> Diagnostic {

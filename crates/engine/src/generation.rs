@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use invar_policy::Access;
 use invar_syntax::value::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,8 @@ pub(crate) struct Unit {
     /// Receivers in the arguments with the field they stand in.
     pub(crate) receivers: Vec<(&'static str, Receiver)>,
     pub(crate) loans: Vec<LoanId>,
+    /// What those who wrote the arguments may use.
+    pub(crate) access: Access,
 }
 
 /// Why a node could not be prepared, and the attempts so far.

@@ -215,6 +215,15 @@ impl Graph {
     }
 }
 
+// === impl Frame ===
+
+impl Frame {
+    /// The node that has to be evaluated before any of it.
+    pub(crate) fn anchor(&self) -> Option<u32> {
+        self.anchor
+    }
+}
+
 // === impl GraphNode ===
 
 impl GraphNode {

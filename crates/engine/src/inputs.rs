@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use invar_policy::Policy;
 use invar_syntax::File;
 use invar_syntax::check::TypeLookup;
 use invar_syntax::diagnostic::{Diagnostics, Label, nearest};
@@ -12,6 +13,7 @@ use invar_syntax::schema::Type;
 use invar_syntax::scope::Missing;
 use invar_syntax::value::{Object, Value};
 
+use crate::authors::Authors;
 use crate::configuration::Configuration;
 use crate::variables::{Definition, Undefined, Variables};
 
@@ -36,6 +38,10 @@ pub struct Inputs {
     /// Whether the configuration is for another host than this one: what `agent` does not say then, and the variables of
     /// the environment, are unknown.
     pub off_host: bool,
+    /// What may be used of the host, and by whom.
+    pub policy: Arc<Policy>,
+    /// Who wrote which file.
+    pub authors: Authors,
 }
 
 impl Default for Inputs {
@@ -45,6 +51,8 @@ impl Default for Inputs {
             agent: Value::from(Object::new()),
             module_path: String::new(),
             off_host: false,
+            policy: Arc::default(),
+            authors: Authors::default(),
         }
     }
 }

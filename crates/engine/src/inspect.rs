@@ -7,12 +7,14 @@ use invar_syntax::json::value_to_json;
 use invar_syntax::value::Value;
 use jiff::Timestamp;
 
+use crate::configuration::Configuration;
 use crate::engine::Shared;
 use crate::generation::{Generation, Occupant, Slot};
-use crate::graph::{Custom, NodeKind};
+use crate::graph::{Custom, Graph, GraphNode, NodeKind};
 use crate::health::{Health, HealthState};
 use crate::report::{
     ComponentStatus, EdgeKind, GenerationStatus, GraphEdge, GraphNodeReport, GraphReport, HealthCounts,
+    Provenance,
 };
 use crate::vitals::VitalsReport;
 
@@ -144,6 +146,15 @@ fn own_health(slot: &Slot) -> Health {
     }
 }
 
+/// Where the block of a node comes from.
+pub(crate) fn provenance(graph: &Graph, configuration: &Configuration, node: &GraphNode) -> Provenance {
+    let sources = configuration.inputs.authors_at(graph, node.frame, &node.block);
+    let name = node.block.file_name();
+    let of_source = |source: &&str| name.strip_prefix(*source).and_then(|rest| rest.strip_prefix(':'));
+    let file = sources.iter().find_map(of_source).unwrap_or(name).to_owned();
+    Provenance { file, line: node.block.line(), sources: sources.into_iter().map(str::to_owned).collect() }
+}
+
 fn status(generation: &Generation, index: u32, health: Health) -> ComponentStatus {
     let graph = &generation.graph;
     let (node, slot) = (graph.node(index), generation.slot(index));
@@ -177,6 +188,7 @@ fn status(generation: &Generation, index: u32, health: Health) -> ComponentStatu
         referenced_by: ids(&node.dependants),
         data_flow_to: slot.outputs.iter().map(|output| graph.node(output.slot).id.clone()).collect(),
         location: node.block.location(),
+        provenance: provenance(graph, &generation.configuration, node),
         restarts: unit.map_or(0, |unit| unit.cell.restarts()),
     }
 }

@@ -14,7 +14,9 @@
 #![cfg_attr(test, allow(clippy::duplicate_mod))]
 
 mod aside;
+mod authors;
 mod block;
+mod ceiling;
 mod definition;
 mod evaluate;
 mod graph;
@@ -65,6 +67,7 @@ pub mod variables;
 pub mod vitals;
 
 pub use aside::compute_aside;
+pub use authors::Authors;
 pub use call::{Call, Flow};
 pub use component::{Component, Transition, VitalGroup};
 pub use configuration::{Configuration, ConfigurationBuilder, Inputs};
@@ -86,7 +89,7 @@ pub use plan::{Action, ArgumentChange, Change, Plan};
 pub use prepare::Prepared;
 pub use receiver::{MetricsReceiver, Receiver, Signal};
 pub use registry::Registry;
-pub use report::{ComponentStatus, GenerationStatus, GraphReport};
+pub use report::{ComponentStatus, GenerationStatus, GraphReport, Provenance};
 pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
 pub use services::Services;

@@ -10,11 +10,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use invar_policy::Access;
 use invar_syntax::check::{UnknownTypes, check_block};
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
 use invar_syntax::schema::Schema;
 
 use crate::block::BlockRef;
+use crate::ceiling::{self, refused_in};
 use crate::codes;
 use crate::evaluate::decode_diagnostics;
 
@@ -69,6 +71,8 @@ pub struct ImportRequest {
     pub namespace: String,
     /// The `module_path` of the file that imports.
     pub module_path: String,
+    /// What those who wrote the import may use of the host.
+    pub access: Access,
     pub(crate) block: BlockRef,
 }
 
@@ -197,6 +201,12 @@ impl ImportRequest {
             if self.kind() == ModuleKind::Http && block.dotted_name() == CLIENT {
                 let errors = check_block(block, schema, &UnknownTypes);
                 found.extend(decode_diagnostics(&place, errors));
+                if let ImportArguments::Http { client: Some(client), .. } = &self.arguments {
+                    let refused = refused_in(schema, &client.body, &self.access).into_iter();
+                    found.extend(refused.map(|refused| {
+                        place.label(ceiling::diagnostic(refused.refusal), place.header(), "")
+                    }));
+                }
             }
         }
         found

@@ -14,9 +14,11 @@ use crate::engine::Shared;
 use crate::evaluate::{NodeError, View, accept, evaluate};
 use crate::generation::{Generation, Unit};
 use crate::graph::{Expansion, Graph, GraphNode, NodeKind};
+use crate::inspect::provenance;
 use crate::node::NodeId;
 use crate::plan_notes::{Addresses, KNOWN_AFTER_PREPARE, annotate};
 use crate::prepare::{MOST_ROUNDS, unsettled};
+use crate::report::Provenance;
 use crate::value_node::{Valued, evaluate_value, unknown};
 
 /// What applying a configuration would do.
@@ -58,6 +60,9 @@ pub struct Change {
     pub arguments: Vec<ArgumentChange>,
     /// Where the block stands: `file:line:column`; where it stood, for [`Action::Destroy`].
     pub location: String,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub provenance: Provenance,
     /// Remarks, such as what is known only after preparing.
     pub notes: Vec<String>,
 }
@@ -201,12 +206,17 @@ fn plan_of(
     let mut planned = Vec::with_capacity(graph.len());
     for node in &graph.nodes {
         let Some(definition) = node.component() else { continue };
-        match evaluate(&node.block, &view.at(node.frame)).and_then(|body| {
-            let accepted = if body.has_unknown() { None } else { Some(accept(node, definition, &body)?) };
+        let scope = view.at(node.frame, &node.block);
+        match evaluate(&node.block, &scope).and_then(|body| {
+            let accepted = match body.has_unknown() {
+                true => None,
+                false => Some(accept(node, definition, &body, scope.access())?),
+            };
             let arguments = accepted.as_ref().map(|accepted| &accepted.arguments);
             Ok((change(node, definition, running(base, node), arguments)?, accepted))
         }) {
-            Ok((change, accepted)) => {
+            Ok((mut change, accepted)) => {
+                change.provenance = provenance(graph, configuration, node);
                 addresses.claim(accepted.as_ref().map(|accepted| &*accepted.addresses));
                 changes.push(change);
                 planned.push((node, accepted));
@@ -225,6 +235,7 @@ fn plan_of(
     for node in &base.graph.nodes {
         if node.component().is_some() && graph.find(node.id.as_str()).is_none() {
             let mut gone = entry(node, Action::Destroy);
+            gone.provenance = provenance(&base.graph, &base.configuration, node);
             annotate(&mut gone, node, running(base, node).map(|unit| &**unit), None, &addresses);
             changes.push(gone);
         }
@@ -289,6 +300,7 @@ fn entry(node: &GraphNode, action: Action) -> Change {
         action,
         arguments: Vec::new(),
         location: node.block.location(),
+        provenance: Provenance::default(),
         notes: Vec::new(),
     }
 }

@@ -445,7 +445,8 @@ impl<'a> Work<'a> {
         };
         let accepted = {
             let view = self.view();
-            evaluate(&node.block, &view.at(node.frame)).and_then(|body| accept(node, definition, &body))?
+            let scope = view.at(node.frame, &node.block);
+            evaluate(&node.block, &scope).and_then(|body| accept(node, definition, &body, scope.access()))?
         };
         self.claim_addresses(index, &accepted.addresses)?;
         let place = self.shared.prepare_node(node, definition, accepted, copies).await;
@@ -470,7 +471,7 @@ impl<'a> Work<'a> {
     fn logging(&self) -> Result<Option<LogSettings>, NodeError> {
         let Some(block) = &self.graph.logging else { return Ok(None) };
         let view = self.view();
-        let body = evaluate(block, &view.at(0))?;
+        let body = evaluate(block, &view.at(0, block))?;
         let mut errors = Vec::new();
         let settings = logging::decode(&body, &mut errors);
         if errors.is_empty() {
@@ -490,7 +491,7 @@ impl Shared {
         accepted: Accepted,
         copies: &[Place],
     ) -> Result<Place, NodeError> {
-        let arguments = accepted.arguments;
+        let Accepted { arguments, access, addresses: _ } = accepted;
         let fitting = || {
             copies.iter().filter_map(|place| {
                 let unit = place.unit()?;
@@ -498,7 +499,10 @@ impl Shared {
             })
         };
         for (place, unit) in fitting() {
-            if guarded(node, || definition.equal_arguments(&arguments, &unit.arguments))? {
+            // A state opens what its authors may: who has others starts from a new one.
+            if unit.access == access
+                && guarded(node, || definition.equal_arguments(&arguments, &unit.arguments))?
+            {
                 return Ok(place.clone());
             }
         }
@@ -524,6 +528,7 @@ impl Shared {
             environment: cell.environment().clone(),
             previous: before,
             loans: Arc::clone(&loans),
+            access: access.clone(),
         };
         let building = guarded(node, || definition.state(&arguments, cell.instance(), context))?;
         let state = tokio::time::timeout(LONGEST_PREPARATION, AssertUnwindSafe(building).catch_unwind())
@@ -535,7 +540,7 @@ impl Shared {
         let exports = guarded(node, || definition.exports(cell.instance(), &state, &context))?;
         let receivers = definition.receivers(&arguments);
         let loans = std::mem::take(&mut *loans.lock());
-        let unit = Unit { cell, arguments, state, receivers, loans };
+        let unit = Unit { cell, arguments, state, receivers, loans, access };
         Ok(Place { occupant: Occupant::Ready(Arc::new(unit)), exports })
     }
 }

@@ -32,8 +32,22 @@ pub struct ComponentStatus {
     pub data_flow_to: Vec<NodeId>,
     /// Where the block stands: `file:line:column`.
     pub location: String,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub provenance: Provenance,
     /// How often its task was restarted.
     pub restarts: u64,
+}
+
+/// Where a block comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Provenance {
+    /// The source, or all sources that had a hand in it: who uses a module, and who imports it. Empty where there is none.
+    pub sources: Vec<String>,
+    /// The file, without the name of its source.
+    pub file: String,
+    /// The line in it.
+    pub line: u32,
 }
 
 /// The running generation.

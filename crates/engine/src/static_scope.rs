@@ -47,10 +47,10 @@ impl StaticScope {
 
 impl Scope for StaticScope {
     fn resolve(&self, path: &[&str]) -> Option<(Value, usize)> {
-        self.view().at(ROOT).resolve(path)
+        self.view().of_nobody(ROOT).resolve(path)
     }
 
     fn names(&self) -> Vec<String> {
-        self.view().at(ROOT).names()
+        self.view().of_nobody(ROOT).names()
     }
 }

@@ -127,9 +127,11 @@ fn check_component<E: Fn(u32) -> Value>(
     let errors = check_body_at(&block.get().body, definition.arguments_schema(), types, block.header());
     let known = errors.len();
     let mut found = decode_diagnostics(block, errors);
-    match evaluate(block, &OffHost(view.at(node.frame))) {
+    let scope = view.at(node.frame, block).without_environment();
+    let access = scope.access().clone();
+    match evaluate(block, &OffHost(scope)) {
         Ok(body) => {
-            let (more, wanted) = judge(node, definition, &body);
+            let (more, wanted) = judge(node, definition, &body, &access);
             add_other(&mut found, known, more);
             (found, wanted)
         }

@@ -67,11 +67,11 @@ pub(crate) fn evaluate_value<E: Fn(u32) -> Value>(
 ) -> Result<Valued, NodeError> {
     let block = &node.block;
     let attribute = |name: &str| block.get().body.attributes().find(|found| &*found.name.name == name);
-    let here = view.at(node.frame);
+    let here = view.at(node.frame, block);
     let value = match &node.kind {
         NodeKind::Component(_) => Value::Null,
         NodeKind::Argument(Some(given)) => {
-            let outside = view.at(given.frame);
+            let outside = view.at(given.frame, &given.block);
             let value = given.attribute().map(|found| evaluate_attribute(&given.block, found, &outside));
             Value::object([(VALUE, value.transpose()?.unwrap_or_default())])
         }

@@ -306,7 +306,8 @@ impl<'a> Side<'a> {
 
     fn accepted(&self, node: &GraphNode, definition: &Arc<dyn Definition>) -> Result<Accepted, NodeError> {
         let view = self.view();
-        evaluate(&node.block, &view.at(node.frame)).and_then(|body| accept(node, definition, &body))
+        let scope = view.at(node.frame, &node.block);
+        evaluate(&node.block, &scope).and_then(|body| accept(node, definition, &body, scope.access()))
     }
 
     /// Evaluates a node without a component.

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use invar_engine::modules::ModuleSet;
 use invar_engine::{
-    Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode, Prepared,
+    Authors, Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode, Prepared,
 };
-use invar_syntax::diagnostic::{Diagnostics, Severity};
+use invar_policy::Policy;
+use invar_syntax::diagnostic::{Diagnostic, Diagnostics, Severity};
+use invar_syntax::source::Source;
+use invar_syntax::span::Span;
 use invar_syntax::value::Value;
 
-use crate::compose::Composition;
+use crate::compose::{ComposedFile, Composition};
 use crate::memory;
 use crate::module::module_set;
 use crate::pipeline::{CutFailure, Failure, FailureClass, Mode, Parsed, Pipeline, PlanSummary, SwappedHook};
@@ -41,6 +44,13 @@ impl EnginePipeline {
         let inputs =
             Inputs { agent: agent_value(agent), module_path: module_path.into(), ..Inputs::default() };
         Self { engine, inputs }
+    }
+
+    /// What its configurations may use of the host.
+    #[must_use]
+    pub fn under(mut self, policy: Arc<Policy>) -> Self {
+        self.inputs.policy = policy;
+        self
     }
 
     /// The engine.
@@ -80,8 +90,10 @@ pub fn configuration_with(
 ) -> Result<Configuration, Diagnostics> {
     let (variables, mut faults) = read_variables(&composition.variables);
     faults.0.retain(|diagnostic| diagnostic.severity == Severity::Error);
+    faults.extend(too_many_files(composition, &inputs.policy));
     let files = composition.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
-    let mut inputs = Inputs { variables, ..inputs };
+    let authors = Authors::of(composition.files.iter().map(|file| (&*file.name, &*file.source)));
+    let mut inputs = Inputs { variables, authors, ..inputs };
     if let Some(origin) = composition.origins.first() {
         inputs.module_path.clone_from(&origin.module_path);
     }
@@ -93,6 +105,30 @@ pub fn configuration_with(
             Err(faults)
         }
     }
+}
+
+/// The first file beyond what the ceilings allow, for each of them.
+fn too_many_files(composition: &Composition, policy: &Policy) -> Diagnostics {
+    let mut found = Diagnostics::new();
+    let mut refuse = |files: &mut dyn Iterator<Item = &ComposedFile>, limit: Option<usize>, table: &str| {
+        let Some(limit) = limit else { return };
+        if let Some(file) = files.nth(limit) {
+            let message = format!(
+                "there are more than {limit} pipeline files, the most that `limits` of {table} allows"
+            );
+            let source = Arc::new(Source::new(file.name.as_str(), String::from_utf8_lossy(&file.content)));
+            let help = format!("raise `files` in `limits` of {table} in this host's settings, or join files");
+            let diagnostic = Diagnostic::error(invar_engine::codes::NOT_ALLOWED, message).with_help(help);
+            found.push(diagnostic.with_label(&source, Span::default(), ""));
+        }
+    };
+    refuse(&mut composition.files.iter(), policy.limits().files, "[policy]");
+    for origin in &composition.origins {
+        let mut of_source = composition.files.iter().filter(|file| file.source == origin.source);
+        let table = format!("[policy.source.{}]", origin.source);
+        refuse(&mut of_source, policy.limits_of(&origin.source).files, &table);
+    }
+    found
 }
 
 impl Pipeline for EnginePipeline {

@@ -148,6 +148,7 @@ fn expand_field(owner: &Ident, field: &Field, parts: &mut Parts) -> syn::Result<
     let type_note = options.type_note_code();
     let values = &options.values;
     let stability = options.stability_code();
+    let names = options.names_code();
     let describe = |kind: TokenStream, value_type: TokenStream, more: TokenStream| {
         quote! {
             fields.push({
@@ -157,6 +158,7 @@ fn expand_field(owner: &Ident, field: &Field, parts: &mut Parts) -> syn::Result<
                 field.type_note = #type_note;
                 field.values = &[#(#values),*];
                 field.stability = #stability;
+                field.names = #names;
                 #more
                 field
             });

@@ -24,6 +24,7 @@ pub(crate) struct ArgumentOptions {
     pub(crate) type_note: Option<String>,
     pub(crate) values: Vec<String>,
     pub(crate) stability: Option<TokenStream>,
+    pub(crate) names: Option<TokenStream>,
 }
 
 impl ArgumentOptions {
@@ -50,6 +51,7 @@ impl ArgumentOptions {
                         options.values = texts.iter().map(LitStr::value).collect();
                     }
                     "stability" => options.stability = Some(stability(&meta.value()?.parse::<LitStr>()?)?),
+                    "names" => options.names = Some(names(&meta.value()?.parse::<LitStr>()?)?),
                     "default" => options.default = Some(default_value(meta.value()?)?),
                     "default_fn" => options.default_fn = Some(path_or_text(&meta.value()?.parse::<Expr>()?)?),
                     _ => return Err(meta.error("no such option of #[argument(…)]")),
@@ -75,6 +77,10 @@ impl ArgumentOptions {
         optional(self.stability.as_ref())
     }
 
+    pub(crate) fn names_code(&self) -> TokenStream {
+        optional(self.names.as_ref())
+    }
+
     pub(crate) fn type_note_code(&self) -> TokenStream {
         optional(self.type_note.as_ref())
     }
@@ -93,6 +99,17 @@ fn stability(text: &LitStr) -> syn::Result<TokenStream> {
         "public-preview" => Ok(quote!(::invar_syntax::Stability::PublicPreview)),
         "generally-available" => Ok(quote!(::invar_syntax::Stability::GenerallyAvailable)),
         _ => Err(syn::Error::new_spanned(text, "experimental, public-preview or generally-available")),
+    }
+}
+
+fn names(text: &LitStr) -> syn::Result<TokenStream> {
+    match text.value().as_str() {
+        "file" => Ok(quote!(::invar_syntax::schema::Names::File)),
+        "destination" => Ok(quote!(::invar_syntax::schema::Names::Destination)),
+        "targets" => Ok(quote!(::invar_syntax::schema::Names::Targets)),
+        "listen" => Ok(quote!(::invar_syntax::schema::Names::Listen)),
+        "nothing" => Ok(quote!(::invar_syntax::schema::Names::Nothing)),
+        _ => Err(syn::Error::new_spanned(text, "file, destination, targets, listen or nothing")),
     }
 }
 

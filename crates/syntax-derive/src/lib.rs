@@ -24,6 +24,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// - `#[argument(values = ["http", "https"])]`: the texts to choose from, where the type is no enum; for documentation and
 ///   editors.
 /// - `#[argument(type_note = "config.URL")]`, `#[argument(stability = "experimental")]`: for the schema.
+/// - `#[argument(names = "file")]`: what its text names (`file`, `destination`, `targets`, `listen` or `nothing`), for
+///   ceilings over what a configuration may use.
 /// - `#[arguments(validate = "Self::validate")]` on the struct: a function of `&self` whose result is a
 ///   `ValidationOutcome`, called when all fields are decoded.
 #[proc_macro_derive(Arguments, attributes(argument, arguments))]

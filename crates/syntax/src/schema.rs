@@ -183,6 +183,21 @@ pub enum FieldKind {
     Label,
 }
 
+/// What the text of a field names, so that a ceiling over what a configuration may use can be held against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// A file of the host, to read or to write; the last element may be a pattern.
+    File,
+    /// A host to connect to: a URL, or `host:port`.
+    Destination,
+    /// Targets to connect to: objects with `__address__`, most of which are known only when running.
+    Targets,
+    /// A part of an address to listen on. The address itself the component declares when it is checked.
+    Listen,
+    /// Nothing of the host and nothing beyond it, whatever its name looks like.
+    Nothing,
+}
+
 /// Tells whether a value converts to the type of a field.
 pub type Accepts = fn(&Value) -> Result<(), ConvertError>;
 
@@ -217,6 +232,8 @@ pub struct Field {
     /// Whether a value known without evaluation converts to the field's type: what a text parser refuses, the static
     /// check reports.
     pub accepts: Option<Accepts>,
+    /// What its text names, if somebody has said so.
+    pub names: Option<Names>,
 }
 
 impl Field {
@@ -237,6 +254,7 @@ impl Field {
             recursive: None,
             stability: None,
             accepts: None,
+            names: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use invar_policy::Access;
 use invar_syntax::secret::Secret;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -65,6 +66,8 @@ pub struct Origins {
     pub certificate: Origin,
     /// The key of its own certificate.
     pub key: Origin,
+    /// What may be read.
+    pub access: Access,
 }
 
 /// What the origins hold at one moment. Equal means that nothing has changed since.
@@ -104,12 +107,12 @@ impl Origin {
         }
     }
 
-    async fn read(&self) -> Result<Option<PemText>, PemError> {
+    async fn read(&self, access: &Access) -> Result<Option<PemText>, PemError> {
         Ok(match self {
             Self::None => None,
             Self::Text { name, text } => Some(PemText { origin: (*name).to_owned(), text: text.clone() }),
             Self::File(path) => {
-                Some(PemText { origin: path.display().to_string(), text: read_file(path).await? })
+                Some(PemText { origin: path.display().to_string(), text: read_file(path, access).await? })
             }
         })
     }
@@ -129,19 +132,19 @@ impl Origins {
     /// When a file cannot be read.
     pub async fn read(&self) -> Result<Material, PemError> {
         Ok(Material {
-            authorities: self.authorities.read().await?,
-            certificate: self.certificate.read().await?,
-            key: self.key.read().await?,
+            authorities: self.authorities.read(&self.access).await?,
+            certificate: self.certificate.read(&self.access).await?,
+            key: self.key.read(&self.access).await?,
         })
     }
 }
 
 /// Reads a file completely, with a limit on its size and on the time it takes.
-async fn read_file(path: &Path) -> Result<Secret, PemError> {
+async fn read_file(path: &Path, access: &Access) -> Result<Secret, PemError> {
     let failed = |source| PemError::File { path: path.to_owned(), source };
     let reading = async {
         let mut text = String::new();
-        let file = tokio::fs::File::open(path).await?;
+        let file = access.open(path).await?;
         file.take(MAX_PEM_BYTES + 1).read_to_string(&mut text).await?;
         let text = Secret::new(text);
         if text.expose().len() as u64 > MAX_PEM_BYTES {

@@ -79,6 +79,7 @@ impl Reader {
                 return Err(Failure::rejected(Rejection::EmptySource, message));
             }
         } else {
+            self.check_folder_of_file()?;
             let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or("config.alloy");
             let entry = self.file(&self.path, &mut bytes, false)?;
             let entry = entry.ok_or_else(|| {
@@ -140,6 +141,25 @@ impl Reader {
             modified: metadata.modified().ok(),
             content: content.into(),
         }))
+    }
+
+    /// Who may write the folder of a file puts another file in its place. Where the folder is sticky, as /tmp is, only the
+    /// file's owner does.
+    #[cfg(unix)]
+    fn check_folder_of_file(&self) -> Result<(), Failure> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let metadata = fs::metadata(folder).map_err(|error| io_failure(folder, &error))?;
+        let sticky = metadata.permissions().mode() & 0o1000 != 0;
+        if sticky { Ok(()) } else { self.check_permissions(folder, &metadata) }
+    }
+
+    #[cfg(not(unix))]
+    fn check_folder_of_file(&self) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// As root, a file that others may write would let them become root.

@@ -158,3 +158,217 @@ async fn root_reads_nothing_that_others_may_write() {
     let source = FileSource::open(&settings).unwrap();
     assert!(source.poll(None, &context()).await.is_ok());
 }
+
+/// As git-sync swaps: a link to the folder of a revision is replaced by one to the next, the old folder goes.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_git_sync_link_that_is_swapped_is_noticed() {
+    use std::os::unix::fs::symlink;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path();
+    for (revision, content) in [("1111", "1"), ("2222", "2")] {
+        fs::create_dir_all(path.join(".worktrees").join(revision).join("pipelines")).unwrap();
+        write(path.join(".worktrees").join(revision).join("pipelines/a.alloy"), content);
+    }
+    symlink(".worktrees/1111", path.join("current")).unwrap();
+    for place in [path.join("current/pipelines"), path.join("current/pipelines/a.alloy")] {
+        let source = source(&place);
+        let mut events = source.watch().unwrap();
+        let first = changed(&source, None).await;
+        assert_eq!(first.files["a.alloy"], "1");
+        events.borrow_and_update();
+        symlink(".worktrees/2222", path.join("tmp-link")).unwrap();
+        fs::rename(path.join("tmp-link"), path.join("current")).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), events.changed()).await.unwrap().unwrap();
+        let second = changed(&source, Some(&first)).await;
+        assert_eq!(second.files["a.alloy"], "2");
+        symlink(".worktrees/1111", path.join("tmp-link")).unwrap();
+        fs::rename(path.join("tmp-link"), path.join("current")).unwrap();
+    }
+}
+
+/// The real order of Kubernetes' atomic writer: a new dated folder, `..data_tmp`, a rename over `..data`, the old folder gone.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_projected_volume_is_read_whole_before_and_after_its_swap() {
+    use std::os::unix::fs::symlink;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path();
+    let publish = |stamp: &str, old: Option<&str>, content: &str| {
+        fs::create_dir(path.join(stamp)).unwrap();
+        for name in ["a.alloy", "b.alloy"] {
+            write(path.join(stamp).join(name), content);
+        }
+        symlink(stamp, path.join("..data_tmp")).unwrap();
+        fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+        if let Some(old) = old {
+            fs::remove_dir_all(path.join(old)).unwrap();
+        }
+    };
+    publish("..2026_01", None, "1");
+    for name in ["a.alloy", "b.alloy"] {
+        symlink(format!("..data/{name}"), path.join(name)).unwrap();
+    }
+    let source = source(path);
+    let mut events = source.watch().unwrap();
+    let mut last = changed(&source, None).await;
+    for (stamp, old, content) in [("..2026_02", "..2026_01", "2"), ("..2026_03", "..2026_02", "3")] {
+        events.borrow_and_update();
+        publish(stamp, Some(old), content);
+        tokio::time::timeout(Duration::from_secs(10), events.changed()).await.unwrap().unwrap();
+        last = changed(&source, Some(&last)).await;
+        assert_eq!(
+            (&last.files["a.alloy"][..], &last.files["b.alloy"][..]),
+            (content.as_bytes(), content.as_bytes())
+        );
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn each_link_of_a_chain_is_watched() {
+    use std::os::unix::fs::symlink;
+    let folders: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let at = |index: usize| folders[index].path().join("a.alloy");
+    write(at(3), "old");
+    for index in (0..3).rev() {
+        symlink(at(index + 1), at(index)).unwrap();
+    }
+    let source = source(&at(0));
+    let mut events = source.watch().unwrap();
+    let mut last = changed(&source, None).await;
+    let other = tempfile::tempdir().unwrap();
+    // From the end of the chain to its beginning: each is replaced by a link to something new.
+    for index in (0..3).rev() {
+        let target = other.path().join(format!("{index}.alloy"));
+        write(&target, &index.to_string());
+        events.borrow_and_update();
+        symlink(&target, folders[index].path().join("tmp")).unwrap();
+        fs::rename(folders[index].path().join("tmp"), at(index)).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), events.changed()).await.unwrap().unwrap();
+        last = changed(&source, Some(&last)).await;
+        assert_eq!(last.files["a.alloy"], index.to_string());
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_loop_of_links_is_an_error_and_no_endless_search() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    symlink(folder.path().join("b"), folder.path().join("a")).unwrap();
+    symlink(folder.path().join("a"), folder.path().join("b")).unwrap();
+    let error = source(&folder.path().join("a")).poll(None, &context()).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Transient, "{error:?}");
+}
+
+/// The file is rewritten for as long as it is read: that is said, and nothing is taken before it holds still.
+#[tokio::test]
+async fn a_file_that_is_being_written_is_taken_only_when_it_holds_still() {
+    use std::io::{Seek as _, Write as _};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.alloy");
+    write(&path, "begin...");
+    let stop = Arc::new(AtomicBool::new(false));
+    let (written, stopped) = (path.clone(), Arc::clone(&stop));
+    let writer = std::thread::spawn(move || {
+        let mut file = fs::OpenOptions::new().write(true).open(&written).unwrap();
+        let mut count = 0_u64;
+        while !stopped.load(Ordering::SeqCst) {
+            count += 1;
+            file.rewind().unwrap();
+            file.write_all(format!("{count:08}").as_bytes()).unwrap();
+        }
+        file.rewind().unwrap();
+        file.write_all(b"the end.").unwrap();
+    });
+    let source = source(&path);
+    let error = source.poll(None, &context()).await.unwrap_err();
+    assert!(error.message.contains("does not hold still"), "{error:?}");
+    stop.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    assert_eq!(changed(&source, None).await.files["a.alloy"], "the end.");
+}
+
+/// Truncated and written again, as many editors do: the moment between never counts.
+#[tokio::test]
+async fn a_file_that_is_truncated_and_written_is_never_seen_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.alloy");
+    write(&path, "one");
+    let source = source(&path);
+    let first = changed(&source, None).await;
+    fs::write(&path, "").unwrap();
+    let written = path.clone();
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(DEBOUNCE / 2);
+        write(&written, "two");
+    });
+    let second = changed(&source, Some(&first)).await;
+    assert_eq!(second.files["a.alloy"], "two");
+    writer.join().unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn root_reads_no_folder_that_others_may_write() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: it takes root");
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("conf.d");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("a.alloy");
+    write(&file, "x");
+    for (mode, of_folder, of_file) in
+        [(0o755, true, true), (0o775, false, false), (0o777, false, false), (0o1777, false, true)]
+    {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        for (place, allowed) in [(&folder, of_folder), (&file, of_file)] {
+            let polled = source(place).poll(None, &context()).await;
+            assert_eq!(polled.is_ok(), allowed, "{mode:o} {}: {polled:?}", place.display());
+            if let Err(error) = polled {
+                assert_eq!(error.class, ErrorClass::Forbidden);
+                assert!(error.help.unwrap_or_default().contains("allow_insecure_permissions"));
+            }
+        }
+    }
+}
+
+/// In a namespace of its own, where the kernel gives no inotify instance: files are polled, and that is no error.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_inotify_files_are_polled() {
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" --exact file::tests::polls_where_nothing_can_be_watched --ignored --nocapture";
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .output();
+    let Ok(output) = output else { return eprintln!("skipped: there is no unshare") };
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !text.contains("running 1 test") {
+        assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "{text}");
+        return eprintln!("skipped: no namespace without inotify can be had: {text}");
+    }
+    assert!(output.status.success(), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "run by without_inotify_files_are_polled, in a namespace of its own"]
+async fn polls_where_nothing_can_be_watched() {
+    assert!(notify::recommended_watcher(|_| {}).is_err(), "there is inotify here");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.alloy");
+    write(&path, "1");
+    let source = source(&path);
+    let first = changed(&source, None).await;
+    assert!(source.watch.is_degraded());
+    write(&path, "2");
+    assert_eq!(changed(&source, Some(&first)).await.files["a.alloy"], "2");
+}

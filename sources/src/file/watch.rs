@@ -43,6 +43,12 @@ impl Watch {
         Self { shared: Arc::new(Shared { events: watch::Sender::new(0), state: Mutex::new(state) }) }
     }
 
+    /// Whether there is only polling.
+    #[cfg(test)]
+    pub(super) fn is_degraded(&self) -> bool {
+        self.shared.state.lock().degraded
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.events.subscribe()
     }

@@ -18,7 +18,7 @@ use self::report::{Area, Entry, Report};
 use super::output::{self, Styling, complain, line, span};
 use super::{Format, Output, run};
 use crate::exit::Exit;
-use crate::settings::Settings;
+use crate::settings::{Closed, Settings};
 
 /// Where settings lie if nothing else is said.
 const USUAL_PLACES: [&str; 2] = ["invar.toml", "/etc/invar/invar.toml"];
@@ -89,7 +89,7 @@ async fn examine(arguments: &DoctorArguments) -> Report {
         entries.extend(about_the_host(None, None, true).await);
         return Report { settings: Some(shown), ..Report::new(entries) };
     }
-    let mut settings = match run::settings_of(&what, false) {
+    let mut settings = match run::settings_of(&what, Closed::default()) {
         Ok(settings) => settings,
         Err(error) => {
             let mut entries = vec![entry(Area::Settings, settings::refused(&shown, &error))];

@@ -77,6 +77,7 @@ const RULES: &[Rule] = &[
     rule("E214", "misplaced-block", "A block stands where it may not."),
     rule("E215", "too-deep", "Modules or templates nest too deep, or make too many components."),
     rule("E216", "module-argument", "A custom component is given an argument that it has not, or lacks one."),
+    rule("E217", "not-allowed", "The ceiling of the host's settings does not allow it."),
     rule("E220", "component-not-available", "A component that Alloy has and this version lacks."),
     rule("E301", "variables-not-toml", "A file of variables is not TOML."),
     rule("E302", "variable-name", "A variable has a name that expressions cannot use."),

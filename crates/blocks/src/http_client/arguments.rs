@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use invar_policy::Access;
 use invar_syntax::arguments::Arguments;
 use invar_syntax::convert::{ConvertError, FromValue, ToValue};
 use invar_syntax::schema::Type;
@@ -77,6 +78,7 @@ pub struct AuthenticationArguments {
     /// A bearer token.
     pub bearer_token: Secret,
     /// A file with a bearer token, read for each request.
+    #[argument(names = "file")]
     pub bearer_token_file: String,
 }
 
@@ -89,6 +91,7 @@ pub struct BasicAuthBlock {
     /// The password.
     pub password: Secret,
     /// A file with the password, read for each request.
+    #[argument(names = "file")]
     pub password_file: String,
 }
 
@@ -102,6 +105,7 @@ pub struct AuthorizationBlock {
     /// What follows the scheme.
     pub credentials: Secret,
     /// A file with the credentials, read for each request.
+    #[argument(names = "file")]
     pub credentials_file: String,
 }
 
@@ -114,12 +118,15 @@ pub struct OAuth2Block {
     /// The client's secret.
     pub client_secret: Secret,
     /// A file with the client's secret, read whenever a token is fetched.
+    #[argument(names = "file")]
     pub client_secret_file: String,
     /// Scopes to ask for.
     pub scopes: Vec<String>,
     /// The token endpoint.
+    #[argument(names = "destination")]
     pub token_url: String,
     /// Further parameters for the token endpoint.
+    #[argument(names = "nothing")]
     pub endpoint_params: BTreeMap<String, String>,
     /// Through which proxy the token endpoint is reached.
     #[argument(flatten)]
@@ -134,13 +141,15 @@ pub struct OAuth2Block {
 #[arguments(validate = "Self::validate")]
 pub struct ProxyArguments {
     /// Address of the proxy to connect through.
-    #[argument(type_note = "config.URL")]
+    #[argument(type_note = "config.URL", names = "destination")]
     pub proxy_url: ProxyUrl,
     /// Hosts, domains, addresses and networks that are reached directly, separated by commas.
+    #[argument(names = "nothing")]
     pub no_proxy: String,
     /// Whether `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` decide.
     pub proxy_from_environment: bool,
     /// Headers for the proxy in `CONNECT` requests.
+    #[argument(names = "nothing")]
     pub proxy_connect_header: BTreeMap<String, Vec<Secret>>,
 }
 
@@ -151,16 +160,20 @@ pub struct TlsConfigBlock {
     /// Certificates to trust, instead of the system's.
     pub ca_pem: String,
     /// A file with certificates to trust.
+    #[argument(names = "file")]
     pub ca_file: String,
     /// The client's certificate chain.
     pub cert_pem: String,
     /// A file with the client's certificate chain.
+    #[argument(names = "file")]
     pub cert_file: String,
     /// The client's key.
     pub key_pem: Secret,
     /// A file with the client's key.
+    #[argument(names = "file")]
     pub key_file: String,
     /// The name the server's certificate must bear, instead of the host of the URL.
+    #[argument(names = "nothing")]
     pub server_name: String,
     /// Whether any certificate is accepted.
     pub insecure_skip_verify: bool,
@@ -337,11 +350,12 @@ impl ProxyArguments {
 
 impl TlsConfigBlock {
     /// Where its certificates and its key are.
-    pub(super) fn origins(&self) -> Origins {
+    pub(super) fn origins(&self, access: &Access) -> Origins {
         Origins {
             authorities: Origin::new("ca_pem", &Secret::new(self.ca_pem.as_str()), &self.ca_file),
             certificate: Origin::new("cert_pem", &Secret::new(self.cert_pem.as_str()), &self.cert_file),
             key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+            access: access.clone(),
         }
     }
 

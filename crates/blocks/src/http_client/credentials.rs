@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use invar_policy::Access;
 use invar_syntax::secret::Secret;
 use tokio::io::AsyncReadExt as _;
 
@@ -64,7 +65,7 @@ impl SecretSource {
     }
 
     /// The secret as it is now.
-    pub(crate) async fn read(&self) -> Result<Secret, HttpClientError> {
+    pub(crate) async fn read(&self, access: &Access) -> Result<Secret, HttpClientError> {
         let path = match self {
             Self::Inline(secret) => return Ok(secret.clone()),
             Self::File(path) => path,
@@ -72,7 +73,7 @@ impl SecretSource {
         let failed = |source| HttpClientError::File { path: path.clone(), source };
         let reading = async {
             let mut text = String::new();
-            let file = tokio::fs::File::open(path).await?;
+            let file = access.open(path).await?;
             file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text).await?;
             if text.len() as u64 > MAX_SECRET_BYTES {
                 return Err(std::io::Error::other("larger than 1 MiB"));
@@ -121,22 +122,26 @@ impl Authentication {
     }
 
     /// The headers for a request that is sent now.
-    pub(super) async fn headers(&self, request: &reqwest::Request) -> Result<HeaderMap, HttpClientError> {
+    pub(super) async fn headers(
+        &self,
+        request: &reqwest::Request,
+        access: &Access,
+    ) -> Result<HeaderMap, HttpClientError> {
         if let Self::Other(authenticator) = self {
             return authenticator.headers(request).await;
         }
-        Ok(self.header().await?.into_iter().map(|value| (AUTHORIZATION, value)).collect())
+        Ok(self.header(access).await?.into_iter().map(|value| (AUTHORIZATION, value)).collect())
     }
 
-    async fn header(&self) -> Result<Option<HeaderValue>, HttpClientError> {
+    async fn header(&self, access: &Access) -> Result<Option<HeaderValue>, HttpClientError> {
         match self {
             Self::None | Self::Other(_) => Ok(None),
             Self::Basic { username, password } => {
-                let password = password.read().await?;
+                let password = password.read(access).await?;
                 basic_header(username, &password).map(Some)
             }
             Self::Scheme { scheme, credentials } => {
-                let credentials = credentials.read().await?;
+                let credentials = credentials.read(access).await?;
                 scheme_header(scheme, &credentials).map(Some)
             }
             Self::OAuth2(source) => {

@@ -32,6 +32,7 @@ use self::credentials::{Authentication, sensitive};
 pub use self::credentials::{AuthenticationHeaders, RequestAuthenticator};
 use self::oauth2::TokenSource;
 use self::transport::Transport;
+use invar_policy::{Access, Refusal};
 use invar_tls::PemError;
 
 /// As many redirects as Go programs follow.
@@ -52,6 +53,8 @@ pub struct HttpClientOptions {
     pub pool_max_idle_per_host: usize,
     /// Whether responses are decompressed (gzip is then asked for). Who has to limit the decompressed size does it itself.
     pub decompress: bool,
+    /// What those who wrote the arguments may use of the host.
+    pub access: Access,
 }
 
 /// A client as its arguments describe it. Cloning shares connections and tokens.
@@ -67,6 +70,7 @@ struct Shared {
     headers: HeaderMap,
     follow_redirects: bool,
     default_timeout: Duration,
+    access: Access,
 }
 
 /// Why a client cannot be built or a request got no response.
@@ -92,6 +96,9 @@ pub enum HttpClientError {
     /// A certificate or a key cannot be used.
     #[error("tls_config: {0}")]
     Tls(#[from] PemError),
+    /// The ceiling of the host's settings does not allow to connect there.
+    #[error(transparent)]
+    NotAllowed(#[from] Refusal),
     /// No OAuth 2.0 token could be had.
     #[error("no OAuth 2.0 token: {message}")]
     Token {
@@ -133,15 +140,10 @@ pub enum HttpClientError {
 // === impl HttpClientOptions ===
 
 impl HttpClientOptions {
-    /// Options for a client that calls itself `user_agent`.
-    pub fn new(user_agent: impl Into<String>) -> Self {
-        Self { user_agent: user_agent.into(), ..Self::default() }
-    }
-}
-
-impl Default for HttpClientOptions {
-    fn default() -> Self {
+    /// The usual options of a client whose arguments were written by somebody who may use so much.
+    pub fn under(access: Access) -> Self {
         Self {
+            access,
             user_agent: concat!("Invar/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
@@ -218,6 +220,7 @@ impl HttpClient {
                 headers,
                 follow_redirects: arguments.follow_redirects,
                 default_timeout: options.timeout,
+                access: options.access,
             }),
         })
     }
@@ -248,9 +251,12 @@ impl HttpClient {
                 request.headers_mut().remove(name);
             }
             if own {
-                let headers = tokio::time::timeout_at(deadline, shared.authentication.headers(&request))
-                    .await
-                    .map_err(|_| HttpClientError::Timeout { connecting: true })??;
+                let headers = tokio::time::timeout_at(
+                    deadline,
+                    shared.authentication.headers(&request, &shared.access),
+                )
+                .await
+                .map_err(|_| HttpClientError::Timeout { connecting: true })??;
                 for (name, value) in &headers {
                     request.headers_mut().insert(name.clone(), value.clone());
                 }

@@ -144,7 +144,7 @@ impl TokenSource {
     }
 
     async fn fetch(&self) -> Result<(Token, Placement), HttpClientError> {
-        let secret = self.client_secret.read().await?;
+        let secret = self.client_secret.read(self.transport.access()).await?;
         let known = self.cached.lock().placement;
         let first = if known == Placement::Unknown { Placement::Header } else { known };
         match self.request(first, &secret).await {

@@ -105,7 +105,9 @@ fn decode<A: Arguments>(text: &str) -> Result<A, Vec<String>> {
 }
 
 async fn client(text: &str) -> HttpClient {
-    HttpClient::new(&arguments(text).unwrap(), HttpClientOptions::default()).await.unwrap()
+    HttpClient::new(&arguments(text).unwrap(), HttpClientOptions::under(Access::unrestricted()))
+        .await
+        .unwrap()
 }
 
 fn url(address: SocketAddr, path: &str) -> Url {
@@ -340,12 +342,12 @@ async fn tls(certificate: &str, key: &str, client_authority: Option<&str>) -> Ar
         client_auth_type: client_authority.map_or("", |_| "RequireAndVerifyClientCert").to_owned(),
         ..ServerTlsBlock::default()
     };
-    block.server_tls(false).await.unwrap().current().await
+    block.server_tls(false, &Access::unrestricted()).await.unwrap().current().await
 }
 
 async fn tls_client(block: TlsConfigBlock) -> HttpClient {
     let arguments = HttpClientArguments { tls_config: Some(block), ..HttpClientArguments::defaults() };
-    HttpClient::new(&arguments, HttpClientOptions::default()).await.unwrap()
+    HttpClient::new(&arguments, HttpClientOptions::under(Access::unrestricted())).await.unwrap()
 }
 
 fn secure(address: SocketAddr) -> Url {
@@ -458,7 +460,7 @@ async fn every_client_auth_type_does_what_its_name_says() {
             cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256".to_owned(),
             ..ServerTlsBlock::default()
         };
-        let config = block.server_tls(false).await.unwrap().current().await;
+        let config = block.server_tls(false, &Access::unrestricted()).await.unwrap().current().await;
         let (_server, address) = Server::start(&[], Some(config)).await;
         let stranger = Authority::new().issue("client.test");
         let identities = [None, Some(stranger), Some(clients.issue("client.test"))];
@@ -481,7 +483,10 @@ async fn unusable_certificates_fail_when_the_client_is_built() {
         (TlsConfigBlock { server_name: "a b".to_owned(), ..TlsConfigBlock::default() }, "server_name"),
     ] {
         let arguments = HttpClientArguments { tls_config: Some(block), ..HttpClientArguments::defaults() };
-        let error = HttpClient::new(&arguments, HttpClientOptions::default()).await.unwrap_err().to_string();
+        let error = HttpClient::new(&arguments, HttpClientOptions::under(Access::unrestricted()))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -557,4 +562,71 @@ async fn a_socks_proxy_resolves_names_and_gets_credentials() {
     assert!(!error.contains("hunter2"), "{error}");
     let errors = arguments("proxy_url = \"socks4://x\"").unwrap_err();
     assert!(errors[0].contains("socks5://"), "{errors:?}");
+}
+
+// === the ceiling of the host ===
+
+fn ceiling(settings: invar_policy::PolicySettings) -> Access {
+    invar_policy::Policy::new(&settings, &[]).unwrap().general().clone()
+}
+
+fn egress(patterns: &[&str]) -> Access {
+    let egress = Some(patterns.iter().map(|pattern| (*pattern).to_owned()).collect());
+    ceiling(invar_policy::PolicySettings { egress, ..Default::default() })
+}
+
+async fn client_under(text: &str, access: Access) -> HttpClient {
+    HttpClient::new(&arguments(text).unwrap(), HttpClientOptions::under(access)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_redirect_leads_no_further_than_the_ceiling() {
+    let (other, elsewhere) = Server::start(&[], None).await;
+    let location = format!("location: http://localhost:{}/\r\n", elsewhere.port());
+    let (_, address) = Server::start(&[&status("302 Found", &location)], None).await;
+    let client = client_under("", egress(&[&address.to_string()])).await;
+    let error = client.get(url(address, "/")).await.unwrap_err();
+    assert!(matches!(error, HttpClientError::NotAllowed(_)), "{error}");
+    assert!(error.to_string().contains("localhost"), "{error}");
+    assert!(other.requests().is_empty(), "nothing was sent there");
+}
+
+#[tokio::test]
+async fn a_name_is_connected_to_only_at_addresses_that_are_allowed() {
+    let (server, address) = Server::start(&[], None).await;
+    let named = Url::parse(&format!("http://localhost:{}/", address.port())).unwrap();
+    let refused = client_under("", egress(&["10.0.0.0/8"])).await.get(named.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("may not be connected to"), "{refused}");
+    assert!(server.requests().is_empty());
+    let allowed = client_under("", egress(&["127.0.0.0/8"])).await.get(named.clone()).await.unwrap();
+    assert_eq!(allowed.status(), StatusCode::OK);
+    // A proxy looks names up by itself.
+    let proxied = format!("proxy_url = \"http://{address}\"");
+    let far = Url::parse("http://metrics.example/").unwrap();
+    let error = client_under(&proxied, egress(&["127.0.0.0/8"])).await.get(far).await.unwrap_err();
+    assert!(error.to_string().contains("through a proxy"), "{error}");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_credential_file_that_comes_to_lead_elsewhere_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("token"), "inside").unwrap();
+    std::fs::write(&outside, "outside-marker").unwrap();
+    let (server, address) = Server::start(&[], None).await;
+    let access = ceiling(invar_policy::PolicySettings {
+        file_roots: Some(vec![root.canonicalize().unwrap()]),
+        ..Default::default()
+    });
+    let path = root.canonicalize().unwrap().join("token");
+    let client = client_under(&format!("bearer_token_file = \"{}\"", path.display()), access).await;
+    client.get(url(address, "/")).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&outside, &path).unwrap();
+    let error = client.get(url(address, "/")).await.unwrap_err();
+    assert!(error.to_string().contains("may not be used"), "{error}");
+    assert_eq!(server.requests().len(), 1);
+    assert!(!server.requests().concat().contains("outside-marker"));
 }

@@ -2,13 +2,16 @@
 //! When a certificate file has changed, new connections use it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderValue};
+use invar_policy::{Access, Reach, Refusal};
 use invar_tls::{ClientSettings, Material, Watched};
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::ClientConfig;
+use url::Url;
 
 use super::arguments::{ProxyArguments, TlsConfigBlock};
 use super::{HttpClientError, HttpClientOptions, proxy};
@@ -40,8 +43,12 @@ struct Connections {
     named: Mutex<HashMap<String, reqwest::Client>>,
 }
 
-/// Resolves whatever is asked to the addresses of one host.
-struct ResolveAs(Arc<str>);
+/// Resolves names to those of their addresses that may be connected to.
+struct Resolver {
+    /// Whose addresses are answered whatever name is asked for.
+    host: Option<Arc<str>>,
+    access: Access,
+}
 
 // === impl Transport ===
 
@@ -57,9 +64,14 @@ impl Transport {
         let http2 = http2 && tls.server_name.is_empty();
         let (settings, proxy, of_client) = (tls.settings(http2), proxy.clone(), options.clone());
         let make = move |material: &Material| connect(&settings, material, &proxy, &of_client);
-        let connections = Watched::new(tls.origins(), make).await?;
+        let connections = Watched::new(tls.origins(&options.access), make).await?;
         let shared = Shared { server_name: tls.server_name, http2, options: options.clone(), connections };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What those who wrote the arguments may use.
+    pub(super) fn access(&self) -> &Access {
+        &self.shared.options.access
     }
 
     /// Sends the request; its timeout covers the response's body too.
@@ -68,6 +80,7 @@ impl Transport {
         mut request: reqwest::Request,
     ) -> Result<reqwest::Response, HttpClientError> {
         let connections = self.shared.connections.current().await;
+        self.shared.admit(&connections, request.url())?;
         if request.timeout().is_none() {
             *request.timeout_mut() = Some(self.shared.options.timeout);
         }
@@ -77,6 +90,23 @@ impl Transport {
 }
 
 impl Shared {
+    /// Every request passes here, those that follow a redirect too.
+    fn admit(&self, connections: &Connections, url: &Url) -> Result<(), HttpClientError> {
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default();
+        match self.options.access.destination(host, port)? {
+            Reach::Anywhere => Ok(()),
+            // The proxy looks the name up, and says nothing of what it finds.
+            Reach::ByAddress if connections.proxy.is_some() => Err(HttpClientError::NotAllowed(Refusal {
+                message: format!(
+                    "{host} may not be connected to through a proxy: `egress` names networks only"
+                ),
+                help: format!("allow it with \"{host}\" in `egress` of [policy] in this host's settings"),
+            })),
+            Reach::ByAddress => Ok(()),
+        }
+    }
+
     fn client_for(
         &self,
         connections: &Connections,
@@ -107,9 +137,10 @@ impl Shared {
         if named.len() >= MAX_NAMED_CLIENTS {
             named.clear();
         }
-        let resolver = Arc::new(ResolveAs(dialled.trim_start_matches('[').trim_end_matches(']').into()));
+        let host = dialled.trim_start_matches('[').trim_end_matches(']').into();
+        let resolver = Resolver { host: Some(host), access: self.options.access.clone() };
         let client = client_builder(&connections.config, None, self.http2, &self.options)
-            .dns_resolver(resolver)
+            .dns_resolver(Arc::new(resolver))
             .build()
             .map_err(HttpClientError::from_reqwest)?;
         named.insert(dialled, client.clone());
@@ -153,15 +184,31 @@ fn client_builder(
     if let Some(proxy) = proxy {
         builder = builder.proxy(proxy.clone());
     }
+    if options.access.restricts_egress() {
+        builder = builder.dns_resolver(Arc::new(Resolver { host: None, access: options.access.clone() }));
+    }
     builder
 }
 
-impl Resolve for ResolveAs {
-    fn resolve(&self, _name: Name) -> Resolving {
-        let host = Arc::clone(&self.0);
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = self.host.clone().unwrap_or_else(|| Arc::from(name.as_str()));
+        let access = self.access.clone();
         Box::pin(async move {
-            let addresses: Vec<_> = tokio::net::lookup_host((host.as_ref(), 0)).await?.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            let mut refused = None;
+            let found: Vec<_> = tokio::net::lookup_host((host.as_ref(), 0)).await?.collect();
+            let allowed = |address: &SocketAddr| match access.destination_at(&host, address.ip()) {
+                Ok(()) => true,
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    false
+                }
+            };
+            let addresses: Vec<_> = found.into_iter().filter(allowed).collect();
+            match refused {
+                Some(refusal) if addresses.is_empty() => Err(refusal.into()),
+                _ => Ok(Box::new(addresses.into_iter()) as Addrs),
+            }
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Target groups in a file: a list of `{targets, labels}` in JSON or YAML, decoded as strictly as Prometheus does.
 
+use invar_policy::Access;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -35,8 +36,8 @@ struct Group {
 }
 
 /// The targets of a file; none where there is no such file.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<Target>>, GroupsError> {
-    let file = match std::fs::File::open(path) {
+pub(super) fn read(path: &Path, access: &Access) -> Result<Option<Vec<Target>>, GroupsError> {
+    let file = match access.open_blocking(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),

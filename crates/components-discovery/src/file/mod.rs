@@ -18,6 +18,7 @@ use invar_engine::{
     Check, Component, ExportContext, Health, InstanceContext, PrepareError, RunContext, RunError,
     StateContext,
 };
+use invar_policy::Access;
 use invar_syntax::arguments::Arguments;
 use invar_syntax::schema::Stability;
 use parking_lot::Mutex;
@@ -41,7 +42,7 @@ pub struct DiscoveryFile;
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct DiscoveryFileArguments {
     /// Files with target groups, JSON or YAML by their extension; the last element of each path may be a pattern.
-    #[argument(required)]
+    #[argument(required, names = "file")]
     pub files: Vec<String>,
     /// How often all files are read in any case.
     #[argument(default = "\"5m\"")]
@@ -58,6 +59,7 @@ pub struct Instance {
 #[derive(Debug)]
 pub struct State {
     patterns: Arc<[Pattern]>,
+    access: Access,
     refresh_interval: Duration,
     targets: Vec<Target>,
 }
@@ -102,15 +104,17 @@ impl Component for DiscoveryFile {
     async fn state(
         arguments: Arc<Self::Arguments>,
         instance: Arc<Instance>,
-        _context: StateContext,
+        context: StateContext,
     ) -> Result<State, PrepareError> {
         let patterns: Result<Vec<Pattern>, String> =
             arguments.files.iter().map(|file| Pattern::parse(file)).collect();
         let patterns: Arc<[Pattern]> = patterns.map_err(PrepareError::invalid)?.into();
         let known = instance.files.lock().clone();
-        let scan = scan(Arc::clone(&patterns), known).await;
+        let access = context.access().clone();
+        let scan = scan(Arc::clone(&patterns), known, access.clone()).await;
         Ok(State {
             patterns,
+            access,
             refresh_interval: arguments.refresh_interval.max(MIN_REFRESH),
             targets: scan.targets(),
         })
@@ -150,7 +154,7 @@ async fn follow(
         tokio::pin!(refresh);
         loop {
             let known = instance.files.lock().clone();
-            let scan = scan(Arc::clone(&state.patterns), known).await;
+            let scan = scan(Arc::clone(&state.patterns), known, state.access.clone()).await;
             let targets = scan.targets();
             context.set_health(scan.health(watch.problem()));
             *instance.files.lock() = scan.files;
@@ -176,9 +180,9 @@ async fn follow(
 }
 
 /// Reads all files, keeping of `known` what is there but cannot be read now.
-async fn scan(patterns: Arc<[Pattern]>, known: BTreeMap<PathBuf, Vec<Target>>) -> Scan {
+async fn scan(patterns: Arc<[Pattern]>, known: BTreeMap<PathBuf, Vec<Target>>, access: Access) -> Scan {
     let kept = known.clone();
-    let scanning = tokio::task::spawn_blocking(move || Scan::of(&patterns, known));
+    let scanning = tokio::task::spawn_blocking(move || Scan::of(&patterns, known, &access));
     match tokio::time::timeout(SCAN_TIMEOUT, scanning).await {
         Ok(Ok(scan)) => scan,
         Ok(Err(error)) => Scan::kept(kept, format!("reading the files failed: {error}")),
@@ -191,10 +195,10 @@ async fn scan(patterns: Arc<[Pattern]>, known: BTreeMap<PathBuf, Vec<Target>>) -
 // === impl Scan ===
 
 impl Scan {
-    fn of(patterns: &[Pattern], mut known: BTreeMap<PathBuf, Vec<Target>>) -> Self {
+    fn of(patterns: &[Pattern], mut known: BTreeMap<PathBuf, Vec<Target>>, access: &Access) -> Self {
         let mut scan = Self::default();
         for pattern in patterns {
-            let paths = match pattern.expand() {
+            let paths = match pattern.expand(access) {
                 Ok(paths) => paths,
                 Err(error) => {
                     // What its files held stays until they can be seen to be gone.
@@ -206,7 +210,7 @@ impl Scan {
                 if scan.files.contains_key(&path) {
                     continue;
                 }
-                let targets = match groups::read(&path) {
+                let targets = match groups::read(&path, access) {
                     Ok(Some(targets)) => targets,
                     Ok(None) => continue,
                     Err(error) => {

@@ -1,5 +1,6 @@
 //! Paths whose last element may be a pattern, as Go's `filepath.Match` reads them: `*`, `?`, `[a-z]`, `[^a-z]`, `\x`.
 
+use invar_policy::Access;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -56,10 +57,11 @@ impl Pattern {
     }
 
     /// The files that match now, in order; a plain path always matches.
-    pub(super) fn expand(&self) -> io::Result<Vec<PathBuf>> {
+    pub(super) fn expand(&self, access: &Access) -> io::Result<Vec<PathBuf>> {
         let Some(element) = &self.element else { return Ok(vec![self.path.clone()]) };
         let directory = directory_of(&self.path);
         let mut paths = Vec::new();
+        access.file(directory)?;
         let entries = match std::fs::read_dir(directory) {
             Ok(entries) => entries,
             // As a pattern without matches.

@@ -12,7 +12,7 @@ use super::*;
 fn read(directory: &Path, name: &str, content: &str) -> Result<Vec<Target>, String> {
     let path = directory.join(name);
     std::fs::write(&path, content).unwrap();
-    groups::read(&path).map(Option::unwrap).map_err(|error| error.to_string())
+    groups::read(&path, &Access::unrestricted()).map(Option::unwrap).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -93,16 +93,16 @@ fn a_broken_file_keeps_its_targets_and_a_removed_one_loses_them() {
     let addresses = |scan: &Scan| -> Vec<String> {
         scan.targets().iter().map(|target| target.get("__address__").unwrap().to_owned()).collect()
     };
-    let first = Scan::of(&patterns, BTreeMap::new());
+    let first = Scan::of(&patterns, BTreeMap::new(), &Access::unrestricted());
     assert_eq!(addresses(&first), ["a", "b"]);
     std::fs::write(directory.path().join("a.json"), "broken").unwrap();
     std::fs::remove_file(directory.path().join("b.json")).unwrap();
-    let second = Scan::of(&patterns, first.files);
+    let second = Scan::of(&patterns, first.files, &Access::unrestricted());
     assert_eq!(addresses(&second), ["a"]);
     assert_eq!(second.problems.len(), 1, "{:?}", second.problems);
     // With the directory its files are gone, too; it may come back.
     directory.close().unwrap();
-    let third = Scan::of(&patterns, second.files);
+    let third = Scan::of(&patterns, second.files, &Access::unrestricted());
     assert!(addresses(&third).is_empty() && third.problems.is_empty(), "{third:?}");
 }
 

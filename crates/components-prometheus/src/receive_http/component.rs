@@ -100,7 +100,7 @@ impl Component for ReceiveHttp {
         let listen = match context.previous::<Self>() {
             // The same settings, not merely equal ones: those of another TLS would close connections.
             Some(previous) if previous.arguments.server == arguments.server => previous.listen.clone(),
-            _ => arguments.server.listen_request(BODY_LIMIT).await?,
+            _ => arguments.server.listen_request(BODY_LIMIT, context.access()).await?,
         };
         let loan = context.listeners().borrow(listen.clone())?;
         Ok(State { protocols: arguments.protocols(), arguments, listen, loan })

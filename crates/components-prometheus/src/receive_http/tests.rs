@@ -571,7 +571,9 @@ async fn a_rotated_certificate_serves_new_handshakes_and_a_broken_one_leaves_the
     let trusting = async |certificate: &str| {
         let tls_config = Some(TlsConfigBlock { ca_pem: certificate.to_owned(), ..TlsConfigBlock::default() });
         let arguments = HttpClientArguments { tls_config, ..HttpClientArguments::defaults() };
-        HttpClient::new(&arguments, HttpClientOptions::default()).await.unwrap()
+        HttpClient::new(&arguments, HttpClientOptions::under(invar_policy::Access::unrestricted()))
+            .await
+            .unwrap()
     };
     // Files are looked at once a second, by the clock of the runtime.
     let look_again = async || {

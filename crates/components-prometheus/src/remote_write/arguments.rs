@@ -31,7 +31,7 @@ pub struct EndpointArguments {
     /// Names the endpoint in metrics; must be unique.
     pub name: String,
     /// Address that takes remote write requests, such as `https://host/api/v1/write`.
-    #[argument(required)]
+    #[argument(required, names = "destination")]
     pub url: String,
     /// How long one request may take.
     #[argument(default = "\"30s\"")]
@@ -185,6 +185,7 @@ pub struct WorkloadIdentityArguments {
     #[argument(required)]
     pub tenant_id: String,
     /// The file with the workload's token, read whenever a token is fetched; empty for the usual place.
+    #[argument(names = "file")]
     pub token_file_path: String,
 }
 
@@ -214,6 +215,7 @@ pub struct AzureSdkArguments {
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct GoogleIamArguments {
     /// A file with credentials; empty for application default credentials.
+    #[argument(names = "file")]
     pub credentials_file: String,
 }
 

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use invar_blocks::http_client::{http_url, redact_url};
 use invar_blocks::{HttpClient, HttpClientOptions, RelabelRules};
 use invar_engine::{PrepareError, Services};
+use invar_policy::Access;
 use invar_telemetry::Labels;
 use invar_telemetry::remote_write::Protocol;
 use tokio::time::Instant;
@@ -68,6 +69,7 @@ impl Endpoint {
         ordinal: usize,
         previous: Option<&Self>,
         services: &Services,
+        access: &Access,
     ) -> Result<Self, PrepareError> {
         let url =
             http_url(&arguments.url).map_err(|message| PrepareError::invalid(format!("url {message}")))?;
@@ -81,8 +83,10 @@ impl Endpoint {
             url: shown,
             settings: fingerprint(arguments, external),
         };
-        let mut options =
-            HttpClientOptions { timeout: arguments.remote_timeout, ..HttpClientOptions::default() };
+        let mut options = HttpClientOptions {
+            timeout: arguments.remote_timeout,
+            ..HttpClientOptions::under(access.clone())
+        };
         options.decompress = false;
         if arguments.round_robin_dns {
             // Connections are not kept, so that each request resolves the name and meets the next address.

@@ -1,6 +1,7 @@
 //! The identity of an endpoint towards a cloud: from the blocks `sigv4`, `azuread` and `google_iam` to what authenticates
 //! each request.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use invar_blocks::http_client::{AuthenticationHeaders, RequestAuthenticator};
@@ -29,6 +30,13 @@ pub(super) async fn authenticator(
     if arguments.sigv4.is_none() && arguments.azuread.is_none() && arguments.google_iam.is_none() {
         return Ok(None);
     }
+    for path in files(arguments) {
+        let (access, path) = (options.access.clone(), path.to_owned());
+        let checked = tokio::task::spawn_blocking(move || access.file(Path::new(&path))).await;
+        checked
+            .map_err(|error| PrepareError::invalid(format!("endpoint: {error}")))?
+            .map_err(PrepareError::not_allowed)?;
+    }
     let surroundings = match services.get::<Surroundings>() {
         Some(surroundings) => (*surroundings).clone(),
         None => {
@@ -52,6 +60,14 @@ pub(super) async fn authenticator(
         CloudIdentity::google(settings, surroundings)
     };
     Ok(Some(Arc::new(Authenticator(identity))))
+}
+
+/// The files that the arguments name.
+fn files(arguments: &EndpointArguments) -> impl Iterator<Item = &str> {
+    let google = arguments.google_iam.as_ref().map(|google| google.credentials_file.as_str());
+    let azure = arguments.azuread.as_ref().and_then(|azure| azure.workload_identity.as_ref());
+    let azure = azure.map(|workload| workload.token_file_path.as_str());
+    google.into_iter().chain(azure).filter(|path| !path.is_empty())
 }
 
 fn aws(sigv4: &SigV4Arguments) -> AwsSettings {

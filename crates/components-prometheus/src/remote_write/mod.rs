@@ -128,7 +128,9 @@ impl Component for RemoteWrite {
             };
             let before =
                 previous.as_ref().and_then(|state| state.endpoints.get(index)).map(|before| &**before);
-            let endpoint = Endpoint::new(endpoint, &external, ordinal, before, context.services()).await?;
+            let endpoint =
+                Endpoint::new(endpoint, &external, ordinal, before, context.services(), context.access())
+                    .await?;
             endpoints.push(Arc::new(endpoint));
         }
         Ok(RemoteWriteState { endpoints, wal: arguments.wal() })

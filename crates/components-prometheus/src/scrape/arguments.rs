@@ -15,7 +15,7 @@ use invar_telemetry::relabel::NameValidation;
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct ScrapeArguments {
     /// Targets to scrape: sets of labels, of which `__address__` says where.
-    #[argument(required)]
+    #[argument(required, names = "targets")]
     pub targets: Vec<Target>,
     /// Receivers of what was scraped; each gets all of it.
     #[argument(required, type_note = "any<storage.Appendable>")]
@@ -36,6 +36,7 @@ pub struct ScrapeArguments {
     /// Whether native histograms are read.
     pub scrape_native_histograms: bool,
     /// A file to which failed scrapes are written.
+    #[argument(names = "file")]
     pub scrape_failure_log_file: String,
     /// How often a target is scraped.
     #[argument(default = "\"1m\"")]
@@ -56,7 +57,7 @@ pub struct ScrapeArguments {
     )]
     pub scrape_protocols: Vec<String>,
     /// Path of the page.
-    #[argument(default = "\"/metrics\"")]
+    #[argument(default = "\"/metrics\"", names = "nothing")]
     pub metrics_path: String,
     /// `http` or `https`.
     #[argument(default = "\"http\"", values = ["http", "https"])]

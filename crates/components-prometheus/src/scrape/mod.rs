@@ -22,8 +22,10 @@ mod target_task;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -115,7 +117,8 @@ impl Component for Scrape {
     ) -> Result<State, PrepareError> {
         let previous = context.previous::<Self>();
         let previous = previous.as_deref();
-        let settings = ScrapeSettings::new(&arguments, previous.map(|state| &state.settings)).await?;
+        let settings =
+            ScrapeSettings::new(&arguments, previous.map(|state| &state.settings), context.access()).await?;
         let job =
             if arguments.job_name.is_empty() { instance.node.clone() } else { arguments.job_name.clone() };
         let known = previous
@@ -189,10 +192,10 @@ impl Instance {
             "target": url.as_str(),
             "component_id": self.node,
         });
-        let path = path.clone();
+        let (path, access) = (path.clone(), assignment.settings.access.clone());
         // Not waited for: a file that cannot be written must not hold up a scrape.
         drop(tokio::task::spawn_blocking(move || {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+            let file = access.open_with(Path::new(&path), OpenOptions::new().create(true).append(true));
             if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
                 tracing::warn!(path, %error, "a failed scrape cannot be written to its file");
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use invar_blocks::{HttpClient, HttpClientOptions};
 use invar_engine::PrepareError;
+use invar_policy::Access;
 use invar_telemetry::exposition::{ExpositionFormat, ParseOptions, accept_header};
 use invar_telemetry::histogram::schema_for_factor;
 use invar_telemetry::relabel::NameValidation;
@@ -19,6 +20,8 @@ const PAGE_CAP: u64 = 128 << 20;
 pub(super) struct ScrapeSettings {
     /// The arguments without targets and receivers.
     pub(super) arguments: ScrapeArguments,
+    /// What those who wrote them may use.
+    pub(super) access: Access,
     pub(super) client: HttpClient,
     pub(super) accept: HeaderValue,
     pub(super) fallback: Option<ExpositionFormat>,
@@ -55,11 +58,13 @@ impl ScrapeSettings {
     pub(super) async fn new(
         arguments: &ScrapeArguments,
         previous: Option<&Arc<Self>>,
+        access: &Access,
     ) -> Result<Arc<Self>, PrepareError> {
         let mut arguments =
             ScrapeArguments { targets: Vec::new(), forward_to: Vec::new(), ..arguments.clone() };
         // What they say is in the resolved targets.
         arguments.job_name = String::new();
+        let previous = previous.filter(|previous| previous.access == *access);
         if let Some(previous) = previous.filter(|previous| previous.arguments == arguments) {
             return Ok(Arc::clone(previous));
         }
@@ -68,7 +73,8 @@ impl ScrapeSettings {
             Some(previous) => previous.client.clone(),
             None => {
                 // Pages are decompressed here, where their size can be limited.
-                let options = HttpClientOptions { decompress: false, ..HttpClientOptions::default() };
+                let options =
+                    HttpClientOptions { decompress: false, ..HttpClientOptions::under(access.clone()) };
                 HttpClient::new(&arguments.http_client, options)
                     .await
                     .map_err(|error| PrepareError::invalid(error.to_string()))?
@@ -107,6 +113,7 @@ impl ScrapeSettings {
             0 => PAGE_CAP,
             limit => limit,
         };
-        Ok(Arc::new(Self { arguments, client, accept, fallback, parse, page, page_limit }))
+        let access = access.clone();
+        Ok(Arc::new(Self { arguments, access, client, accept, fallback, parse, page, page_limit }))
     }
 }

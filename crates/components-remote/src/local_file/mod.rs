@@ -13,6 +13,7 @@ use invar_blocks::{Detector, FileWatch};
 use invar_engine::{
     Component, ExportContext, Health, InstanceContext, PrepareError, RunContext, RunError, StateContext,
 };
+use invar_policy::{Access, Refusal};
 use invar_syntax::arguments::{Arguments, Exports};
 use invar_syntax::schema::Stability;
 use invar_syntax::secret::{OptionalSecret, Secret};
@@ -34,7 +35,7 @@ pub struct LocalFile;
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct LocalFileArguments {
     /// Path of the file to read; at most 16 MiB of it.
-    #[argument(required)]
+    #[argument(required, names = "file")]
     pub filename: String,
     /// How changes are noticed: `fsnotify` or `poll`.
     #[argument(default = "\"fsnotify\"", type_note = "filedetector.Detector")]
@@ -63,6 +64,7 @@ pub struct Instance {
 #[derive(Debug)]
 pub struct State {
     path: PathBuf,
+    access: Access,
     detector: Detector,
     poll_frequency: Duration,
     is_secret: bool,
@@ -98,8 +100,13 @@ impl Component for LocalFile {
         context: StateContext,
     ) -> Result<State, PrepareError> {
         let path = PathBuf::from(&arguments.filename);
-        let content = match read(&path).await {
+        let access = context.access().clone();
+        let content = match read(&path, &access).await {
             Ok(content) => content,
+            Err(error) if Refusal::behind(&error).is_some() => {
+                // What may not be read any more is not exported any more either.
+                return Err(PrepareError::io(path.display(), &error));
+            }
             // A component that runs already goes on with what it has; its task tells that the file is gone.
             Err(error) => match instance.last_of(&path) {
                 Some(content) if context.previous::<Self>().is_some() => content,
@@ -111,6 +118,7 @@ impl Component for LocalFile {
         };
         Ok(State {
             path,
+            access,
             detector: arguments.detector,
             poll_frequency: arguments.poll_frequency.max(MIN_POLL),
             is_secret: arguments.is_secret,
@@ -166,7 +174,7 @@ async fn refresh(
     context: &RunContext<LocalFile>,
     unwatched: Option<&str>,
 ) {
-    match read(&state.path).await {
+    match read(&state.path, &state.access).await {
         Ok(content) => {
             context.set_exports(&state.exports(&content));
             *instance.last.lock() = Some((state.path.clone(), content));
@@ -183,10 +191,10 @@ async fn refresh(
     }
 }
 
-async fn read(path: &Path) -> io::Result<Secret> {
+async fn read(path: &Path, access: &Access) -> io::Result<Secret> {
     let reading = async {
         let mut content = Vec::new();
-        let file = tokio::fs::File::open(path).await?;
+        let file = access.open(path).await?;
         file.take(MAX_BYTES + 1).read_to_end(&mut content).await?;
         if content.len() as u64 > MAX_BYTES {
             return Err(io::Error::other("larger than 16 MiB"));

@@ -1,8 +1,10 @@
 //! `import.git`: a file or folder of a repository, on the Git source that configuration itself comes from.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use invar_engine::modules::GitImport;
+use invar_policy::{Access, Reach, Refusal};
 use invar_sources::{
     AuthSettings, BasicSettings, Credential, ErrorClass, GitModule, GitSource, Source, SourceEnvironment,
     SourceError, SourceName,
@@ -17,6 +19,7 @@ pub(super) fn open(
     name: &SourceName,
     import: &GitImport,
     environment: &SourceEnvironment,
+    access: &Access,
 ) -> Result<Arc<dyn Source>, SourceError> {
     let stalled = |message: &str, help: &str| SourceError {
         class: ErrorClass::Stalled,
@@ -25,6 +28,9 @@ pub(super) fn open(
         source_name: name.clone(),
     };
     let (repository, in_address) = without_credentials(&import.repository);
+    if let Err(Refusal { message, help }) = may_reach(&repository, access) {
+        return Err(stalled(&message, &help));
+    }
     if import.ssh_key.is_some() && repository.starts_with("http") {
         let help = "use basic_auth, or an address that begins with ssh://";
         return Err(stalled("`ssh_key` does not go with an address that is reached over HTTP", help));
@@ -50,6 +56,21 @@ pub(super) fn open(
         interval: (!import.pull_frequency.is_zero()).then(|| import.pull_frequency.max(SHORTEST_INTERVAL)),
     };
     Ok(Arc::new(GitSource::for_module(&module, environment)?))
+}
+
+/// Whether a repository may be fetched from: one on this host is files of this host.
+fn may_reach(repository: &str, access: &Access) -> Result<(), Refusal> {
+    let local = repository.strip_prefix("file://").or((!repository.contains(':')).then_some(repository));
+    if let Some(path) = local {
+        return access.file(Path::new(path));
+    }
+    match access.destination_text(repository)? {
+        Reach::Anywhere => Ok(()),
+        Reach::ByAddress => Err(Refusal {
+            message: format!("{} may not be connected to: `egress` names networks only", shown(repository)),
+            help: "allow its host by name in `egress` of [policy] in this host's settings".to_owned(),
+        }),
+    }
 }
 
 /// The address without a user name and password in it.

@@ -13,6 +13,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use invar_blocks::{HttpClient, HttpClientArguments, HttpClientError, HttpClientOptions};
 use invar_engine::modules::HttpImport;
+use invar_policy::Access;
 use invar_sources::{
     BoxFuture, ErrorClass, Poll, PollContext, Rejection, Snapshot, Source, SourceError, SourceKind,
     SourceName, http_refusal, tree_digest,
@@ -40,6 +41,7 @@ struct HttpModule {
     timeout: Duration,
     arguments: HttpClientArguments,
     client: tokio::sync::Mutex<Option<HttpClient>>,
+    access: Access,
     validators: Mutex<Option<Validators>>,
 }
 
@@ -56,6 +58,7 @@ pub(super) fn open(
     name: &SourceName,
     import: &HttpImport,
     client: Option<&EvaluatedBlock>,
+    access: &Access,
 ) -> Result<Arc<dyn Source>, SourceError> {
     let stalled = |message: String| SourceError {
         class: ErrorClass::Stalled,
@@ -95,6 +98,7 @@ pub(super) fn open(
         timeout: import.poll_timeout.max(SHORTEST_INTERVAL),
         arguments,
         client: tokio::sync::Mutex::default(),
+        access: access.clone(),
         validators: Mutex::default(),
     }))
 }
@@ -147,7 +151,7 @@ impl HttpModule {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let made = HttpClient::new(&self.arguments, HttpClientOptions::default())
+        let made = HttpClient::new(&self.arguments, HttpClientOptions::under(self.access.clone()))
             .await
             .map_err(|error| self.client_error(&error))?;
         Ok(client.insert(made).clone())

@@ -18,6 +18,7 @@ use std::time::Duration;
 use invar_engine::modules::{
     ImportArguments, ImportRequest, ModuleContent, ModuleFile, ModuleKey, ModuleKind,
 };
+use invar_policy::Access;
 use invar_sources::{
     ErrorClass, Poller, PollerOptions, ReconcileError, Snapshot, Source, SourceEnvironment, SourceError,
     SourceName, SourceStatus, SourcesState,
@@ -34,23 +35,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Polling faster than this only burns CPU.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Whether files of the host may be imported by what does not come from the host itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostFiles {
-    /// Any file that the agent may read.
-    Allowed,
-    /// None.
-    Refused {
-        /// How to allow it, for the one who is refused.
-        help: String,
-    },
-}
-
 /// Fetches and watches a changing set of modules.
 pub struct ModuleLoader {
     poller: Poller,
     environment: SourceEnvironment,
-    host_files: HostFiles,
     followed: Mutex<Vec<Followed>>,
     remote_config: Mutex<Option<Arc<RemoteConfigSource>>>,
 }
@@ -89,6 +77,7 @@ impl Followed {
         self.request.key == request.key
             && self.request.module_path == request.module_path
             && self.request.arguments == request.arguments
+            && self.request.access == request.access
     }
 }
 
@@ -96,9 +85,9 @@ impl ModuleLoader {
     /// Nothing is followed yet. What the loader does at a time counts together with what the poller `beside` it does.
     /// Must be called within a runtime.
     #[must_use]
-    pub fn new(beside: &Poller, environment: SourceEnvironment, host_files: HostFiles) -> Self {
+    pub fn new(beside: &Poller, environment: SourceEnvironment) -> Self {
         let poller = beside.start_beside(PollerOptions::new(Vec::new()));
-        Self { poller, environment, host_files, followed: Mutex::default(), remote_config: Mutex::default() }
+        Self { poller, environment, followed: Mutex::default(), remote_config: Mutex::default() }
     }
 
     /// Follows the modules of these imports and no others from now on; those that are followed already are not disturbed.
@@ -132,18 +121,16 @@ impl ModuleLoader {
     }
 
     fn open(&self, request: &ImportRequest, path: &Path, name: SourceName) -> Arc<dyn Source> {
-        let remote = request.module_path.starts_with("/@") || request.module_path.contains("://");
+        let access = &request.access;
         let opened = match &request.arguments {
-            ImportArguments::File(file) => match &self.host_files {
-                HostFiles::Refused { help } if remote => {
-                    let message = format!("{} lies outside of the snapshot that imports it", path.display());
-                    Ok(unusable::source(&name, request.kind(), message, Some(help.clone())))
-                }
-                _ => host_file::open(&name, path, file),
-            },
-            ImportArguments::Git(git) => git::open(&name, git, &self.environment),
-            ImportArguments::Http { request, client } => http::open(&name, request, client.as_deref()),
-            ImportArguments::RemoteConfig(body) => self.open_remote_config(&name, body),
+            ImportArguments::File(file) => {
+                host_file::open(&name, path, file, Path::new(&request.module_path), access)
+            }
+            ImportArguments::Git(git) => git::open(&name, git, &self.environment, access),
+            ImportArguments::Http { request, client } => {
+                http::open(&name, request, client.as_deref(), access)
+            }
+            ImportArguments::RemoteConfig(body) => self.open_remote_config(&name, body, access),
         };
         opened.unwrap_or_else(|error| unusable::source(&name, request.kind(), error.message, error.help))
     }
@@ -152,6 +139,7 @@ impl ModuleLoader {
         &self,
         name: &SourceName,
         body: &EvaluatedBody,
+        access: &Access,
     ) -> Result<Arc<dyn Source>, SourceError> {
         let refused = |message: String| SourceError {
             class: ErrorClass::Stalled,
@@ -167,7 +155,8 @@ impl ModuleLoader {
                 .map_err(|error| refused(format!("the identifier of this agent cannot be kept: {error}")))?,
             false => String::new(),
         };
-        let source = RemoteConfigSource::new(name.clone(), arguments, &id, VERSION).map_err(refused)?;
+        let source = RemoteConfigSource::new(name.clone(), arguments, &id, VERSION, access.clone())
+            .map_err(refused)?;
         let source = Arc::new(source);
         *self.remote_config.lock() = Some(Arc::clone(&source));
         Ok(source)

@@ -59,10 +59,10 @@ fn requests(module_path: &str, text: &str) -> Vec<ImportRequest> {
     parsed.modules().to_vec()
 }
 
-fn loader(folder: &TempDir, host_files: HostFiles) -> ModuleLoader {
+fn loader(folder: &TempDir) -> ModuleLoader {
     let environment =
         SourceEnvironment { state_directory: folder.path().to_path_buf(), secrets: SecretStores::local() };
-    ModuleLoader::new(&Poller::start(PollerOptions::new(Vec::new())), environment, host_files)
+    ModuleLoader::new(&Poller::start(PollerOptions::new(Vec::new())), environment)
 }
 
 /// Follows and waits until the first module satisfies `wanted`.
@@ -88,7 +88,7 @@ fn text(module: &LoadedModule) -> String {
 async fn http_is_asked_conditionally_and_keeps_what_it_had() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
-    let loader = loader(&folder, HostFiles::Allowed);
+    let loader = loader(&folder);
     let url = format!("http://{}/lib/net.alloy?token=hidden", server.address);
     server.answer(200, "etag: \"one\"\r\n", "\n  declare \"a\" { }  \n\n");
     loader.follow(&requests(
@@ -142,7 +142,7 @@ async fn http_is_asked_conditionally_and_keeps_what_it_had() {
 #[tokio::test]
 async fn a_file_of_the_host_is_watched() {
     let folder = tempfile::tempdir().unwrap();
-    let loader = loader(&folder, HostFiles::Allowed);
+    let loader = loader(&folder);
     let path = folder.path().join("net.alloy");
     std::fs::write(&path, "one").unwrap();
     let base = folder.path().display().to_string();
@@ -169,7 +169,7 @@ async fn a_file_of_the_host_is_watched() {
 #[tokio::test]
 async fn a_folder_is_the_files_in_it() {
     let folder = tempfile::tempdir().unwrap();
-    let loader = loader(&folder, HostFiles::Allowed);
+    let loader = loader(&folder);
     let library = folder.path().join("library");
     std::fs::create_dir_all(library.join("deep")).unwrap();
     for (name, content) in [
@@ -197,13 +197,8 @@ async fn a_folder_is_the_files_in_it() {
 #[tokio::test]
 async fn what_cannot_work_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    let loader = loader(&folder, HostFiles::Refused { help: "--allow-host-files allows it".into() });
+    let loader = loader(&folder);
     for (import, message, help) in [
-        (
-            "import.file \"a\" { filename = \"/etc/a.alloy\" }",
-            "lies outside of the snapshot",
-            "--allow-host-files",
-        ),
         ("import.git \"a\" { repository = \"git@host:a.git\"\n path = \"a\" }", "SSH", "https://"),
         (
             "import.git \"a\" { repository = \"https://host/a.git\"\n path = \"a\"\n ssh_key { username = \"git\"\n key = \"k\" } }",
@@ -240,7 +235,7 @@ async fn the_same_module_with_other_settings_keeps_its_name_and_content() {
     let server = Server::start();
     server.answer(200, "", "one");
     let folder = tempfile::tempdir().unwrap();
-    let loader = loader(&folder, HostFiles::Allowed);
+    let loader = loader(&folder);
     let import = |label: &str, path: &str, frequency: &str| {
         let url = format!("http://{}/{path}", server.address);
         format!("import.http \"{label}\" {{\n url = \"{url}\"\n poll_frequency = \"{frequency}\"\n}}\n")

@@ -30,6 +30,7 @@ const SHORTEST_POLL: Duration = Duration::from_secs(10);
 #[arguments(validate = "Self::validate")]
 pub struct RemoteConfigArguments {
     /// Address of the server; without one nothing is asked for.
+    #[argument(names = "destination")]
     pub url: String,
     /// How the server knows this agent; an identifier kept in the state directory where empty.
     pub id: String,

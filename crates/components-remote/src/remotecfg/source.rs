@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use invar_blocks::http_client::{HttpClient, HttpClientOptions, http_url, redact_url};
+use invar_policy::Access;
 use invar_sources::{
     BoxFuture, ErrorClass, Poll, PollContext, Rejection, Snapshot, Source, SourceError, SourceKind,
     SourceName, tree_digest,
@@ -50,6 +51,7 @@ pub struct RemoteConfigReporter {
 /// A server that sends configurations.
 #[derive(Debug)]
 pub struct RemoteConfigSource {
+    access: Access,
     name: SourceName,
     url: Url,
     id: String,
@@ -100,6 +102,7 @@ impl RemoteConfigSource {
         arguments: RemoteConfigArguments,
         id: &str,
         version: &str,
+        access: Access,
     ) -> Result<Self, String> {
         let url = http_url(&arguments.url)?;
         let mut attributes = arguments.attributes.clone();
@@ -117,6 +120,7 @@ impl RemoteConfigSource {
                 nudge: watch::Sender::new(0),
             },
             exchange: Mutex::default(),
+            access,
             arguments,
         })
     }
@@ -152,7 +156,10 @@ impl RemoteConfigSource {
         if let Some(client) = self.exchange.lock().client.clone() {
             return Ok(client);
         }
-        let options = HttpClientOptions::new(self.user_agent.as_str());
+        let options = HttpClientOptions {
+            user_agent: self.user_agent.clone(),
+            ..HttpClientOptions::under(self.access.clone())
+        };
         let client = HttpClient::new(&self.arguments.client, options).await.map_err(|error| CallError {
             class: if error.is_retryable() { ErrorClass::Transient } else { ErrorClass::Stalled },
             message: error.to_string(),

@@ -81,7 +81,17 @@ impl Server {
             ("attributes", Value::object([("region", Value::string("eu"))])),
         ])
         .unwrap();
-        (server, RemoteConfigSource::new("remotecfg".into(), arguments, "an-id", "1.2.3").unwrap())
+        (
+            server,
+            RemoteConfigSource::new(
+                "remotecfg".into(),
+                arguments,
+                "an-id",
+                "1.2.3",
+                invar_policy::Access::unrestricted(),
+            )
+            .unwrap(),
+        )
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

@@ -105,6 +105,7 @@ impl ConfigurationBuilder {
             .collect();
         let modules: Vec<_> = found.modules.iter().map(|module| &**module).collect();
         let digest = digest(&files, &modules, &self.inputs);
+        self.inputs.authors = found.authors;
         let local = all.into_iter().next().map(|(_, files)| files).unwrap_or_default();
         Configuration {
             files: local,

@@ -1,6 +1,6 @@
 //! Building a graph: what each block is, and everything that can be wrong with that.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
@@ -11,6 +11,7 @@ use invar_syntax::schema::Stability;
 use super::names::{Found, Names};
 use super::{Admission, Dynamics, Frame, FrameKind, Graph, GraphNode, NodeKind};
 use crate::block::{BlockRef, BodyRef};
+use crate::ceiling;
 use crate::codes;
 use crate::configuration::{Configuration, InputScope};
 use crate::definition::Definition;
@@ -152,6 +153,7 @@ impl<'a> Builder<'a> {
         while let Some((declare, names, written_in)) = self.pending.pop_front() {
             self.declared_body(&declare, &names, written_in);
         }
+        self.refuse_too_many();
         self.refuse_recursion();
         self.connect();
         self.sort();
@@ -162,9 +164,40 @@ impl<'a> Builder<'a> {
         (self.graph, self.diagnostics)
     }
 
+    /// Refuses the first component beyond what the ceilings allow, for each of them.
+    fn refuse_too_many(&mut self) {
+        let inputs = &self.configuration.inputs;
+        let policy = &inputs.policy;
+        let mut all = 0_usize;
+        let mut of_source: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut found = Vec::new();
+        for node in self.graph.nodes.iter().filter(|node| node.component().is_some()) {
+            let mut count = |count: &mut usize, limit: Option<usize>, table: &str| {
+                *count += 1;
+                if let Some(limit) = limit.filter(|limit| limit.saturating_add(1) == *count) {
+                    let refusal = ceiling::too_many_components(limit, table);
+                    found.push(node.block.label(ceiling::diagnostic(refusal), node.block.header(), ""));
+                }
+            };
+            count(&mut all, policy.limits().components, "[policy]");
+            if policy.tells_sources_apart() {
+                for source in inputs.authors_at(&self.graph, node.frame, &node.block) {
+                    let table = format!("[policy.source.{source}]");
+                    let counted = of_source.entry(source).or_default();
+                    count(counted, policy.limits_of(source).components, &table);
+                }
+            }
+        }
+        for diagnostic in found {
+            self.report(diagnostic);
+        }
+    }
+
     /// The inputs as expressions in a frame see them.
-    pub(super) fn inputs_at(&self, frame: u32) -> InputScope<'_> {
-        InputScope { inputs: &self.configuration.inputs, module_path: &self.graph.frame(frame).module_path }
+    pub(super) fn inputs_at(&self, frame: u32, block: &BlockRef) -> InputScope<'_> {
+        let inputs = &self.configuration.inputs;
+        let access = inputs.access_at(&self.graph, frame, block);
+        InputScope { inputs, module_path: &self.graph.frame(frame).module_path, access }
     }
 
     /// What resolving the imports found wrong.
@@ -273,7 +306,7 @@ impl<'a> Builder<'a> {
                     Found::Nothing => match self.registry.definition(&name) {
                         Some(definition) => {
                             let definition = Arc::clone(definition);
-                            self.admit(&place, &name, &*definition);
+                            self.admit(&place, &name, &*definition, frame);
                             if definition.is_settings() {
                                 self.settings(block, place, &name, definition, frame);
                             } else {
@@ -483,7 +516,11 @@ impl<'a> Builder<'a> {
         Some(index)
     }
 
-    fn admit(&mut self, place: &BlockRef, name: &str, definition: &dyn Definition) {
+    fn admit(&mut self, place: &BlockRef, name: &str, definition: &dyn Definition, frame: u32) {
+        let access = self.configuration.inputs.access_at(&self.graph, frame, place);
+        if let Err(refusal) = access.component(name) {
+            self.report(place.label(ceiling::diagnostic(refusal), place.header(), ""));
+        }
         if definition.is_community() && !self.admission.community {
             let diagnostic = Diagnostic::error(
                 codes::COMMUNITY,

@@ -80,7 +80,7 @@ impl Builder<'_> {
         let value = attribute(&place.get().body, COLLECTION)
             .filter(|attribute| all_constant(attribute))
             .and_then(|attribute| {
-                evaluate(&attribute.value, &self.inputs_at(self.graph.node(node).frame)).ok()
+                evaluate(&attribute.value, &self.inputs_at(self.graph.node(node).frame, place)).ok()
             })
             .and_then(|value| value.to_items().filter(|_| !value.has_unknown()));
         let items: Arc<[ItemKey]> =
@@ -149,7 +149,7 @@ impl Builder<'_> {
             self.report(place.label(diagnostic, attribute.value.span, ""));
             return None;
         }
-        match evaluate(&attribute.value, &self.inputs_at(frame)) {
+        match evaluate(&attribute.value, &self.inputs_at(frame, place)) {
             Ok(value) => Some(Some(value)),
             Err(error) => {
                 let diagnostic = Diagnostic::error(invar_syntax::arguments::codes::EVALUATION, error.message);

@@ -52,7 +52,7 @@ pub enum ImportArguments {
 pub struct FileImport {
     /// The path. A relative one begins at the working directory, or within the snapshot at the importing file's
     /// `module_path`.
-    #[argument(required)]
+    #[argument(required, names = "file")]
     pub filename: String,
     /// How changes are noticed.
     #[argument(default = "\"fsnotify\"")]
@@ -79,7 +79,7 @@ pub enum ImportDetector {
 #[arguments(validate = "Self::validate")]
 pub struct HttpImport {
     /// The address.
-    #[argument(required)]
+    #[argument(required, names = "destination")]
     pub url: String,
     /// The method of the request.
     #[argument(default = "\"GET\"")]
@@ -101,13 +101,13 @@ pub struct HttpImport {
 #[arguments(validate = "Self::validate")]
 pub struct GitImport {
     /// The address of the repository.
-    #[argument(required)]
+    #[argument(required, names = "destination")]
     pub repository: String,
     /// A branch, tag or commit.
     #[argument(default = "\"main\"")]
     pub revision: String,
     /// A file or a directory within the repository.
-    #[argument(required)]
+    #[argument(required, names = "nothing")]
     pub path: String,
     /// How often to look for something new; never if zero.
     #[argument(default = "\"1m\"")]
@@ -141,6 +141,7 @@ pub struct GitSshKey {
     /// The key itself.
     pub key: Secret,
     /// A file with the key.
+    #[argument(names = "file")]
     pub key_file: String,
     /// What the key is encrypted with.
     pub passphrase: Secret,

@@ -1,9 +1,11 @@
 //! From import blocks to modules: evaluates what a configuration imports, parses what the module set has of it, and goes on with
 //! the imports in there.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
+use invar_policy::Access;
 use invar_syntax::arguments::Arguments;
 use invar_syntax::ast::{Block, Body, File, Statement};
 use invar_syntax::check::{UnknownTypes, check_body_at};
@@ -18,7 +20,9 @@ use super::{
     Declare, FileImport, GitImport, HttpImport, Import, ImportArguments, ImportContent, ImportRequest,
     Lexicon, Module, ModuleFault, ModuleKey, ModuleKind, ModuleSet,
 };
+use crate::authors::{Authors, access_of};
 use crate::block::{BlockRef, BodyRef};
+use crate::ceiling::{self, Refused, refused_in};
 use crate::codes;
 use crate::configuration::{InputScope, Inputs, add_text, hexadecimal, is_constant};
 use crate::evaluate::{decode_diagnostics, evaluate};
@@ -34,6 +38,10 @@ pub(crate) struct Resolver<'a> {
     set: &'a ModuleSet,
     found: Resolution,
     requested: HashSet<ModuleKey>,
+    /// Who wrote what, as far as modules were found.
+    authors: Authors,
+    /// Which file imports which.
+    imports: Vec<(String, String)>,
     /// Modules parsed so far; none for those that cannot be used.
     loaded: HashMap<ModuleKey, Option<Arc<Module>>>,
     /// The imports that led here, outermost first.
@@ -50,6 +58,8 @@ pub(crate) struct Resolution {
     /// Those that the set has not.
     pub(crate) missing: Vec<ImportRequest>,
     pub(crate) faults: Vec<ModuleFault>,
+    /// Who wrote what, modules included.
+    pub(crate) authors: Authors,
     /// All modules that were parsed.
     pub(crate) modules: Vec<Arc<Module>>,
 }
@@ -63,6 +73,8 @@ impl<'a> Resolver<'a> {
             set,
             found: Resolution::default(),
             requested: HashSet::default(),
+            authors: inputs.authors.clone(),
+            imports: Vec::new(),
             loaded: HashMap::default(),
             chain: Vec::new(),
             at_top_of_module: false,
@@ -70,8 +82,28 @@ impl<'a> Resolver<'a> {
     }
 
     /// What was found.
-    pub(crate) fn finish(self) -> Resolution {
+    pub(crate) fn finish(mut self) -> Resolution {
+        self.authors.import_all(&self.imports);
+        self.found.authors = self.authors;
+        let (inputs, authors) = (self.inputs, &self.found.authors);
+        for request in self.found.requests.iter_mut().chain(&mut self.found.missing) {
+            request.access = access_of(&inputs.policy, authors, [request.block.file_name()]);
+        }
         self.found
+    }
+
+    /// What may be used by a block.
+    fn access_of(&self, block: &BlockRef) -> Access {
+        access_of(&self.inputs.policy, &self.authors, [block.file_name()])
+    }
+
+    /// Notes that a block brings in these files.
+    fn brings(&mut self, block: &BlockRef, files: impl Iterator<Item = impl Into<String>>) {
+        for file in files {
+            let file = file.into();
+            self.authors.import(block.file_name(), &file);
+            self.imports.push((block.file_name().to_owned(), file));
+        }
     }
 
     /// What bodies that make one scope declare and import.
@@ -174,7 +206,8 @@ impl<'a> Resolver<'a> {
             }
             return Err(not_constant(kind, place, &reference).into());
         }
-        let scope = InputScope { inputs: self.inputs, module_path };
+        let access = self.access_of(place);
+        let scope = InputScope { inputs: self.inputs, module_path, access: access.clone() };
         let mut evaluated = evaluate(place, &scope).map_err(|error| error.diagnostics)?;
         if evaluated.has_unknown() {
             return Ok(ImportContent::Unknown);
@@ -194,12 +227,22 @@ impl<'a> Resolver<'a> {
                 return Ok(self.text_module(place, text, content.is_secret(), module_path, namespace));
             }
         };
+        let refused = imports_refused(kind, &arguments, &evaluated, module_path, &access);
+        if !refused.is_empty() {
+            let at = |refused: Refused| {
+                let attribute = evaluated.attributes.iter().find(|found| *found.name.name == *refused.field);
+                let span = attribute.map_or_else(|| place.header(), |found| found.value_span);
+                place.label(ceiling::diagnostic(refused.refusal), span, "")
+            };
+            return Err(refused.into_iter().map(at).collect());
+        }
         let key = arguments.key(module_path);
         let request = ImportRequest {
             key: key.clone(),
             arguments,
             namespace: namespace.to_owned(),
             module_path: module_path.to_string(),
+            access,
             block: place.clone(),
         };
         if self.requested.insert(key.clone()) {
@@ -223,6 +266,7 @@ impl<'a> Resolver<'a> {
             }
         };
         self.enter(place, &key)?;
+        self.brings(place, content.files.iter().map(|file| file.name.as_str()));
         if !self.loaded.contains_key(&key) {
             let files = content.files.iter().map(|file| (file.name.as_str(), &file.content[..]));
             let module_path = Arc::from(content.module_path.as_str());
@@ -256,7 +300,8 @@ impl<'a> Resolver<'a> {
             return Vec::new();
         }
         // What is wrong with its expressions, the check of the block itself says.
-        let scope = InputScope { inputs: self.inputs, module_path };
+        let access = self.access_of(&place);
+        let scope = InputScope { inputs: self.inputs, module_path, access: access.clone() };
         let Ok(body) = evaluate(&place, &scope) else { return Vec::new() };
         if body.has_unknown() || text_of(&body, "url").is_none_or(str::is_empty) {
             return Vec::new();
@@ -268,7 +313,8 @@ impl<'a> Resolver<'a> {
             arguments,
             namespace: REMOTE_CONFIG.to_owned(),
             module_path: module_path.to_string(),
-            block: place,
+            access,
+            block: place.clone(),
         };
         self.found.requests.push(request.clone());
         let content = match self.set.entry(&key) {
@@ -281,6 +327,7 @@ impl<'a> Resolver<'a> {
                 return Vec::new();
             }
         };
+        self.brings(&place, content.files.iter().map(|file| file.name.as_str()));
         let mut files = Vec::new();
         for file in &content.files {
             let (parsed, found) = parse_bytes(&file.name, &file.content);
@@ -306,8 +353,9 @@ impl<'a> Resolver<'a> {
             self.found.faults.push(ModuleFault { key: None, diagnostics });
             return ImportContent::Unknown;
         }
+        let name = format!("{}.{namespace}", ModuleKind::String);
+        self.brings(place, std::iter::once(name.as_str()));
         if !self.loaded.contains_key(&key) {
-            let name = format!("{}.{namespace}", ModuleKind::String);
             let module = self.parse(
                 &key,
                 std::iter::once((name.as_str(), text.as_bytes())),
@@ -378,6 +426,23 @@ impl<'a> Resolver<'a> {
         self.found.modules.push(Arc::clone(&module));
         Some(module)
     }
+}
+
+/// What an import names and its authors may not use. What lies beside what imports it, they have brought themselves.
+fn imports_refused(
+    kind: ModuleKind,
+    arguments: &ImportArguments,
+    body: &EvaluatedBody,
+    module_path: &str,
+    access: &Access,
+) -> Vec<Refused> {
+    if let ImportArguments::File(FileImport { filename, .. }) = arguments {
+        let beside = !module_path.is_empty() && Path::new(filename).starts_with(module_path);
+        if beside && !filename.contains("..") {
+            return Vec::new();
+        }
+    }
+    refused_in(&kind.schema(), body, access)
 }
 
 /// The file with a text in which nothing can be read: diagnostics show texts.
