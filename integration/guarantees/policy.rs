@@ -480,7 +480,7 @@ fn an_address_on_the_command_line_starts_closed_and_names_the_flag() {
         let head = test.fleet.push(reads(addition), "ask an address for more");
         let closed = Addressed::start(&test.fleet, test.directory.path(), &[]);
         let status = closed.wait("the refusal", |status| !status["reason"]["file"].is_null());
-        let reason = status["reason"].to_string();
+        let reason = status["reason"]["message"].as_str().unwrap().to_owned();
         assert!(reason.contains(what), "{reason}");
         assert!(reason.contains(flag), "{reason}");
         assert!(!reason.contains("seen-marker"), "{reason}");
@@ -540,4 +540,41 @@ fn a_ceiling_for_a_source_that_does_not_exist_ends_the_start() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(status.unwrap().code(), Some(64), "bad usage: {said}");
     assert!(said.contains("the source `typo`"), "{said}");
+}
+
+#[test]
+fn a_value_that_is_known_only_later_is_refused_when_it_is_known() {
+    let test = Ceiled::start(ceiling);
+    let address = test.directory.path().join("allowed/address.txt");
+    let beside = format!(
+        "local.file \"address\" {{\n\tfilename = \"{}\"\n\tpoll_frequency = \"500ms\"\n}}\n\n{}",
+        address.display(),
+        write_with("local.file.address.content", "")
+    );
+    // When it is prepared: the revision is refused.
+    write(&address, "http://192.0.2.1/");
+    test.refuses(&beside, &["192.0.2.1:80 may not be connected to", "egress"]);
+    // When it runs already: the component keeps what it had and says so.
+    write(&address, "http://127.0.0.1:1/");
+    test.fleet.push_and_run(format!("{}\n{beside}\n// again\n", test.pipeline), "an address that is allowed");
+    let instance = test.fleet.agent.instance("prometheus.remote_write.more").unwrap();
+    write(&address, "http://192.0.2.1/");
+    let refused = || {
+        let component = test.fleet.agent.get("/api/v1/components/prometheus.remote_write.more").ok()?;
+        let said =
+            component["health"]["message"].to_string().contains("192.0.2.1:80 may not be connected to");
+        said.then_some(component)
+    };
+    let component = wait_for("the new value to be refused", SOON, refused).unwrap();
+    assert_eq!(component["health"]["state"], "unhealthy", "{component:#}");
+    assert_eq!(test.fleet.agent.instance("prometheus.remote_write.more").unwrap(), instance);
+    // And a file that comes to lead elsewhere is not read any more.
+    fs::remove_file(&address).unwrap();
+    symlink(test.directory.path().join("forbidden/secret.txt"), &address).unwrap();
+    let unread = || {
+        let component = test.fleet.agent.get("/api/v1/components/local.file.address").ok()?;
+        let said = component["health"]["message"].to_string().contains("may not be used");
+        (said && !component.to_string().contains("hidden-marker")).then_some(())
+    };
+    wait_for("the link to be refused", SOON, unread).unwrap();
 }
