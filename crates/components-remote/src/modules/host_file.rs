@@ -62,7 +62,15 @@ impl Within {
     /// What lies beside the files that import it, on this host, they have brought themselves.
     fn may_read(path: &Path, module_path: &Path, access: &Access) -> Result<(), Refusal> {
         let beside = || Some(path.canonicalize().ok()?.starts_with(module_path.canonicalize().ok()?));
-        if module_path.is_absolute() && beside() == Some(true) { Ok(()) } else { access.file(path) }
+        if module_path.is_absolute() && beside() == Some(true) {
+            return Ok(());
+        }
+        access.file(path)?;
+        // A link in a folder leads somewhere, too.
+        let modules = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut modules =
+            modules.filter(|path| path.extension().is_some_and(|extension| extension == "alloy"));
+        modules.try_for_each(|path| access.file(&path))
     }
 
     async fn check(&self) -> Result<(), SourceError> {

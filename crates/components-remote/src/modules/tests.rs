@@ -254,3 +254,50 @@ async fn the_same_module_with_other_settings_keeps_its_name_and_content() {
     assert!(loader.modules().is_empty());
     loader.shutdown().await;
 }
+
+#[tokio::test]
+async fn files_of_the_host_are_imported_below_roots_only_and_beside_what_imports_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().canonicalize().unwrap();
+    let (allowed, forbidden) = (base.join("allowed"), base.join("forbidden"));
+    for directory in [&allowed, &forbidden] {
+        std::fs::create_dir_all(directory.join("folder")).unwrap();
+        std::fs::write(directory.join("a.alloy"), "a").unwrap();
+        std::fs::write(directory.join("folder/b.alloy"), "b").unwrap();
+    }
+    std::os::unix::fs::symlink(forbidden.join("a.alloy"), allowed.join("link.alloy")).unwrap();
+    std::fs::create_dir(allowed.join("mixed")).unwrap();
+    std::os::unix::fs::symlink(forbidden.join("a.alloy"), allowed.join("mixed/c.alloy")).unwrap();
+    let settings =
+        invar_policy::PolicySettings { file_roots: Some(vec![allowed.clone()]), ..Default::default() };
+    let policy = Arc::new(invar_policy::Policy::new(&settings, &[]).unwrap());
+    let loader = loader(&folder);
+    let import = |module_path: &std::path::Path, path: &std::path::Path| {
+        let text = format!("import.file \"a\" {{\n filename = \"{}\"\n}}", path.display());
+        let module_path = module_path.display().to_string();
+        let inputs = Inputs { module_path, policy: Arc::clone(&policy), ..Inputs::default() };
+        let parsed = Configuration::builder(inputs, "").files([("main.alloy", text)]).parse().unwrap();
+        (parsed.modules().to_vec(), parsed.module_faults().to_vec())
+    };
+    let nowhere = std::path::Path::new("/@fleet");
+    for path in [allowed.join("a.alloy"), allowed.join("folder")] {
+        loader.follow(&import(nowhere, &path).0);
+        until(&loader, "what is allowed", |module| module.content.is_some()).await;
+        loader.follow(&[]);
+    }
+    // What is written down is refused where it is parsed, what a link does where it is read.
+    let (requests, faults) = import(nowhere, &forbidden.join("a.alloy"));
+    assert!(requests.is_empty() && faults[0].diagnostics.to_string().contains("may not be used"));
+    for path in [allowed.join("link.alloy"), allowed.join("mixed")] {
+        loader.follow(&import(nowhere, &path).0);
+        let refused = until(&loader, "the refusal", |module| module.status.error.is_some()).await;
+        let error = refused.status.error.unwrap();
+        assert!(error.message.contains("which leads to"), "{error:?}");
+        assert!(refused.content.is_none());
+        loader.follow(&[]);
+    }
+    // Files that come from this host bring what lies beside them.
+    loader.follow(&import(&forbidden, &forbidden.join("a.alloy")).0);
+    until(&loader, "what lies beside", |module| module.content.is_some()).await;
+    loader.shutdown().await;
+}
