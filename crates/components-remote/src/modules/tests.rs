@@ -272,14 +272,14 @@ async fn files_of_the_host_are_imported_below_roots_only_and_beside_what_imports
         invar_policy::PolicySettings { file_roots: Some(vec![allowed.clone()]), ..Default::default() };
     let policy = Arc::new(invar_policy::Policy::new(&settings, &[]).unwrap());
     let loader = loader(&folder);
-    let import = |module_path: &std::path::Path, path: &std::path::Path| {
+    let import = |module_path: &Path, path: &Path| {
         let text = format!("import.file \"a\" {{\n filename = \"{}\"\n}}", path.display());
         let module_path = module_path.display().to_string();
         let inputs = Inputs { module_path, policy: Arc::clone(&policy), ..Inputs::default() };
         let parsed = Configuration::builder(inputs, "").files([("main.alloy", text)]).parse().unwrap();
         (parsed.modules().to_vec(), parsed.module_faults().to_vec())
     };
-    let nowhere = std::path::Path::new("/@fleet");
+    let nowhere = Path::new("/@fleet");
     for path in [allowed.join("a.alloy"), allowed.join("folder")] {
         loader.follow(&import(nowhere, &path).0);
         until(&loader, "what is allowed", |module| module.content.is_some()).await;
