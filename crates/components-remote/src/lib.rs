@@ -3,6 +3,7 @@
 
 mod local_file;
 mod modules;
+mod reach;
 mod remote_s3;
 pub mod remotecfg;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use invar_engine::modules::GitImport;
-use invar_policy::{Access, Reach, Refusal};
+use invar_policy::{Access, Refusal};
 use invar_sources::{
     AuthSettings, BasicSettings, Credential, ErrorClass, GitModule, GitSource, Source, SourceEnvironment,
     SourceError, SourceName,
@@ -64,13 +64,7 @@ fn may_reach(repository: &str, access: &Access) -> Result<(), Refusal> {
     if let Some(path) = local {
         return access.file(Path::new(path));
     }
-    match access.destination_text(repository)? {
-        Reach::Anywhere => Ok(()),
-        Reach::ByAddress => Err(Refusal {
-            message: format!("{} may not be connected to: `egress` names networks only", shown(repository)),
-            help: "allow its host by name in `egress` of [policy] in this host's settings".to_owned(),
-        }),
-    }
+    crate::reach::by_name(repository, access)
 }
 
 /// The address without a user name and password in it.

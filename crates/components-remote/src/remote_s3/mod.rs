@@ -32,7 +32,7 @@ pub struct RemoteS3;
 #[derive(Arguments, Clone, Debug, PartialEq)]
 pub struct RemoteS3Arguments {
     /// The object: `s3://bucket/key`; at most 16 MiB of it.
-    #[argument(required)]
+    #[argument(required, names = "nothing")]
     pub path: String,
     /// How often it is looked at; more than 30 s.
     #[argument(default = "\"10m\"")]
@@ -52,6 +52,7 @@ pub struct RemoteS3Client {
     /// The access key itself.
     pub secret: Secret,
     /// The address of a compatible store.
+    #[argument(names = "destination")]
     pub endpoint: String,
     /// Whether any certificate of the store is accepted.
     pub disable_ssl: bool,
@@ -134,7 +135,7 @@ impl Component for RemoteS3 {
         instance: Arc<Instance>,
         context: StateContext,
     ) -> Result<State, PrepareError> {
-        let reader = Reader::new(&arguments).await?;
+        let reader = Reader::new(&arguments, context.access()).await?;
         let client = &arguments.client;
         let place = Place {
             path: arguments.path.clone(),

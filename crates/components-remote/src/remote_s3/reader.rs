@@ -7,6 +7,7 @@ use std::time::Duration;
 use invar_cloud_identity::{AwsCredentials, AwsSettings, Surroundings};
 use invar_engine::{PrepareError, PrepareErrorKind};
 use invar_object_store::{Bucket, BucketSettings, Get, StoreError};
+use invar_policy::Access;
 use invar_syntax::secret::Secret;
 use invar_tls::{ClientSettings, Origins};
 
@@ -42,10 +43,15 @@ pub(super) fn split(path: &str) -> Result<(&str, &str), &'static str> {
 
 impl Reader {
     /// Makes the client; sends nothing.
-    pub(super) async fn new(arguments: &RemoteS3Arguments) -> Result<Self, PrepareError> {
+    pub(super) async fn new(arguments: &RemoteS3Arguments, access: &Access) -> Result<Self, PrepareError> {
         let (bucket, key) =
             split(&arguments.path).map_err(|why| PrepareError::invalid(format!("path {why}")))?;
         let client = &arguments.client;
+        let store = match client.endpoint.as_str() {
+            "" => format!("https://{bucket}.s3.amazonaws.com"),
+            endpoint => endpoint.to_owned(),
+        };
+        crate::reach::by_name(&store, access).map_err(PrepareError::not_allowed)?;
         let bucket = Bucket::new(BucketSettings {
             bucket: bucket.to_owned(),
             region: client.region.clone(),

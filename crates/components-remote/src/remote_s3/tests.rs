@@ -188,7 +188,7 @@ async fn errors_and_accesses_are_counted_under_alloys_names_while_the_component_
             signing_region: "us-east-1".to_owned(),
         },
     };
-    let reader = Reader::new(&arguments).await.unwrap();
+    let reader = Reader::new(&arguments, &invar_policy::Access::unrestricted()).await.unwrap();
     assert!(!format!("{reader:?} {arguments:?}").contains(SECRET_KEY));
     let place = Place { path: arguments.path.clone(), endpoint: String::new(), region: String::new() };
     let node = invar_engine::NodeId::new("remote.s3.x");
