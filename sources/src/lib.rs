@@ -23,6 +23,7 @@ mod status;
 mod substitute;
 mod tls;
 mod units;
+mod verify;
 
 pub use address::{AddressError, parse_address, redact};
 pub use backoff::{FixedJitter, Jitter, RandomJitter};
@@ -50,6 +51,9 @@ pub use snapshot::{Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, So
 pub use source::{BoxFuture, Poll, PollContext, Source, TreeEntry};
 pub use status::{SourceFailure, SourceState, SourceStatus, SourcesState};
 pub use substitute::{AgentAttributes, SubstituteError, substitute};
+#[doc(hidden)]
+pub use verify::signature_format;
+pub use verify::{DetachedKeys, KeyError, SignatureError, Signer, verify_detached};
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,0 +1,48 @@
+//! Who signed something: signatures of SSH and minisign over bytes, checked against keys that the operator of
+//! the host trusts. Nothing in here knows Git or HTTP: those say which bytes, which signature and which keys.
+//!
+//! Validity is judged by the time it is now, never by a date in what was signed: that one the signer chooses.
+
+mod allowed_signers;
+mod detached;
+mod error;
+mod key_file;
+mod minisign;
+mod patterns;
+mod signers;
+mod ssh;
+
+pub use self::detached::{DetachedKeys, verify_detached};
+pub use self::error::{KeyError, SignatureError};
+pub use self::signers::Signer;
+
+/// Parsers of what signers and servers send, for the fuzzer; not part of the interface.
+#[doc(hidden)]
+pub mod signature_format {
+    use super::SignatureError;
+    use super::allowed_signers::AllowedSigners;
+    use super::minisign::MinisignSignature;
+    use super::ssh::SshSignature;
+
+    /// Whether the text is an `allowed_signers` file.
+    #[must_use]
+    pub fn is_allowed_signers(text: &str) -> bool {
+        AllowedSigners::parse(text, &jiff::tz::TimeZone::UTC).is_ok()
+    }
+
+    /// Reads an armored SSH signature.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse_ssh(bytes: &[u8]) -> Result<(), SignatureError> {
+        SshSignature::parse(bytes).map(drop)
+    }
+
+    /// Reads a minisign signature.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse_minisign(bytes: &[u8]) -> Result<(), SignatureError> {
+        MinisignSignature::parse(bytes).map(drop)
+    }
+}
