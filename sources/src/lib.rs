@@ -48,7 +48,7 @@ pub use settings::{
     SourceSettings, SshSettings, TlsSettings, VerifyMode, VerifySettings, normalize,
 };
 pub use snapshot::{Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, tree_digest};
-pub use source::{BoxFuture, Poll, PollContext, Source, TreeEntry};
+pub use source::{BoxFuture, Poll, PollContext, Source, TreeEntry, Vouched};
 pub use status::{SourceFailure, SourceState, SourceStatus, SourcesState};
 pub use substitute::{AgentAttributes, SubstituteError, substitute};
 #[doc(hidden)]

@@ -131,6 +131,16 @@ impl Revision {
         self.pinned = Some(commit.to_owned());
     }
 
+    /// The commit, and the one that a base is pinned to, of a revision's text.
+    pub(crate) fn commits_of(text: &str) -> Option<(String, Option<String>)> {
+        let (head, pinned) = match text.rsplit_once(PINNED) {
+            Some((head, pinned)) => (head, Some(pinned.to_owned())),
+            None => (text, None),
+        };
+        let commit = head.rsplit_once("@sha1:")?.1.to_owned();
+        Some((commit, pinned))
+    }
+
     /// The text with the digits shortened to twelve, for tables.
     #[must_use]
     pub fn short(&self) -> String {
@@ -217,6 +227,8 @@ pub struct Snapshot {
     pub subject: Option<String>,
     /// The verified principal that signed the revision.
     pub signer: Option<String>,
+    /// The digest of the policy of trust under which that was verified; `None` where nothing has to be signed.
+    pub trust: Option<String>,
     /// When the commit says it was made. For display only: nothing is ordered by it.
     pub committed_at: Option<SystemTime>,
     /// When this snapshot was read.
@@ -258,6 +270,7 @@ impl Snapshot {
             author: None,
             subject: None,
             signer: None,
+            trust: None,
             committed_at: None,
             fetched_at,
             notices: Vec::new(),
@@ -327,6 +340,9 @@ mod tests {
         pinned.pin(&"cd".repeat(20));
         assert_eq!(pinned.text, format!("main@sha1:{}+base@{}", "ab".repeat(20), "cd".repeat(20)));
         assert_eq!(pinned.short(), "main@sha1:abababababab+base@cdcdcdcdcdcd");
+        let commits = Some(("ab".repeat(20), Some("cd".repeat(20))));
+        assert_eq!(Revision::commits_of(&pinned.text), commits);
+        assert_eq!(Revision::commits_of("file:sha256:00"), None);
     }
 
     #[test]
@@ -342,6 +358,7 @@ mod tests {
             author: None,
             subject: None,
             signer: None,
+            trust: None,
             committed_at: None,
             fetched_at: SystemTime::UNIX_EPOCH,
             notices: Vec::new(),

@@ -1,10 +1,12 @@
 //! What a Git server sends is read or refused, whole or in pieces alike, and never panics.
 #![no_main]
 
-use invar_sources::wire_format::{FetchReader, parse_advertisement, parse_ls_refs};
+use invar_sources::wire_format::{FetchReader, is_harmless, parse_advertisement, parse_ls_refs};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    is_harmless(bytes);
+    is_harmless(&[b"PACK\0\0\0\x02\0\0\0\x02".as_slice(), bytes].concat());
     let advertised = parse_advertisement(bytes).map(|advertisement| advertisement.references);
     for reference in [advertised, parse_ls_refs(bytes)].into_iter().flatten().flatten() {
         assert!(matches!(reference.object.len(), 0 | 40 | 64));

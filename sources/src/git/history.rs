@@ -15,7 +15,7 @@ use crate::snapshot::{Notice, NoticeKind};
 use crate::source::PollContext;
 
 /// How far back the commit before is looked for, in steps.
-const HISTORY_DEPTHS: [u32; 3] = [50, 200, 1000];
+pub(super) const HISTORY_DEPTHS: [u32; 3] = [50, 200, 1000];
 
 /// How the new commit relates to the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) enum Ancestry {
 }
 
 /// The most commits a walk looks at.
-const WALK_LIMIT: usize = 20_000;
+pub(super) const WALK_LIMIT: usize = 20_000;
 
 /// Whether `ancestor` is among `commit` and its ancestors, as far as they are in the repository.
 pub(super) fn contains(repository: &Repository, commit: Oid, ancestor: Oid) -> Ancestry {

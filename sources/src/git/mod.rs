@@ -1,51 +1,64 @@
 //! The Git source: asks which commit a reference names, fetches exactly that commit into a bare
 //! repository, and reads the selected files from the object database.
 
+mod accepted;
 mod commit;
 mod fetch;
 mod history;
 mod local;
+mod pack_guard;
 mod pinned;
 mod pkt_line;
 mod protocol;
 mod reference;
+mod refusal;
 mod repository;
+mod signed;
 mod tree;
+mod verification;
+mod vouch;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use self::accepted::{Accepted, AcceptedFile};
 use self::local::LocalWire;
 use self::protocol::RemoteReference;
 use self::reference::{Resolved, Wanted, short};
+use self::refusal::Refusal;
 use self::repository::{CloneDirectory, ReadError};
 use self::tree::Depth;
+use self::verification::{Verification, check_verify};
 use self::wire::HttpWire;
 use crate::SourceEnvironment;
 use crate::connection::Connection;
 use crate::error::{ErrorClass, Failure, Rejection, SourceError};
 use crate::path::normalize_selected;
-use crate::settings::{AuthSettings, GitSettings, HistoryPolicy, LimitSettings, SourceSettings, VerifyMode};
+use crate::settings::{
+    AuthSettings, GitSettings, HistoryPolicy, LimitSettings, SourceSettings, VerifySettings,
+};
 use crate::snapshot::{
     Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest,
 };
-use crate::source::{BoxFuture, Poll, PollContext, Source, TreeEntry};
+use crate::source::{BoxFuture, Poll, PollContext, Source, TreeEntry, Vouched};
 
 pub use self::commit::{CommitError, read_commit};
 
 /// Parsers of what servers send, for the fuzzer; not part of the interface.
 #[doc(hidden)]
 pub mod wire_format {
+    pub use super::pack_guard::is_harmless;
     pub use super::pkt_line::{FramingError, Packet, PacketReader};
     pub use super::protocol::{
         Advertisement, FetchReader, FetchRequest, ProtocolError, RemoteReference, encode_fetch,
         encode_ls_refs, parse_advertisement, parse_ls_refs,
     };
+    pub use super::signed::has_signature;
 }
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -61,6 +74,7 @@ pub struct GitSource {
     settings: Settings,
     wire: Wire,
     clone: CloneDirectory,
+    accepted: AcceptedFile,
     /// One poll at a time works in the repository.
     busy: tokio::sync::Mutex<()>,
     memory: Mutex<Memory>,
@@ -93,6 +107,7 @@ struct Settings {
     once: bool,
     limits: LimitSettings,
     history: HistoryPolicy,
+    verify: VerifySettings,
     interval: Duration,
     timeout: Option<Duration>,
     required: bool,
@@ -104,8 +119,8 @@ struct Settings {
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// A commit that was refused, with the reason: it is not fetched again to be refused again.
-    refused: Option<(String, Failure)>,
+    /// What was refused: it is not fetched again to be refused again.
+    refused: Option<Refusal>,
     /// A commit that a person accepts although history says no.
     accepted: Option<String>,
     /// Whether a commit was read.
@@ -139,9 +154,7 @@ impl GitSource {
     ) -> Result<Self, Failure> {
         let git = settings.git.clone().ok_or_else(|| Failure::stalled("the settings have no `git`"))?;
         let wanted = Wanted::new(&git)?;
-        if settings.verify.mode != VerifyMode::None {
-            return Err(Failure::stalled("`verify`: signatures cannot be checked yet"));
-        }
+        check_verify(&settings.verify, &wanted)?;
         Self::assemble(settings, git, wanted, Depth::All, environment, name)
     }
 
@@ -185,6 +198,8 @@ impl GitSource {
         let (wire, host) = open_wire(settings, &git, environment)?;
         let identity = settings.auth.as_ref().map_or_else(String::new, AuthSettings::identity);
         let clone = CloneDirectory::new(&environment.state_directory, &git.url, &identity);
+        let accepted =
+            AcceptedFile::new(&environment.state_directory, name.as_str(), &git.url, &wanted.describe());
         let mut selection = format!("{} {wanted:?} {paths:?} {:?}", git.url, settings.limits);
         if depth == Depth::Own {
             selection.push_str(" own");
@@ -196,6 +211,7 @@ impl GitSource {
             timeout: settings.timeout,
             required: !settings.optional,
             history: settings.history,
+            verify: settings.verify.clone(),
             limits: settings.limits,
             git,
             wanted,
@@ -209,6 +225,7 @@ impl GitSource {
             settings,
             wire,
             clone,
+            accepted,
             busy: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
         })
@@ -226,7 +243,9 @@ impl GitSource {
     async fn look(&self, previous: Option<&Snapshot>, context: &PollContext) -> Result<Poll, Failure> {
         let _busy = self.busy.lock().await;
         let previous = previous.filter(|snapshot| snapshot.kind == SourceKind::Git);
-        let held = previous.filter(|snapshot| snapshot.selection == self.settings.selection);
+        let trust = self.trust().await?;
+        let selection = self.selection(trust.as_deref());
+        let held = previous.filter(|snapshot| snapshot.selection == selection);
         let resolved = match &self.settings.wanted {
             Wanted::Commit { id, branch } => Resolved {
                 name: branch
@@ -249,35 +268,53 @@ impl GitSource {
             self.memory.lock().refused = None;
             return Ok(Poll::Unchanged);
         }
-        self.check_tag(previous, &resolved, &mut notices)?;
+        let before = match previous {
+            Some(snapshot) => Accepted::of(&snapshot.revision, snapshot.trust.as_deref()),
+            None => self.recall().await?,
+        };
+        self.check_tag(before.as_ref(), &resolved, &mut notices)?;
         let refused = self.memory.lock().refused.clone();
-        if let Some((commit, failure)) = refused
-            && commit == resolved.commit
-        {
-            return Err(failure);
+        if let Some(refused) = refused.filter(|refused| refused.holds(&resolved, &selection, context.now)) {
+            return Err(refused.failure);
         }
-        let outcome = self.take(previous, &resolved, notices, context).await;
+        let verification = trust.map(|trust| Verification {
+            settings: self.settings.verify.clone(),
+            trust,
+            now: context.now,
+        });
+        let outcome = self.take(before.as_ref(), &resolved, notices, verification, context).await;
         if let Err(failure) = &outcome
             && matches!(failure.class, ErrorClass::Rejected(_))
         {
-            self.memory.lock().refused = Some((resolved.commit.clone(), failure.clone()));
+            let (object, commit) = (resolved.object.clone(), resolved.commit.clone());
+            let refusal = Refusal {
+                object,
+                commit,
+                selection: selection.clone(),
+                at: context.now,
+                failure: failure.clone(),
+            };
+            self.memory.lock().refused = Some(refusal);
         } else if outcome.is_ok() {
             self.memory.lock().refused = None;
         }
         self.memory.lock().read |= outcome.is_ok();
-        outcome.map(|snapshot| Poll::Changed(Box::new(snapshot)))
+        let snapshot = Snapshot { selection, ..outcome? };
+        self.keep_accepted(&snapshot).await;
+        Ok(Poll::Changed(Box::new(snapshot)))
     }
 
     /// Fetches and reads the commit, makes the repository afresh once if it is damaged, and looks at how
     /// the branch moved.
     async fn take(
         &self,
-        previous: Option<&Snapshot>,
+        before: Option<&Accepted>,
         resolved: &Resolved,
         mut notices: Vec<Notice>,
+        verification: Option<Verification>,
         context: &PollContext,
     ) -> Result<Snapshot, Failure> {
-        let old = previous.and_then(|snapshot| snapshot.revision.commit.as_deref());
+        let old = before.map(|before| before.commit.as_str());
         let mut reading = match self.fetch_and_read(&resolved.commit, old, context).await {
             Ok(reading) => reading,
             Err(ReadError::Failed(failure)) => return Err(failure),
@@ -304,13 +341,19 @@ impl GitSource {
                 notices.push(Notice { kind: NoticeKind::Redirected, message });
             }
         }
-        let same_reference = previous
-            .is_some_and(|snapshot| snapshot.revision.reference.as_deref() == Some(resolved.name.as_str()));
+        let same_reference =
+            before.is_some_and(|before| before.reference.as_deref() == Some(resolved.name.as_str()));
         let follows_branch = !resolved.is_tag && !matches!(self.settings.wanted, Wanted::Commit { .. });
         if let Some(old) = old.filter(|old| *old != resolved.commit && same_reference && follows_branch) {
             self.check_history(old, &resolved.commit, &reading, &mut notices, context).await?;
         }
         let pin = self.follow_pin(&mut reading, &resolved.commit, context).await?;
+        let signer = match &verification {
+            Some(verification) => {
+                Some(self.verify(verification, resolved, old, pin.as_deref(), context).await?)
+            }
+            None => None,
+        };
         notices.extend(reading.notices);
         let mut revision = Revision::git(&resolved.name, &resolved.commit);
         if let Some(pin) = pin {
@@ -324,10 +367,11 @@ impl GitSource {
             digest: tree_digest(&reading.files),
             files: reading.files,
             paths: self.settings.paths.clone(),
-            selection: self.settings.selection.clone(),
+            selection: String::new(),
             author: reading.author,
             subject: reading.subject,
-            signer: None,
+            signer: signer.map(|signer| signer.principal),
+            trust: verification.map(|verification| verification.trust.digest().to_owned()),
             committed_at: reading.committed_at,
             fetched_at: context.now,
             notices,
@@ -386,13 +430,13 @@ impl GitSource {
 
     fn check_tag(
         &self,
-        previous: Option<&Snapshot>,
+        before: Option<&Accepted>,
         resolved: &Resolved,
         notices: &mut Vec<Notice>,
     ) -> Result<(), Failure> {
-        let before = previous
-            .filter(|snapshot| snapshot.revision.reference.as_deref() == Some(resolved.name.as_str()))
-            .and_then(|snapshot| snapshot.revision.object.as_deref());
+        let before = before
+            .filter(|before| before.reference.as_deref() == Some(resolved.name.as_str()))
+            .and_then(|before| before.object.as_deref());
         let Some(before) = before.filter(|before| resolved.is_tag && *before != resolved.object) else {
             return Ok(());
         };
@@ -542,6 +586,17 @@ impl Source for GitSource {
                 Ok(entry) => Ok(entry),
                 Err(failure) => Err(self.shown(failure).await),
             }
+        })
+    }
+
+    fn vouch<'a>(
+        &'a self,
+        revision: &'a str,
+        trust: Option<&'a str>,
+        now: SystemTime,
+    ) -> BoxFuture<'a, Result<Vouched, SourceError>> {
+        Box::pin(async move {
+            self.vouch_for(revision, trust, now).await.map_err(|failure| failure.of(&self.name))
         })
     }
 

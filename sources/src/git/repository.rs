@@ -12,8 +12,9 @@ use git2::{ErrorClass as LibraryClass, ErrorCode, Oid, Repository, RepositoryIni
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::pack_guard::{PackGuard, PackRefusal};
 use super::wire::PackPart;
-use crate::error::{ErrorClass, Failure};
+use crate::error::{ErrorClass, Failure, Rejection};
 use crate::snapshot::hexadecimal;
 
 /// A lock that is older than this was left behind by a process that ended.
@@ -67,6 +68,9 @@ impl CloneDirectory {
 
     /// Opens the repository, or makes an empty one.
     pub(super) fn open(&self) -> Result<Repository, ReadError> {
+        // What is read is compared with its id, also where this process did not write it: the library's default, and
+        // what verification stands on.
+        git2::opts::strict_hash_verification(true);
         if self.path.join("HEAD").exists() {
             self.remove_stale_locks();
             return Repository::open_bare(&self.path).map_err(ReadError::from);
@@ -76,6 +80,11 @@ impl CloneDirectory {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).external_template(false);
         Repository::init_opts(&self.path, &options).map_err(|error| self.library_failure(&error).into())
+    }
+
+    /// Opens the repository if there is one.
+    pub(super) fn existing(&self) -> Result<Option<Repository>, ReadError> {
+        if self.path.join("HEAD").exists() { self.open().map(Some) } else { Ok(None) }
     }
 
     /// Removes everything.
@@ -119,9 +128,16 @@ impl CloneDirectory {
         let repository = self.open()?;
         let database = repository.odb()?;
         let mut writer = database.packwriter()?;
+        let mut guard = PackGuard::new();
         loop {
             match parts.blocking_recv() {
                 Some(PackPart::Bytes(bytes)) => {
+                    guard.push(&bytes).map_err(|refusal| match refusal {
+                        PackRefusal::Bomb(reason) => Failure::rejected(Rejection::Limits, reason)
+                            .with_help("nothing in such a repository is read; find who pushed it")
+                            .into(),
+                        PackRefusal::Malformed(reason) => self.pack_failure(reason),
+                    })?;
                     writer.write_all(&bytes).map_err(|error| self.pack_failure(&error.to_string()))?
                 }
                 Some(PackPart::End) => break,

@@ -24,7 +24,9 @@ const ENTRY_LIMIT: usize = 200_000;
 /// The longest target of a link, in bytes.
 const TARGET_LIMIT: usize = 4096;
 /// The longest commit, in bytes; a message of a hundred megabytes is not worth reading.
-const COMMIT_LIMIT: usize = 1024 * 1024;
+pub(super) const COMMIT_LIMIT: usize = 1024 * 1024;
+/// The longest list of one folder, in bytes; two hundred thousand names are not as long.
+const TREE_LIMIT: usize = 16 * 1024 * 1024;
 const LFS_MARK: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 const MODE_LINK: i32 = 0o120_000;
@@ -58,7 +60,7 @@ pub(super) fn read_entry(
     limits: &LimitSettings,
 ) -> Result<Option<Entry>, ReadError> {
     let database = repository.odb()?;
-    let root = repository.find_commit(commit)?.tree()?;
+    let root = find_tree(repository, &database, repository.find_commit(commit)?.tree_id())?;
     let mut walk = Walk::new(repository, &database, limits, &root, Depth::Own);
     if !walk.select(path)? {
         return Ok(None);
@@ -89,7 +91,7 @@ pub(super) fn read(
         return Err(Failure::rejected(Rejection::Limits, message).into());
     }
     let commit = repository.find_commit(commit)?;
-    let root = commit.tree()?;
+    let root = find_tree(repository, &database, commit.tree_id())?;
     let mut walk = Walk::new(repository, &database, limits, &root, depth);
     let everything = [String::new()];
     let selected = if selected.is_empty() { &everything } else { selected };
@@ -117,6 +119,16 @@ pub(super) fn read(
         .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     reading.parents = commit.parent_ids().map(|id| id.to_string()).collect();
     Ok(reading)
+}
+
+/// Reads the list of a folder, if it is not absurdly long: the library keeps all of it in memory.
+fn find_tree<'r>(repository: &'r Repository, database: &Odb<'_>, id: Oid) -> Result<Tree<'r>, ReadError> {
+    let (size, _) = database.read_header(id)?;
+    if size > TREE_LIMIT {
+        let message = format!("a folder's list of files is {} long", display_size(size as u64));
+        return Err(Failure::rejected(Rejection::Limits, message).into());
+    }
+    Ok(repository.find_tree(id)?)
 }
 
 struct Walk<'r> {
@@ -190,7 +202,7 @@ impl<'r> Walk<'r> {
                         continue 'again;
                     }
                     _ if entry.kind() == Some(ObjectType::Tree) => {
-                        folder = self.repository.find_tree(entry.id())?;
+                        folder = find_tree(self.repository, self.database, entry.id())?;
                         place.push(name.clone());
                     }
                     _ if index + 1 == pending.len() => return Ok(Located::File(entry.id())),
@@ -274,7 +286,7 @@ impl<'r> Walk<'r> {
                     }
                 }
                 (_, Some(ObjectType::Tree)) => {
-                    let below = self.repository.find_tree(entry.id())?;
+                    let below = find_tree(self.repository, self.database, entry.id())?;
                     let mut place = place.to_vec();
                     place.push(name.to_owned());
                     self.folder(&path, &below, &place, hops, depth + 1)?;

@@ -87,6 +87,7 @@ fn snapshot(source: &SourceName, content: &str) -> Snapshot {
         author: None,
         subject: None,
         signer: None,
+        trust: None,
         committed_at: None,
         fetched_at: SystemTime::UNIX_EPOCH,
         notices: Vec::new(),

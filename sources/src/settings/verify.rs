@@ -15,11 +15,12 @@ pub struct VerifySettings {
     pub ssh: Option<PathBuf>,
     /// A file of OpenPGP public keys, armored or not.
     pub openpgp: Option<PathBuf>,
-    /// The principals (of `ssh`) and fingerprints or addresses (of `openpgp`) that may sign; empty means all in the files.
+    /// The principals (of `ssh`) and fingerprints, addresses or names (of `openpgp`) that may sign; empty means all in the
+    /// files.
     pub signers: Vec<String>,
-    /// Accept, in mode `range`, unsigned commits that a signed merge brings in.
+    /// Accept, in mode `range`, what lies below a signed merge commit on the branch.
     pub seal: bool,
-    /// Whether a cached revision that cannot be verified anew under a changed policy is refused even with the remote down.
+    /// Whether a stored revision that cannot be verified anew under a changed policy may run when the agent starts.
     pub offline: OfflineVerification,
 }
 
@@ -32,7 +33,7 @@ pub enum VerifyMode {
     None,
     /// The commit that is read.
     Head,
-    /// The annotated tag that names it.
+    /// The annotated tag that names it, by the tag's own name.
     Tag,
     /// Every first-parent commit since the one that was read before.
     Range,

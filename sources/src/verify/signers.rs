@@ -17,6 +17,10 @@ pub(crate) struct Signers {
 }
 
 impl Signers {
+    pub(crate) fn new(names: &[String]) -> Self {
+        Self { names: names.to_vec() }
+    }
+
     /// Everybody.
     pub(crate) fn any() -> Self {
         Self::default()

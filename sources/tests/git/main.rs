@@ -12,10 +12,12 @@ mod repository;
 mod access;
 mod faults;
 mod history;
+mod hostile;
 mod modules;
 mod pins;
 mod reading;
 mod references;
+mod signatures;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

@@ -1,0 +1,32 @@
+//! What was refused, remembered so that it is not fetched again to be refused again.
+
+use std::time::{Duration, SystemTime};
+
+use super::reference::Resolved;
+use crate::error::{ErrorClass, Failure, Rejection};
+
+/// How long the refusal of a signature is taken for an answer: keys become valid with time.
+const REFUSED_SIGNATURE: Duration = Duration::from_secs(60 * 60);
+
+/// A revision that was refused, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) object: String,
+    pub(super) commit: String,
+    /// What was selected and whom was trusted.
+    pub(super) selection: String,
+    pub(super) at: SystemTime,
+    pub(super) failure: Failure,
+}
+
+impl Refusal {
+    /// Whether the same would be refused again. What time alone can change is looked at again after a while.
+    pub(super) fn holds(&self, resolved: &Resolved, selection: &str, now: SystemTime) -> bool {
+        let passes = self.failure.class == ErrorClass::Rejected(Rejection::Verification);
+        let old = now.duration_since(self.at).map_or(true, |age| age > REFUSED_SIGNATURE);
+        self.object == resolved.object
+            && self.commit == resolved.commit
+            && self.selection == selection
+            && !(passes && old)
+    }
+}
