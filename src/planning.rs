@@ -143,6 +143,7 @@ fn composition(proposal: Proposal) -> Composition {
         author: None,
         subject: None,
         signer: None,
+        trust: None,
         module_path: proposal.module_path,
     };
     Composition {

@@ -249,6 +249,7 @@ fn compose(
             author: None,
             subject: None,
             signer: None,
+            trust: None,
             module_path: String::new(),
         },
         files: files.into_iter().collect(),

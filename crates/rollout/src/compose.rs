@@ -216,6 +216,7 @@ mod tests {
                         author: None,
                         subject: None,
                         signer: None,
+                        trust: None,
                         module_path: String::new(),
                     },
                     files: files

@@ -54,6 +54,9 @@ pub struct Origin {
     pub subject: Option<String>,
     /// Verified signer.
     pub signer: Option<String>,
+    /// The digest of the policy of trust under which that was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// Where relative paths in the files begin: a folder of the host, or `/@<source>` with a folder of its tree.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub module_path: String,
@@ -89,6 +92,13 @@ pub trait SnapshotFeed: Send + Sync + 'static {
     fn detail(&self, name: &str) -> Option<SourceDetail> {
         let view = self.sources().into_iter().find(|view| view.state.name == name)?;
         Some(SourceDetail { required: view.required, ..SourceDetail::of(view.state) })
+    }
+
+    /// Says whether what was stored from these origins is trusted by the policies of now; gives what to warn of. An error
+    /// means that it may not run.
+    fn vouch<'a>(&'a self, origins: &'a [Origin]) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        let _ = origins;
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Polls these sources now (all of them for an empty list) and returns when they have answered; an

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use invar_sources::{
-    ErrorClass, PollContext, Poller, Snapshot, SourceError, SourceName, SourceStatus, SourcesState, TreeEntry,
+    ErrorClass, PollContext, Poller, Snapshot, SourceError, SourceName, SourceStatus, SourcesState,
+    TreeEntry, Vouched,
 };
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -76,6 +77,26 @@ impl SnapshotFeed for PollerFeed {
         let state = self.poller.state();
         let source = state.get(&name)?;
         Some(detail_of(&self.poller, source))
+    }
+
+    fn vouch<'a>(&'a self, origins: &'a [Origin]) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            let mut doubts = Vec::new();
+            for origin in origins {
+                let Some(source) = self.poller.source(&SourceName::new(origin.source.as_str())) else {
+                    continue;
+                };
+                if source.kind().as_str() != origin.kind {
+                    continue;
+                }
+                let vouched = source.vouch(&origin.revision, origin.trust.as_deref(), SystemTime::now());
+                match vouched.await.map_err(|error| failure_of(&error))? {
+                    Vouched::Trusted => {}
+                    Vouched::Doubted(reason) => doubts.push(format!("{}: {reason}", origin.source)),
+                }
+            }
+            Ok(doubts)
+        })
     }
 
     fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>> {
@@ -234,6 +255,7 @@ fn content_of(snapshot: &Snapshot, module_path: String) -> SourceContent {
             author: snapshot.author.clone(),
             subject: snapshot.subject.clone(),
             signer: snapshot.signer.clone(),
+            trust: snapshot.trust.clone(),
             module_path,
         },
         files,

@@ -245,6 +245,8 @@ impl Pipeline for ScriptedPipeline {
 pub(crate) struct ScriptedFeed {
     sources: Mutex<Vec<SourceView>>,
     changes: watch::Sender<u64>,
+    /// Revisions that are not trusted, and whether they may run all the same.
+    distrusted: Mutex<BTreeMap<String, bool>>,
 }
 
 impl ScriptedFeed {
@@ -267,7 +269,16 @@ impl ScriptedFeed {
                 content: None,
             })
             .collect();
-        Arc::new(Self { sources: Mutex::new(sources), changes: watch::Sender::new(0) })
+        Arc::new(Self {
+            sources: Mutex::new(sources),
+            changes: watch::Sender::new(0),
+            distrusted: Mutex::default(),
+        })
+    }
+
+    /// From now on a stored revision is not trusted; with `strict` it may not run.
+    pub(crate) fn distrust(&self, revision: &str, strict: bool) {
+        self.distrusted.lock().insert(revision.to_owned(), strict);
     }
 
     /// The source fails from now on, or no longer.
@@ -304,6 +315,7 @@ impl ScriptedFeed {
                     author: Some("ana".into()),
                     subject: Some("a change".into()),
                     signer: None,
+                    trust: None,
                     module_path: format!("/@{name}"),
                 },
                 files: files
@@ -324,6 +336,20 @@ impl SnapshotFeed for ScriptedFeed {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    fn vouch<'a>(&'a self, origins: &'a [Origin]) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
+        let distrusted = self.distrusted.lock();
+        let mut doubts = Vec::new();
+        for origin in origins {
+            let message = format!("whom to trust changed since {}", origin.revision);
+            match distrusted.get(&origin.revision) {
+                Some(true) => return Box::pin(std::future::ready(Err(Failure::content(message)))),
+                Some(false) => doubts.push(message),
+                None => {}
+            }
+        }
+        Box::pin(std::future::ready(Ok(doubts)))
     }
 
     fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>> {

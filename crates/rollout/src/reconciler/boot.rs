@@ -283,6 +283,7 @@ impl<P: Pipeline> Reconciler<P> {
             Some(Err(error)) => return Err(Failure::environment(error.to_string())),
             None => return Err(Failure::environment("the read was interrupted")),
         };
+        self.vouch(&composition).await?;
         let parsed = self.pipeline.parse(&composition)?;
         if let Some(request) = parsed.missing.first() {
             // What it imports is told by something else now: an environment variable, say.
@@ -291,6 +292,15 @@ impl<P: Pipeline> Reconciler<P> {
         }
         self.follow_exactly(parsed.imports.clone());
         Ok(parsed)
+    }
+
+    /// What was stored under another policy of trust than there is now is verified anew, or may not run.
+    pub(super) async fn vouch(&mut self, composition: &Composition) -> Result<(), Failure> {
+        let feed = Arc::clone(&self.feed);
+        for doubt in feed.vouch(&composition.origins).await? {
+            self.emit(EventKind::Degraded, None, format!("{doubt}; it runs all the same"));
+        }
+        Ok(())
     }
 
     async fn prepare_now(&self, candidate: Arc<P::Candidate>, mode: Mode) -> Result<P::Prepared, Failure> {
@@ -479,6 +489,7 @@ impl<P: Pipeline> Reconciler<P> {
                 author: None,
                 subject: None,
                 signer: None,
+                trust: None,
                 module_path: path.parent().map(|folder| folder.display().to_string()).unwrap_or_default(),
             }],
             files: vec![ComposedFile {

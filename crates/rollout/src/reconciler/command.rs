@@ -185,7 +185,11 @@ impl<P: Pipeline> Reconciler<P> {
             drop(reply.send(Ok(generation)));
             return;
         }
-        let parsed = match self.parse(&composition).await {
+        let parsed = match self.vouch(&composition).await {
+            Ok(()) => self.parse(&composition).await,
+            Err(failure) => Err(failure),
+        };
+        let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(failure) => {
                 drop(reply.send(Err(RolloutError::Refused(failure.to_string()))));

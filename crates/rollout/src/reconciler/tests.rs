@@ -7,6 +7,7 @@ mod modules;
 mod operators;
 mod pace;
 mod transitions;
+mod trust;
 
 use std::path::Path;
 use std::sync::Arc;

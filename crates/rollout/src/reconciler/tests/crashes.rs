@@ -4,7 +4,7 @@ use super::*;
 use crate::state::newest_control;
 
 /// A runtime of its own: dropping it ends every task at once, as a kill would.
-fn in_a_process<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn in_a_process<T>(work: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(work)
