@@ -4,7 +4,9 @@ use invar_secrets::{Credential, Secret};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::settings::{AuthSettings, BasicSettings, GitSettings, S3Settings, SourceSettings};
+use crate::settings::{
+    AuthSettings, BasicSettings, GitSettings, HttpSettings, S3Settings, SourceSettings,
+};
 
 /// Why a text is not an address. None of the variants holds what may be a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +50,7 @@ const OPTIONS: [&str; 6] = ["branch", "tag", "semver", "commit", "ref", "path"];
 const S3_OPTIONS: [&str; 4] = ["region", "endpoint", "path_style", "path"];
 
 /// Parses an address: `git+(https|http|file)://host/repo//path?branch=…&path=…`, `s3://bucket/key` for an object or, with
-/// `/` at the end, what is below it, or a path of this host.
+/// `/` at the end, what is below it, `https://host/document?…`, or a path of this host.
 ///
 /// A user name and password in it are moved into the settings' `auth`: `user:password@` as such, a lone
 /// `token@` as an access token.
@@ -84,10 +86,12 @@ pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
         "https" | "http" if is_repository(text) => {
             Err(unsupported("put `git+` before it to read it as a Git repository"))
         }
-        "https" | "http" => Err(unsupported("documents behind HTTP are not supported by this version")),
+        "https" | "http" => parse_document(text),
         "s3" => parse_s3(text),
         "oci" => Err(unsupported("OCI artifacts are not supported by this version")),
-        _ => Err(unsupported("there are git+https://, git+http://, git+file://, s3://, file:// and paths")),
+        _ => Err(unsupported(
+            "there are git+https://, git+http://, git+file://, s3://, https://, file:// and paths",
+        )),
     }
 }
 
@@ -237,6 +241,24 @@ fn parse_s3(text: &str) -> Result<SourceSettings, AddressError> {
     Ok(settings)
 }
 
+/// A document behind HTTP. The query is part of its address, as presigned ones have it.
+fn parse_document(text: &str) -> Result<SourceSettings, AddressError> {
+    let mut url = Url::parse(text).map_err(|error| invalid(text, &error.to_string()))?;
+    if url.fragment().is_some() {
+        return Err(invalid(text, "it has a `#`, which means nothing to a server"));
+    }
+    // As for repositories: a password with a `/` or a `?` in it must not become a host and what is asked of it.
+    if url.path().contains('@') || url.query().is_some_and(|query| query.contains('@')) {
+        return Err(invalid(
+            text,
+            "there is an `@` behind the host; write %40 for it, and %2F and %3F for `/` and `?` in a password",
+        ));
+    }
+    let auth = take_credential(&mut url, text)?;
+    let http = HttpSettings { url: url.into(), ..HttpSettings::default() };
+    Ok(SourceSettings { auth, ..SourceSettings::for_http(http) })
+}
+
 fn take_credential(url: &mut Url, text: &str) -> Result<Option<AuthSettings>, AddressError> {
     let decode = |part: &str| {
         percent_decode_str(part)
@@ -278,7 +300,10 @@ pub fn redact(text: &str) -> String {
         None => (rest, None),
     };
     let mut result = format!("{scheme}://{mark}{place}");
-    if let Some(query) = query {
+    if query.is_some() && matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https") {
+        // All of it is the server's own, and may be what lets us in.
+        result.push_str("?***");
+    } else if let Some(query) = query {
         let options: Vec<String> = query
             .split('&')
             .map(|option| match option.split_once('=') {
@@ -329,6 +354,18 @@ mod tests {
     }
 
     #[test]
+    fn documents_keep_their_query() {
+        let settings = parse_address("https://host:8443/a/x.alloy?X-Signature=a%2Bb&path=y").unwrap();
+        assert_eq!(settings.http.unwrap().url, "https://host:8443/a/x.alloy?X-Signature=a%2Bb&path=y");
+        assert_eq!((settings.path.len(), settings.auth), (0, None));
+        let settings = parse_address("https://me:hunter2@host/x").unwrap();
+        assert_eq!(settings.http.unwrap().url, "https://host/x");
+        assert_eq!(settings.auth.unwrap().basic.unwrap().username, "me");
+        let settings = parse_address("http://hunter2@127.0.0.1/x").unwrap();
+        assert!(settings.auth.unwrap().token.is_some());
+    }
+
+    #[test]
     fn paths_are_files() {
         for text in ["config.alloy", "/etc/invar", "./x", "C:\\x.alloy"] {
             assert_eq!(parse_address(text).unwrap().file.unwrap().path.to_str(), Some(text));
@@ -373,6 +410,11 @@ mod tests {
             "s3://bucket/x?endpoint=http://me:hunter2%40host&regoin=x",
             "s3://bucket/x?token=hunter2",
             "https://me:hunter2@git.example/x.git",
+            "https://me:hunter2@git.example/x#y",
+            "https://hun/hunter2@git.example/x",
+            "https://hun?hunter2@git.example/x",
+            "https://hun#hunter2@git.example/x",
+            "https://git.example:99999/x?hunter2",
             "nope://me:hunter2@git.example/x",
         ] {
             let error = parse_address(text).unwrap_err();
@@ -421,7 +463,11 @@ mod tests {
 
     #[test]
     fn redaction() {
-        assert_eq!(redact("https://a:b@h/x?branch=m&token=t&u"), "https://***@h/x?branch=m&token=***&***");
+        assert_eq!(
+            redact("git+https://a:b@h/x?branch=m&token=t&u"),
+            "git+https://***@h/x?branch=m&token=***&***"
+        );
+        assert_eq!(redact("https://a:b@h/x?branch=m&token=t&u"), "https://***@h/x?***");
         assert_eq!(redact("/etc/x@y"), "/etc/x@y");
     }
 

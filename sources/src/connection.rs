@@ -4,13 +4,17 @@
 //! Files of `tls`, and every credential, are read again when they change. Credentials go to the configured origin alone
 //! and never over plain HTTP, except to this host.
 
+mod oauth2;
+mod peers;
+mod style;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
-use invar_secrets::{SecretError, SecretStores};
+use invar_secrets::{Credential, Secret, SecretError, SecretStores};
 use invar_tls::ClientSettings;
 use parking_lot::Mutex;
 use reqwest::{Client, NoProxy, Proxy, RequestBuilder, Response};
@@ -18,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
+pub(crate) use self::style::Style;
 use crate::SourceEnvironment;
 use crate::error::{ErrorClass, Failure, Rejection};
 use crate::http_status;
@@ -39,6 +44,7 @@ pub(crate) struct Connection {
     tls: TlsSettings,
     proxy: Option<ProxySettings>,
     secrets: SecretStores,
+    style: Style,
     user_agent: &'static str,
     /// Whether bodies are taken as they come, whatever their content encoding.
     verbatim: bool,
@@ -49,7 +55,7 @@ pub(crate) struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({})", self.url)
+        write!(f, "Connection({})", place(&self.url))
     }
 }
 
@@ -61,10 +67,20 @@ impl Connection {
         user_agent: &'static str,
         environment: &SourceEnvironment,
     ) -> Result<Self, Failure> {
+        Self::with_style(url, settings, user_agent, environment, Style::Git)
+    }
+
+    /// As [`Connection::new`], for a use other than Git.
+    pub(crate) fn with_style(
+        url: Url,
+        settings: &SourceSettings,
+        user_agent: &'static str,
+        environment: &SourceEnvironment,
+        style: Style,
+    ) -> Result<Self, Failure> {
         let (auth, proxy) = (settings.auth.clone(), settings.proxy.clone());
-        if url.scheme() == "http" && auth.is_some() && !is_loopback(&url) {
-            return Err(Failure::stalled(format!("a credential is not sent to {url} without encryption"))
-                .with_help("use https://"));
+        if auth.is_some() {
+            check_encrypted(&url)?;
         }
         if let Some(proxy) = &proxy {
             let parsed = Url::parse(&proxy.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -83,6 +99,7 @@ impl Connection {
             tls: settings.tls.clone().unwrap_or_default(),
             proxy,
             secrets: environment.secrets.clone(),
+            style,
             user_agent,
             verbatim: false,
             client: Mutex::default(),
@@ -114,6 +131,9 @@ impl Connection {
         to: &Url,
         deadline: Instant,
     ) -> Result<Response, Failure> {
+        if self.style.guards_peers() {
+            peers::check_literal(to)?;
+        }
         if to.origin() == self.url.origin()
             && let Some(value) = self.authorization().await?
         {
@@ -130,7 +150,7 @@ impl Connection {
     pub(crate) fn refused(&self, response: &Response, now: SystemTime) -> Failure {
         let credential = self.auth.is_some();
         let failure =
-            http_status::failure(response.status(), response.headers(), self.url.as_str(), credential, now);
+            http_status::failure(response.status(), response.headers(), &place(&self.url), credential, now);
         let rotated = self.credential.lock().1.is_some_and(|at| at.elapsed() < ROTATION_GRACE);
         match failure.class {
             ErrorClass::AuthExpired | ErrorClass::Forbidden if rotated => Failure {
@@ -204,6 +224,7 @@ impl Connection {
             .http1_only()
             .gzip(!self.verbatim)
             .referer(false);
+        builder = self.style.apply(builder);
         // Plain HTTP without a proxy needs no authorities, and reading those of the system takes a while.
         let config = if needs_tls {
             let material = tls::material(&settings).await?;
@@ -233,40 +254,59 @@ impl Connection {
 
     async fn authorization(&self) -> Result<Option<HeaderValue>, Failure> {
         let Some(auth) = &self.auth else { return Ok(None) };
-        let (username, credential) = match (&auth.token, &auth.basic) {
-            (Some(token), _) => (auth.username.as_deref().unwrap_or("x-access-token"), token),
-            (None, Some(basic)) => (basic.username.as_str(), &basic.password),
-            (None, None) => return Ok(None),
+        let value = match &self.style {
+            Style::Git => {
+                let (username, credential) = match (&auth.token, &auth.basic) {
+                    (Some(token), _) => (auth.username.as_deref().unwrap_or("x-access-token"), token),
+                    (None, Some(basic)) => (basic.username.as_str(), &basic.password),
+                    (None, None) => return Ok(None),
+                };
+                basic(username, &self.resolve(credential).await?)
+            }
+            style => match style.authorization(auth, &self.client().await?, &self.secrets).await? {
+                Some(value) => value,
+                None => return Ok(None),
+            },
         };
-        let secret = credential.resolve(&self.secrets).await.map_err(|error| secret_failure(&error))?;
-        let joined = invar_secrets::Secret::new(format!("{username}:{}", secret.expose()));
-        let encoded = invar_secrets::Secret::new(format!(
-            "Basic {}",
-            base64::engine::general_purpose::STANDARD.encode(joined.expose())
-        ));
-        let fingerprint: [u8; 32] = Sha256::digest(encoded.expose()).into();
-        {
+        // A token that was fetched a moment ago is no rotation that servers may lag behind.
+        if !self.style.fetches_tokens() {
+            let fingerprint: [u8; 32] = Sha256::digest(value.expose()).into();
             let mut held = self.credential.lock();
             if held.0.is_some_and(|held| held != fingerprint) {
                 held.1 = Some(Instant::now());
             }
             held.0 = Some(fingerprint);
         }
-        let mut value = HeaderValue::from_str(encoded.expose())
-            .map_err(|_| Failure::stalled("the credential does not fit into an HTTP header"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        style::header_value(&value).map(Some)
+    }
+
+    /// A credential as it is now.
+    pub(crate) async fn resolve(&self, credential: &Credential) -> Result<Secret, Failure> {
+        credential.resolve(&self.secrets).await.map_err(|error| secret_failure(&error))
+    }
+
+    /// Whether the token of this connection is one that is fetched when it is needed.
+    pub(crate) fn fetches_tokens(&self) -> bool {
+        self.style.fetches_tokens()
+    }
+
+    /// After a 401: forgets a token that was fetched for this connection; whether it is worth asking again.
+    pub(crate) fn forget_token(&self) -> bool {
+        self.style.forget_token()
     }
 
     pub(crate) fn too_slow(&self) -> Failure {
-        Failure::transient(format!("{} does not answer in time", self.url))
+        Failure::transient(format!("{} does not answer in time", place(&self.url)))
     }
 
     pub(crate) fn transport_failure(&self, error: reqwest::Error) -> Failure {
         let error = error.without_url();
+        if let Some(failure) = peers::RefusedPeer::behind(&error) {
+            return failure;
+        }
         let what = if error.is_connect() { "cannot be reached" } else { "broke the connection off" };
         let chain = chain(&error);
-        let failure = Failure::transient(format!("{} {what}: {chain}", self.url));
+        let failure = Failure::transient(format!("{} {what}: {chain}", place(&self.url)));
         match certificate_help(&chain) {
             Some(help) => failure.with_help(help),
             None => failure,
@@ -333,6 +373,29 @@ fn certificate_help(text: &str) -> Option<&'static str> {
     } else {
         "the server shows a certificate that cannot be trusted"
     })
+}
+
+/// An address as it is shown: without the query, which may hold a signature or a token.
+pub(crate) fn place(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    shown.into()
+}
+
+/// Refuses to send a credential to where everybody on the way could read it.
+pub(crate) fn check_encrypted(url: &Url) -> Result<(), Failure> {
+    if url.scheme() == "http" && !is_loopback(url) {
+        let message = format!("a credential is not sent to {} without encryption", place(url));
+        return Err(Failure::stalled(message).with_help("use https://"));
+    }
+    Ok(())
+}
+
+/// `Basic` and what follows it.
+fn basic(username: &str, password: &Secret) -> Secret {
+    let joined = Secret::new(format!("{username}:{}", password.expose()));
+    Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(joined.expose())))
 }
 
 pub(crate) fn is_loopback(url: &Url) -> bool {

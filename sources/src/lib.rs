@@ -11,6 +11,7 @@ mod diagnose;
 mod error;
 mod file;
 mod git;
+mod http;
 mod http_status;
 mod path;
 mod pin;
@@ -35,6 +36,9 @@ pub use file::FileSource;
 #[doc(hidden)]
 pub use git::wire_format;
 pub use git::{CommitError, GitModule, GitSource, read_commit};
+pub use http::HttpSource;
+#[doc(hidden)]
+pub use http::document_format;
 pub use http_status::http_refusal;
 pub use invar_secrets::Credential;
 pub use path::normalize_path;
@@ -83,6 +87,7 @@ pub fn open(
         Some(SourceKind::Git) => Ok(Arc::new(GitSource::open(settings, environment)?)),
         Some(SourceKind::S3) => Ok(Arc::new(S3Source::open(settings, environment)?)),
         Some(SourceKind::File) => Ok(Arc::new(FileSource::open(settings)?)),
+        Some(SourceKind::Http) => Ok(Arc::new(HttpSource::open(settings, environment)?)),
         Some(kind) => unusable(&format!("a source of kind `{kind}` cannot be read yet")),
         None => unusable("the settings name no source, or several"),
     }

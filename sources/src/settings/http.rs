@@ -33,6 +33,30 @@ pub struct HttpSettings {
     pub allow_link_local: bool,
 }
 
+impl HttpSettings {
+    /// What cannot work about it.
+    pub(super) fn problems(&self) -> Vec<&'static str> {
+        let is_digest = |text: &String| {
+            let digits = text.strip_prefix("sha256:").unwrap_or(text);
+            digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let is_address = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        let signature = self.signature.as_ref();
+        [
+            (!is_address(&self.url), "`http.url` is not an https:// or http:// address"),
+            (!self.sha256.iter().all(is_digest), "`http.sha256` is not 64 hexadecimal digits"),
+            (
+                signature.is_some_and(|signature| signature.minisign.is_empty() == signature.ssh.is_none()),
+                "`http.signature` says exactly one of `minisign` and `ssh`",
+            ),
+            (self.notify_url.is_some() && self.notify.is_none(), "`http.notify_url` goes with `http.notify`"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, what)| wrong.then_some(what))
+        .collect()
+    }
+}
+
 /// `signature = { … }`: exactly one of `minisign` and `ssh`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

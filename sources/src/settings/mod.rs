@@ -122,6 +122,12 @@ impl SourceSettings {
         Self { s3: Some(s3), ..Self::empty() }
     }
 
+    /// Settings of an HTTP source with defaults for the rest.
+    #[must_use]
+    pub fn for_http(http: HttpSettings) -> Self {
+        Self { http: Some(http), ..Self::empty() }
+    }
+
     fn empty() -> Self {
         Self {
             name: None,
@@ -267,6 +273,9 @@ fn check(source: &SourceSettings, errors: &mut Vec<SettingsError>) {
     for problem in source.auth.iter().filter_map(|auth| auth.aws.as_ref()).flat_map(AwsSettings::problems) {
         error(problem);
     }
+    for problem in source.http.iter().flat_map(HttpSettings::problems) {
+        error(problem);
+    }
     let selects = is(SourceKind::Git) || is(SourceKind::S3) || is(SourceKind::Oci);
     for (present, allowed, key) in [
         (!source.path.is_empty(), selects, "`path`"),
@@ -314,7 +323,7 @@ fn ways_of(kind: SourceKind) -> &'static [&'static str] {
     match kind {
         SourceKind::Git => &["token", "basic", "ssh", "github_app"],
         SourceKind::S3 => &["aws"],
-        SourceKind::Http => &["token", "basic", "authorization", "oauth2", "aws"],
+        SourceKind::Http => &["token", "basic", "authorization", "oauth2"],
         SourceKind::Oci => &["token", "basic"],
         SourceKind::File | SourceKind::RemoteConfig => &[],
     }
