@@ -1,9 +1,11 @@
 //! The `local.*` and `remote.*` components, and what `import.*` blocks name: content that configurations are made of, read
 //! from files and from elsewhere.
 
+mod document;
 mod local_file;
 mod modules;
 mod reach;
+mod remote_http;
 mod remote_s3;
 pub mod remotecfg;
 
@@ -12,10 +14,15 @@ use invar_engine::Registry;
 
 pub use local_file::LocalFile;
 pub use modules::{LoadedModule, ModuleLoader};
+pub use remote_http::RemoteHttp;
 pub use remote_s3::RemoteS3;
 
 /// Adds these components to a registry.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.with::<LocalFile>().with::<RemoteS3>().with_import_client::<HttpClientArguments>()
+    registry
+        .with::<LocalFile>()
+        .with::<RemoteHttp>()
+        .with::<RemoteS3>()
+        .with_import_client::<HttpClientArguments>()
 }
