@@ -1,12 +1,12 @@
 //! Addresses: a whole source in one line, such as `git+https://host/repo//base?branch=main` or a path.
 
+mod oci;
+
 use invar_secrets::{Credential, Secret};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::settings::{
-    AuthSettings, BasicSettings, GitSettings, HttpSettings, S3Settings, SourceSettings,
-};
+use crate::settings::{AuthSettings, BasicSettings, GitSettings, HttpSettings, S3Settings, SourceSettings};
 
 /// Why a text is not an address. None of the variants holds what may be a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,8 @@ const OPTIONS: [&str; 6] = ["branch", "tag", "semver", "commit", "ref", "path"];
 const S3_OPTIONS: [&str; 4] = ["region", "endpoint", "path_style", "path"];
 
 /// Parses an address: `git+(https|http|file)://host/repo//path?branch=…&path=…`, `s3://bucket/key` for an object or, with
-/// `/` at the end, what is below it, `https://host/document?…`, or a path of this host.
+/// `/` at the end, what is below it, `https://host/document?…`, `oci://registry/repository:tag@digest?…`, or a path of
+/// this host.
 ///
 /// A user name and password in it are moved into the settings' `auth`: `user:password@` as such, a lone
 /// `token@` as an access token.
@@ -88,9 +89,9 @@ pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
         }
         "https" | "http" => parse_document(text),
         "s3" => parse_s3(text),
-        "oci" => Err(unsupported("OCI artifacts are not supported by this version")),
+        "oci" => oci::parse(text),
         _ => Err(unsupported(
-            "there are git+https://, git+http://, git+file://, s3://, https://, file:// and paths",
+            "there are git+https://, git+http://, git+file://, s3://, https://, oci://, file:// and paths",
         )),
     }
 }
@@ -289,6 +290,15 @@ fn take_credential(url: &mut Url, text: &str) -> Result<Option<AuthSettings>, Ad
 #[must_use]
 pub fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    if scheme == "oci"
+        && let (place, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()))
+        && let Some((before, digest)) = oci::split_digest(place)
+    {
+        // The `@` of a digest is none of a user's.
+        let shown = redact(&format!("{scheme}://{before}{query}"));
+        let (place, query) = shown.split_at(shown.find('?').unwrap_or(shown.len()));
+        return format!("{place}@{digest}{query}");
+    }
     // Everything before the last `@`: a password with an unescaped `/`, `?` or `#` ends the authority too
     // early, and hiding too much does no harm.
     let (mark, rest) = match rest.rsplit_once('@') {
@@ -469,6 +479,11 @@ mod tests {
         );
         assert_eq!(redact("https://a:b@h/x?branch=m&token=t&u"), "https://***@h/x?***");
         assert_eq!(redact("/etc/x@y"), "/etc/x@y");
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        assert_eq!(
+            redact(&format!("oci://a:b@h/x:v1@{digest}?path=y")),
+            format!("oci://***@h/x:v1@{digest}?path=y")
+        );
     }
 
     proptest! {

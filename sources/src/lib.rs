@@ -1,4 +1,4 @@
-//! Where configuration comes from: Git, S3, files, and the scheduling that polls them.
+//! Where configuration comes from: Git, S3, HTTP, OCI registries, files, and the scheduling that polls them.
 //!
 //! A [`Source`] yields [`Snapshot`]s: immutable sets of files with the revision they come from. The
 //! [`Poller`] owns one task per source, spreads and limits their work, and publishes the newest
@@ -13,6 +13,7 @@ mod file;
 mod git;
 mod http;
 mod http_status;
+mod oci;
 mod path;
 mod pin;
 mod poller;
@@ -41,6 +42,9 @@ pub use http::HttpSource;
 pub use http::document_format;
 pub use http_status::http_refusal;
 pub use invar_secrets::Credential;
+pub use oci::OciSource;
+#[doc(hidden)]
+pub use oci::artifact_format;
 pub use path::normalize_path;
 pub use pin::{PIN_FILE, PINNED_FOLDERS, Pin, PinError, is_pinned, pin_path};
 pub use poller::{Clock, ConcurrencyLimits, Poller, PollerOptions, ReconcileError, SystemClock};
@@ -88,6 +92,7 @@ pub fn open(
         Some(SourceKind::S3) => Ok(Arc::new(S3Source::open(settings, environment)?)),
         Some(SourceKind::File) => Ok(Arc::new(FileSource::open(settings)?)),
         Some(SourceKind::Http) => Ok(Arc::new(HttpSource::open(settings, environment)?)),
+        Some(SourceKind::Oci) => Ok(Arc::new(OciSource::open(settings, environment)?)),
         Some(kind) => unusable(&format!("a source of kind `{kind}` cannot be read yet")),
         None => unusable("the settings name no source, or several"),
     }

@@ -128,6 +128,12 @@ impl SourceSettings {
         Self { http: Some(http), ..Self::empty() }
     }
 
+    /// Settings of an OCI source with defaults for the rest.
+    #[must_use]
+    pub fn for_oci(oci: OciSettings) -> Self {
+        Self { oci: Some(oci), ..Self::empty() }
+    }
+
     fn empty() -> Self {
         Self {
             name: None,
@@ -272,6 +278,9 @@ fn check(source: &SourceSettings, errors: &mut Vec<SettingsError>) {
     }
     for problem in source.auth.iter().filter_map(|auth| auth.aws.as_ref()).flat_map(AwsSettings::problems) {
         error(problem);
+    }
+    for problem in source.oci.iter().flat_map(crate::oci::problems) {
+        error(&problem);
     }
     for problem in source.http.iter().flat_map(HttpSettings::problems) {
         error(problem);
