@@ -49,12 +49,12 @@ fn hint(nearest: Option<&str>) -> String {
 const OPTIONS: [&str; 6] = ["branch", "tag", "semver", "commit", "ref", "path"];
 const S3_OPTIONS: [&str; 4] = ["region", "endpoint", "path_style", "path"];
 
-/// Parses an address: `git+(https|http|file)://host/repo//path?branch=…&path=…`, `s3://bucket/key` for an object or, with
-/// `/` at the end, what is below it, `https://host/document?…`, `oci://registry/repository:tag@digest?…`, or a path of
-/// this host.
+/// Parses an address: `git+(https|http|ssh|file)://host/repo//path?branch=…&path=…`, `ssh://…`, `user@host:repo//path?…`,
+/// `s3://bucket/key` for an object or, with `/` at the end, what is below it, `https://host/document?…`,
+/// `oci://registry/repository:tag@digest?…`, or a path of this host.
 ///
 /// A user name and password in it are moved into the settings' `auth`: `user:password@` as such, a lone
-/// `token@` as an access token.
+/// `token@` as an access token. The user name of SSH stays: it is no secret.
 ///
 /// # Errors
 /// [`AddressError`].
@@ -66,10 +66,10 @@ pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
     let unsupported =
         |reason: &str| AddressError::Unsupported { address: redact(text), reason: reason.to_owned() };
     let Some((scheme, _)) = text.split_once("://") else {
-        return Ok(SourceSettings::for_file(text));
+        return if is_scp_like(text) { parse_scp_like(text) } else { Ok(SourceSettings::for_file(text)) };
     };
     match scheme.to_ascii_lowercase().as_str() {
-        "git+https" | "git+http" | "git+file" => parse_git(text),
+        "git+https" | "git+http" | "git+file" | "git+ssh" | "ssh" => parse_git(text),
         "file" => {
             let url = Url::parse(text).map_err(|error| invalid(text, &error.to_string()))?;
             let path = url.to_file_path().map_err(|()| invalid(text, "it is not a path of this host"))?;
@@ -77,9 +77,6 @@ pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
                 return Err(invalid(text, "a file has no options"));
             }
             Ok(SourceSettings::for_file(path))
-        }
-        "git+ssh" | "ssh" => {
-            Err(unsupported("Git over SSH is not supported by this version; use git+https://"))
         }
         "git" => Err(unsupported(
             "the git:// protocol has neither encryption nor authentication; use git+https://",
@@ -91,7 +88,7 @@ pub fn parse_address(text: &str) -> Result<SourceSettings, AddressError> {
         "s3" => parse_s3(text),
         "oci" => oci::parse(text),
         _ => Err(unsupported(
-            "there are git+https://, git+http://, git+file://, s3://, https://, oci://, file:// and paths",
+            "there are git+https://, git+http://, git+ssh://, git+file://, s3://, https://, oci://, file:// and paths",
         )),
     }
 }
@@ -104,15 +101,39 @@ fn invalid(text: &str, reason: &str) -> AddressError {
     AddressError::Invalid { address: redact(text), reason: reason.to_owned() }
 }
 
-fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
-    let inner = text.get("git+".len()..).unwrap_or_default();
-    let mut url = Url::parse(inner).map_err(|error| invalid(text, &error.to_string()))?;
-    if url.fragment().is_some() {
+/// `user@host:repository`, as Git writes addresses of SSH. The user is what tells it from a file's name.
+fn is_scp_like(text: &str) -> bool {
+    let Some((before, path)) = text.split_once(':') else { return false };
+    let Some((user, host)) = before.split_once('@') else { return false };
+    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !user.is_empty() && !host.is_empty() && !path.is_empty() && before.replace('@', "").chars().all(usual)
+}
+
+fn parse_scp_like(text: &str) -> Result<SourceSettings, AddressError> {
+    let (place, query) = text.split_once('?').unwrap_or((text, ""));
+    if place.contains('#') {
         return Err(invalid(text, "it has a `#`; options come after `?`"));
     }
     let mut settings = SourceSettings::for_git(GitSettings::default());
     let mut git = GitSettings::default();
-    for (key, value) in url.query_pairs() {
+    read_options(query, text, &mut git, &mut settings)?;
+    let (repository, folder) = place.split_once("//").unwrap_or((place, ""));
+    if !folder.is_empty() {
+        settings.path.insert(0, folder.to_owned());
+    }
+    repository.clone_into(&mut git.url);
+    settings.git = Some(git);
+    Ok(settings)
+}
+
+/// Reads what stands behind the `?`.
+fn read_options(
+    query: &str,
+    text: &str,
+    git: &mut GitSettings,
+    settings: &mut SourceSettings,
+) -> Result<(), AddressError> {
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let value = value.into_owned();
         let place = match &*key {
             "branch" => &mut git.branch,
@@ -125,7 +146,7 @@ fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
                 continue;
             }
             // The rest of a password with a `?` in it is none to be shown.
-            _ if url.query().is_some_and(|query| query.contains('@')) => {
+            _ if query.contains('@') => {
                 return Err(invalid(
                     text,
                     "there is an `@` behind the `?`; write %3F for a `?` in a password",
@@ -146,6 +167,21 @@ fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
             return Err(invalid(text, &format!("the option `{key}` is there twice")));
         }
     }
+    Ok(())
+}
+
+fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
+    let inner = match text.split_at_checked("git+".len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("git+") => rest,
+        _ => text,
+    };
+    let mut url = Url::parse(inner).map_err(|error| invalid(text, &error.to_string()))?;
+    if url.fragment().is_some() {
+        return Err(invalid(text, "it has a `#`; options come after `?`"));
+    }
+    let mut settings = SourceSettings::for_git(GitSettings::default());
+    let mut git = GitSettings::default();
+    read_options(url.query().unwrap_or_default(), text, &mut git, &mut settings)?;
     url.set_query(None);
     // The user information ends at the first `/`. Beyond it an `@` is likelier the end of a password with a `/` in it
     // than part of a repository's name, and what is taken for a name is shown.
@@ -155,7 +191,11 @@ fn parse_git(text: &str) -> Result<SourceSettings, AddressError> {
             "there is an `@` behind a `/`; write %2F for a `/` in a password, %40 for an `@` in a path",
         ));
     }
-    settings.auth = take_credential(&mut url, text)?;
+    if url.scheme() != "ssh" {
+        settings.auth = take_credential(&mut url, text)?;
+    } else if url.password().is_some() {
+        return Err(invalid(text, "Git over SSH takes a key, not a password"));
+    }
     // The first `//` in the path separates the repository from the folder within it.
     let path = url.path().to_owned();
     if let Some((repository, folder)) = path.split_once("//") {
@@ -376,8 +416,27 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_ssh_keep_the_user() {
+        for text in [
+            "git+ssh://git@git.example:2222/obs/fleet.git//base?branch=main",
+            "ssh://git@git.example:2222/obs/fleet.git//base?branch=main",
+        ] {
+            let (settings, git) = git(text);
+            assert_eq!(git.url, "ssh://git@git.example:2222/obs/fleet.git");
+            assert_eq!(git.branch.as_deref(), Some("main"));
+            assert_eq!((settings.path, settings.auth), (vec!["base".to_owned()], None));
+        }
+        let (settings, short) = git("git@git.example:obs/fleet.git//base?branch=main&path=more");
+        assert_eq!(short.url, "git@git.example:obs/fleet.git");
+        assert_eq!(settings.path, ["base", "more"]);
+        for text in ["git@git.example:x?banch=main", "git@git.example:x?branch=", "git@git.example:x#y"] {
+            assert!(parse_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn paths_are_files() {
-        for text in ["config.alloy", "/etc/invar", "./x", "C:\\x.alloy"] {
+        for text in ["config.alloy", "/etc/invar", "./x", "C:\\x.alloy", "a@b", "a:b", "./a@b:c"] {
             assert_eq!(parse_address(text).unwrap().file.unwrap().path.to_str(), Some(text));
         }
         assert_eq!(parse_address("file:///etc/x").unwrap().file.unwrap().path.to_str(), Some("/etc/x"));
@@ -493,7 +552,8 @@ mod tests {
                 && let Some(git) = settings.git
             {
                 prop_assert!(!git.url.contains('?'));
-                prop_assert!(!git.url.contains('@') || git.url.starts_with("file:"));
+                let may_have_user = git.url.starts_with("file:") || !git.url.contains("://");
+                prop_assert!(!git.url.contains('@') || may_have_user);
             }
         }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use invar_secrets::{Credential, Secret, SecretError, SecretStores};
 use invar_tls::ClientSettings;
 use parking_lot::Mutex;
@@ -25,15 +25,19 @@ use url::{Host, Url};
 pub(crate) use self::style::Style;
 use crate::SourceEnvironment;
 use crate::error::{ErrorClass, Failure, Rejection};
+use crate::github_app::GithubApp;
 use crate::http_status;
 use crate::settings::{AuthSettings, ProxySettings, SourceSettings, TlsSettings};
 use crate::tls;
+use crate::tunnel::proxy_address;
 use crate::units::display_size;
 
 /// Time to set up a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without a byte after which a transfer is given up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The user name that goes with a token by default.
+const TOKEN_USER: &str = "x-access-token";
 /// How long after a rotation a refused credential counts as not yet known to every server (D17).
 const ROTATION_GRACE: Duration = Duration::from_secs(60);
 
@@ -43,6 +47,7 @@ pub(crate) struct Connection {
     auth: Option<AuthSettings>,
     tls: TlsSettings,
     proxy: Option<ProxySettings>,
+    app: Option<GithubApp>,
     secrets: SecretStores,
     style: Style,
     user_agent: &'static str,
@@ -83,21 +88,20 @@ impl Connection {
             check_encrypted(&url)?;
         }
         if let Some(proxy) = &proxy {
-            let parsed = Url::parse(&proxy.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-            let Some(parsed) = parsed else {
-                return Err(Failure::stalled("`proxy.url` is not an http:// or https:// address"));
-            };
-            if !parsed.username().is_empty() || parsed.password().is_some() {
-                return Err(Failure::stalled(
-                    "`proxy.url` holds a credential; use `proxy.username` and `proxy.password`",
-                ));
-            }
+            proxy_address(proxy)?;
         }
+        if auth.as_ref().is_some_and(|auth| auth.ssh.is_some()) {
+            return Err(Failure::stalled(format!("`auth.ssh` is not for {url}, which is reached over HTTP"))
+                .with_help("use a token, or an address that begins with ssh://"));
+        }
+        let app = auth.as_ref().and_then(|auth| auth.github_app.as_ref());
+        let app = app.map(|app| GithubApp::new(app, &url, &environment.secrets)).transpose()?;
         Ok(Self {
             url,
             auth,
             tls: settings.tls.clone().unwrap_or_default(),
             proxy,
+            app,
             secrets: environment.secrets.clone(),
             style,
             user_agent,
@@ -127,18 +131,32 @@ impl Connection {
     /// origin.
     pub(crate) async fn send(
         &self,
-        mut request: RequestBuilder,
+        request: RequestBuilder,
         to: &Url,
         deadline: Instant,
     ) -> Result<Response, Failure> {
         if self.style.guards_peers() {
             peers::check_literal(to)?;
         }
-        if to.origin() == self.url.origin()
-            && let Some(value) = self.authorization().await?
-        {
-            request = request.header(header::AUTHORIZATION, value);
+        if to.origin() != self.url.origin() {
+            return self.send_as_it_is(request, deadline).await;
         }
+        let Some((credential, value)) = self.authorization(None, deadline).await? else {
+            return self.send_as_it_is(request, deadline).await;
+        };
+        // A token that was handed to us may be taken back before its time; another one costs one request.
+        let again = self.app.as_ref().and_then(|_| request.try_clone());
+        let response = self.send_as_it_is(request.header(header::AUTHORIZATION, value), deadline).await?;
+        let (StatusCode::UNAUTHORIZED, Some(again)) = (response.status(), again) else { return Ok(response) };
+        match self.authorization(Some(&credential), deadline).await? {
+            Some((_, value)) => {
+                self.send_as_it_is(again.header(header::AUTHORIZATION, value), deadline).await
+            }
+            None => Ok(response),
+        }
+    }
+
+    async fn send_as_it_is(&self, request: RequestBuilder, deadline: Instant) -> Result<Response, Failure> {
         match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(self.transport_failure(error)),
@@ -158,6 +176,10 @@ impl Connection {
                 message: format!("{}; the credential changed less than a minute ago", failure.message),
                 help: failure.help,
             },
+            // Another token was asked for and refused as well.
+            ErrorClass::AuthExpired if self.app.is_some() => {
+                Failure { class: ErrorClass::Forbidden, ..failure }
+            }
             _ => failure,
         }
     }
@@ -205,7 +227,10 @@ impl Connection {
             }
             None => None,
         };
-        let (settings, needs_tls) = (self.tls.clone(), self.url.scheme() == "https" || self.proxy.is_some());
+        let needs_tls = self.url.scheme() == "https"
+            || self.proxy.is_some()
+            || self.app.as_ref().is_some_and(GithubApp::needs_tls);
+        let settings = self.tls.clone();
         let mut fingerprint = tls_fingerprint(&settings);
         if let Some(password) = &password {
             let digest = Sha256::digest(password.expose());
@@ -252,19 +277,30 @@ impl Connection {
         Ok(client)
     }
 
-    async fn authorization(&self) -> Result<Option<HeaderValue>, Failure> {
+    /// The credential, and the header that shows it. One that was `refused` is not given again where another can be had.
+    async fn authorization(
+        &self,
+        refused: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<Option<(Secret, HeaderValue)>, Failure> {
         let Some(auth) = &self.auth else { return Ok(None) };
-        let value = match &self.style {
+        let (credential, value) = match &self.style {
             Style::Git => {
-                let (username, credential) = match (&auth.token, &auth.basic) {
-                    (Some(token), _) => (auth.username.as_deref().unwrap_or("x-access-token"), token),
-                    (None, Some(basic)) => (basic.username.as_str(), &basic.password),
-                    (None, None) => return Ok(None),
+                let (username, credential) = match (&auth.token, &auth.basic, &self.app) {
+                    (Some(token), ..) => {
+                        (auth.username.as_deref().unwrap_or(TOKEN_USER), self.resolve(token).await?)
+                    }
+                    (None, Some(basic), _) => (basic.username.as_str(), self.resolve(&basic.password).await?),
+                    (None, None, Some(app)) => {
+                        (TOKEN_USER, app.token(&self.client().await?, refused, deadline).await?)
+                    }
+                    (None, None, None) => return Ok(None),
                 };
-                basic(username, &self.resolve(credential).await?)
+                let value = basic(username, &credential);
+                (credential, value)
             }
             style => match style.authorization(auth, &self.client().await?, &self.secrets).await? {
-                Some(value) => value,
+                Some(value) => (value.clone(), value),
                 None => return Ok(None),
             },
         };
@@ -277,7 +313,7 @@ impl Connection {
             }
             held.0 = Some(fingerprint);
         }
-        style::header_value(&value).map(Some)
+        Ok(Some((credential, style::header_value(&value)?)))
     }
 
     /// A credential as it is now.

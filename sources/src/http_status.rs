@@ -121,6 +121,25 @@ pub(crate) fn parse_date(text: &str) -> Option<u64> {
     if words.next()? != "GMT" || !(1970..10_000).contains(&year) || !(1..=31).contains(&day) {
         return None;
     }
+    since_epoch(year, month, day, [hour, minute, second])
+}
+
+/// Seconds since the epoch of a time in UTC as RFC 3339 writes it (`1994-11-06T08:49:37Z`); fractions are left out.
+pub(crate) fn parse_timestamp(text: &str) -> Option<u64> {
+    let (date, time) = text.trim().strip_suffix('Z')?.split_once('T')?;
+    let time = time.split('.').next()?;
+    let numbers = |text: &str, mark: char| -> Option<[u64; 3]> {
+        let parts: Vec<u64> = text.split(mark).map(|part| part.parse().ok()).collect::<Option<_>>()?;
+        parts.try_into().ok()
+    };
+    let [year, month, day] = numbers(date, '-')?;
+    if !(1970..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    since_epoch(year, month, day, numbers(time, ':')?)
+}
+
+fn since_epoch(year: u64, month: u64, day: u64, [hour, minute, second]: [u64; 3]) -> Option<u64> {
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -201,6 +220,23 @@ mod tests {
         };
         assert!(text(StatusCode::NOT_FOUND, true).contains("this credential may not see it"));
         assert!(text(StatusCode::NOT_FOUND, false).contains("needs a credential"));
+    }
+
+    #[test]
+    fn timestamps() {
+        assert_eq!(parse_timestamp("1994-11-06T08:49:37Z"), Some(784_111_777));
+        assert_eq!(parse_timestamp("2024-02-29T00:00:00.123Z"), Some(1_709_164_800));
+        for text in [
+            "",
+            "Z",
+            "TZ",
+            "1994-11-06T08:49:37",
+            "1994-11-06T08:49:37+01:00",
+            "1994-13-06T08:49:37Z",
+            "0-0-0T0:0:0Z",
+        ] {
+            assert_eq!(parse_timestamp(text), None, "{text}");
+        }
     }
 
     #[test]

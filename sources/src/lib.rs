@@ -11,6 +11,7 @@ mod diagnose;
 mod error;
 mod file;
 mod git;
+mod github_app;
 mod http;
 mod http_status;
 mod oci;
@@ -24,6 +25,7 @@ mod source;
 mod status;
 mod substitute;
 mod tls;
+mod tunnel;
 mod units;
 mod verify;
 
@@ -53,7 +55,7 @@ pub use settings::{
     AuthSettings, AuthorizationSettings, AwsSettings, BasicSettings, FileSettings, GitSettings,
     GithubAppSettings, HistoryPolicy, HostKeyPolicy, HttpSettings, LimitSettings, Notify, OAuth2Settings,
     OciSettings, OfflineVerification, ProxySettings, S3Settings, SettingsError, SignatureSettings,
-    SourceSettings, SshSettings, TlsSettings, VerifyMode, VerifySettings, normalize,
+    SourceSettings, SshSettings, Submodules, TlsSettings, VerifyMode, VerifySettings, normalize,
 };
 pub use snapshot::{Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, tree_digest};
 pub use source::{BoxFuture, Poll, PollContext, Source, TreeEntry, Vouched};

@@ -63,7 +63,14 @@ pub fn read_commit(folder: &Path, commit: &str, selected: &[&str]) -> Result<Fil
         .iter()
         .map(|path| normalize_selected(&join(path)).map_err(|failure| CommitError::new(failure.message)))
         .collect::<Result<Vec<String>, _>>()?;
-    let files = match tree::read(&repository, id, &paths, tree::Depth::All, &LimitSettings::default()) {
+    let files = match tree::read(
+        &repository,
+        id,
+        &paths,
+        tree::Depth::All,
+        &LimitSettings::default(),
+        tree::Modules::Off,
+    ) {
         Ok(reading) => reading.files,
         Err(ReadError::Failed(failure)) if failure.class == ErrorClass::Rejected(Rejection::EmptySource) => {
             Files::new()

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use super::protocol::FetchRequest;
 use super::reference::Wanted;
 use super::repository::{CloneDirectory, ReadError, holds, object_id};
-use super::tree::{self, Reading};
-use super::wire::HttpWire;
+use super::tree::{self, Found, Modules, Reading};
+use super::wire::RemoteWire;
 use super::{GitSource, Wire};
 use crate::error::{ErrorClass, Failure};
 use crate::source::{PollContext, TreeEntry};
@@ -18,6 +18,11 @@ pub(super) const BRANCH_DEPTH: u32 = 1000;
 const PACK_QUEUE: usize = 16;
 
 impl GitSource {
+    /// What becomes of submodules.
+    pub(super) fn modules(&self) -> Modules {
+        if self.family.is_some() { Modules::Listed } else { Modules::Off }
+    }
+
     pub(super) async fn fetch_and_read(
         &self,
         commit: &str,
@@ -43,7 +48,9 @@ impl GitSource {
         let (paths, limits) = (self.settings.paths.clone(), self.settings.limits);
         let depth = self.settings.depth;
         let commit = object_id(commit)?;
-        self.blocking_read(move |clone| tree::read(&clone.open()?, commit, &paths, depth, &limits)).await
+        let modules = self.modules();
+        self.blocking_read(move |clone| tree::read(&clone.open()?, commit, &paths, depth, &limits, modules))
+            .await
     }
 
     /// What is at a path of a commit; fetched once more where it is not here any more.
@@ -53,12 +60,12 @@ impl GitSource {
         path: &str,
         context: &PollContext,
     ) -> Result<Option<TreeEntry>, Failure> {
-        let (id, limits) = (object_id(commit)?, self.settings.limits);
+        let (id, limits, modules) = (object_id(commit)?, self.settings.limits, self.modules());
         let read = |path: String| {
-            self.blocking_read(move |clone| tree::read_entry(&clone.open()?, id, &path, &limits))
+            self.blocking_read(move |clone| tree::read_entry(&clone.open()?, id, &path, &limits, modules))
         };
         let reason = match read(path.to_owned()).await {
-            Ok(entry) => return Ok(entry),
+            Ok(found) => return self.found(commit, found, context).await,
             Err(ReadError::Failed(failure)) => return Err(failure),
             Err(ReadError::Damaged(reason)) => reason,
         };
@@ -68,12 +75,26 @@ impl GitSource {
             self.fetch(commit, None, context).await?;
             read(path.to_owned()).await
         };
-        again.await.map_err(|error| match error {
+        let found = again.await.map_err(|error| match error {
             ReadError::Failed(failure) => failure,
             ReadError::Damaged(reason) => {
                 Failure::transient(format!("commit {commit:.12} is not complete here: {reason}"))
             }
-        })
+        })?;
+        self.found(commit, found, context).await
+    }
+
+    async fn found(
+        &self,
+        commit: &str,
+        found: Option<Found>,
+        context: &PollContext,
+    ) -> Result<Option<TreeEntry>, Failure> {
+        match found {
+            None => Ok(None),
+            Some(Found::Entry(entry)) => Ok(Some(entry)),
+            Some(Found::Submodule(link)) => self.entry_of_submodule(link, commit, context).await,
+        }
     }
 
     async fn fetch(
@@ -97,7 +118,7 @@ impl GitSource {
                     })
                     .await;
             }
-            Wire::Http(wire) => wire,
+            Wire::Remote(wire) => wire,
         };
         let request = FetchRequest { want: commit.to_owned(), have, depth: 1, commits_only: false };
         let outcome = self.transfer(wire, &request, self.clone.clone(), context).await;
@@ -142,15 +163,14 @@ impl GitSource {
     /// Passes a pack from the network to the indexer.
     pub(super) async fn transfer(
         &self,
-        wire: &HttpWire,
+        wire: &RemoteWire,
         request: &FetchRequest,
         into: CloneDirectory,
         context: &PollContext,
     ) -> Result<(), ReadError> {
         let (sender, receiver) = mpsc::channel(PACK_QUEUE);
         let indexer = tokio::task::spawn_blocking(move || into.store_pack(receiver));
-        let sent =
-            wire.fetch(request, self.settings.limits.pack, sender, context.deadline, context.now).await;
+        let sent = wire.fetch(request, self.settings.limits.pack, sender, context).await;
         let stored =
             indexer.await.unwrap_or_else(|_| Err(Failure::transient("storing was interrupted").into()));
         let bytes = sent?;

@@ -7,7 +7,7 @@ use git2::{Oid, Repository};
 use super::protocol::FetchRequest;
 use super::repository::object_id;
 use super::tree::Reading;
-use super::wire::HttpWire;
+use super::wire::RemoteWire;
 use super::{GitSource, Wire};
 use crate::error::{Failure, Rejection};
 use crate::settings::HistoryPolicy;
@@ -84,7 +84,7 @@ impl GitSource {
             return Ok(());
         }
         let movement = match &self.wire {
-            Wire::Http(wire) => {
+            Wire::Remote(wire) => {
                 let movement = self.probe_history(wire, old, new, context).await;
                 self.blocking(|clone| clone.for_history().wipe()).await?;
                 movement
@@ -126,7 +126,7 @@ impl GitSource {
     /// own, until it is clear how the two are related.
     pub(super) async fn probe_history(
         &self,
-        wire: &HttpWire,
+        wire: &RemoteWire,
         old: &str,
         new: &str,
         context: &PollContext,

@@ -4,6 +4,7 @@
 mod accepted;
 mod commit;
 mod fetch;
+mod gitmodules;
 mod history;
 mod local;
 mod pack_guard;
@@ -14,8 +15,11 @@ mod reference;
 mod refusal;
 mod repository;
 mod signed;
+mod ssh;
+mod submodules;
 mod tree;
 mod verification;
+mod version_range;
 mod vouch;
 mod wire;
 
@@ -32,9 +36,11 @@ use self::protocol::RemoteReference;
 use self::reference::{Resolved, Wanted, short};
 use self::refusal::Refusal;
 use self::repository::{CloneDirectory, ReadError};
+use self::ssh::{SshAddress, SshWire, is_scp_like};
+use self::submodules::Family;
 use self::tree::Depth;
 use self::verification::{Verification, check_verify};
-use self::wire::HttpWire;
+use self::wire::{HttpWire, RemoteWire};
 use crate::SourceEnvironment;
 use crate::connection::Connection;
 use crate::error::{ErrorClass, Failure, Rejection, SourceError};
@@ -52,13 +58,16 @@ pub use self::commit::{CommitError, read_commit};
 /// Parsers of what servers send, for the fuzzer; not part of the interface.
 #[doc(hidden)]
 pub mod wire_format {
+    pub use super::gitmodules::parse_modules;
     pub use super::pack_guard::is_harmless;
-    pub use super::pkt_line::{FramingError, Packet, PacketReader};
+    pub use super::pkt_line::{FramingError, Packet, PacketReader, message_end};
     pub use super::protocol::{
         Advertisement, FetchReader, FetchRequest, ProtocolError, RemoteReference, encode_fetch,
         encode_ls_refs, parse_advertisement, parse_ls_refs,
     };
     pub use super::signed::has_signature;
+    pub use super::ssh::known_hosts::KnownHosts;
+    pub use super::version_range::{VersionRange, version_of};
 }
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -75,6 +84,8 @@ pub struct GitSource {
     wire: Wire,
     clone: CloneDirectory,
     accepted: AcceptedFile,
+    /// What submodules are reached with, where they are read.
+    family: Option<Family>,
     /// One poll at a time works in the repository.
     busy: tokio::sync::Mutex<()>,
     memory: Mutex<Memory>,
@@ -133,7 +144,7 @@ struct Memory {
 
 #[derive(Debug)]
 enum Wire {
-    Http(Arc<HttpWire>),
+    Remote(Arc<RemoteWire>),
     Local(LocalWire),
 }
 
@@ -204,6 +215,13 @@ impl GitSource {
         if depth == Depth::Own {
             selection.push_str(" own");
         }
+        let family = Family::of(settings, &git, environment);
+        if family.is_some() {
+            selection.push_str(" submodules");
+        }
+        if family.is_some() && matches!(wire, Wire::Local(_)) {
+            return Err(Failure::stalled("`git.submodules` is for repositories behind a server"));
+        }
         let settings = Settings {
             description: format!("{} {}", git.url, wanted.describe()),
             selection: hexadecimal(&Sha256::digest(selection)),
@@ -226,6 +244,7 @@ impl GitSource {
             wire,
             clone,
             accepted,
+            family,
             busy: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
         })
@@ -331,7 +350,7 @@ impl GitSource {
                 })?
             }
         };
-        if let Wire::Http(wire) = &self.wire {
+        if let Wire::Remote(wire) = &self.wire {
             if wire.is_insecure() {
                 let message = format!("{} is reached without encryption", self.settings.git.url);
                 notices.push(Notice { kind: NoticeKind::InsecureTransport, message });
@@ -347,6 +366,7 @@ impl GitSource {
         if let Some(old) = old.filter(|old| *old != resolved.commit && same_reference && follows_branch) {
             self.check_history(old, &resolved.commit, &reading, &mut notices, context).await?;
         }
+        self.follow_submodules(&mut reading, &resolved.commit, context).await?;
         let pin = self.follow_pin(&mut reading, &resolved.commit, context).await?;
         let signer = match &verification {
             Some(verification) => {
@@ -390,6 +410,11 @@ impl GitSource {
             return Err(Failure::rejected(Rejection::EmptySource, format!("{url} has no commits yet")));
         }
         let what = wanted.describe();
+        if let Wanted::Semver(range) = wanted {
+            let message = format!("{url} has no tag in the range `{range}`; the last good revision stays");
+            return Err(Failure::new(ErrorClass::NotFound, message)
+                .with_help("tags are versions such as v1.2.3; pre-releases need a range that names one"));
+        }
         let failure = Failure::new(
             ErrorClass::NotFound,
             format!("{url} has no `{what}`; the last good revision stays"),
@@ -407,7 +432,7 @@ impl GitSource {
         context: &PollContext,
     ) -> Result<Vec<RemoteReference>, Failure> {
         match &self.wire {
-            Wire::Http(wire) => wire.list(&prefixes, context.deadline, context.now).await,
+            Wire::Remote(wire) => wire.list(&prefixes, context).await,
             Wire::Local(wire) => {
                 let wire = wire.clone();
                 let mut references = blocking(move || wire.list()).await?;
@@ -498,11 +523,15 @@ fn open_wire(
             let host = parsed.host_str().map(str::to_owned);
             let agent = concat!("git/2 (invar ", env!("CARGO_PKG_VERSION"), ")");
             let connection = Connection::new(parsed, settings, agent, environment)?;
-            let wire = HttpWire::new(connection);
-            Ok((Wire::Http(Arc::new(wire)), host))
+            let wire = RemoteWire::Http(HttpWire::new(connection));
+            Ok((Wire::Remote(Arc::new(wire)), host))
         }
-        None if is_scp_like(url) => Err(no_ssh()),
-        Some("ssh" | "git+ssh") => Err(no_ssh()),
+        _ if is_ssh(url) => {
+            let address = SshAddress::parse(url)?;
+            let host = Some(address.host.clone());
+            let wire = RemoteWire::Ssh(SshWire::new(address, settings, environment)?);
+            Ok((Wire::Remote(Arc::new(wire)), host))
+        }
         Some("file") | None => {
             if settings.auth.is_some() || settings.tls.is_some() || settings.proxy.is_some() {
                 return Err(Failure::stalled("a repository on this host needs no `auth`, `tls` or `proxy`"));
@@ -511,17 +540,16 @@ fn open_wire(
             Ok((Wire::Local(LocalWire { url: url.to_owned() }), Some(url.to_owned())))
         }
         Some(other) => Err(Failure::stalled(format!("`git.url` has the unknown scheme `{other}`"))
-            .with_help("there are https://, http://, file:// and paths")),
+            .with_help("there are https://, http://, ssh://, file:// and paths")),
     }
 }
 
-fn no_ssh() -> Failure {
-    Failure::stalled("Git over SSH is not supported by this version").with_help("use https:// with a token")
-}
-
-/// `git@host:path`, which is SSH without saying so.
-fn is_scp_like(url: &str) -> bool {
-    url.split_once(':').is_some_and(|(host, _)| host.len() > 1 && !host.contains(['/', '\\']))
+/// Whether the address is one of SSH: by its scheme, or in the form `user@host:path`.
+fn is_ssh(url: &str) -> bool {
+    match url.split_once("://") {
+        Some((scheme, _)) => scheme.eq_ignore_ascii_case("ssh") || scheme.eq_ignore_ascii_case("git+ssh"),
+        None => is_scp_like(url),
+    }
 }
 
 impl Source for GitSource {
@@ -555,6 +583,9 @@ impl Source for GitSource {
                 looked = tokio::time::timeout_at(context.deadline, self.look(previous, context)) => looked,
                 () = context.cancellation.cancelled() => Ok(Err(Failure::transient("the poll was cancelled"))),
             };
+            if let Wire::Remote(wire) = &self.wire {
+                wire.rest().await;
+            }
             let result = looked.unwrap_or_else(|_| {
                 Err(Failure::transient(format!("{} does not answer in time", self.settings.git.url)))
             });
@@ -580,6 +611,9 @@ impl Source for GitSource {
                 return Ok(TreeEntry::among(&snapshot.files, path));
             };
             let read = tokio::time::timeout_at(context.deadline, self.read_of(commit, path, context)).await;
+            if let Wire::Remote(wire) = &self.wire {
+                wire.rest().await;
+            }
             let read =
                 read.unwrap_or_else(|_| Err(Failure::transient("reading the repository takes too long")));
             match read {

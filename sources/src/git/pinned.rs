@@ -39,11 +39,17 @@ impl GitSource {
         reading.files.retain(|path, _| !is_pinned(path));
         if !paths.is_empty() {
             let (id, limits) = (object_id(&commit)?, self.settings.limits);
+            let modules = self.modules();
             let read = self
-                .blocking_read(move |clone| tree::read(&clone.open()?, id, &paths, tree::Depth::All, &limits))
+                .blocking_read(move |clone| {
+                    tree::read(&clone.open()?, id, &paths, tree::Depth::All, &limits, modules)
+                })
                 .await;
             match read {
-                Ok(pinned) => reading.files.extend(pinned.files),
+                Ok(mut pinned) => {
+                    self.follow_submodules(&mut pinned, &commit, context).await.map_err(because)?;
+                    reading.files.extend(pinned.files);
+                }
                 Err(ReadError::Failed(failure)) => return Err(because(failure)),
                 Err(ReadError::Damaged(reason)) => {
                     // The next poll makes the clone afresh, with everything that is needed in it.
@@ -81,7 +87,7 @@ impl GitSource {
                     return Err(not_contained("it is not"));
                 }
             }
-            Wire::Http(wire) => {
+            Wire::Remote(wire) => {
                 if !known {
                     let movement = self.probe_history(wire, commit, head, context).await;
                     self.blocking(|clone| clone.for_history().wipe()).await?;

@@ -42,27 +42,18 @@ impl PacketReader {
     /// [`FramingError`]; the stream is of no use after that.
     pub fn next_packet(&mut self) -> Result<Option<Packet>, FramingError> {
         let Some(digits) = self.buffer.first_chunk::<4>() else { return Ok(None) };
-        let mut length = 0_usize;
-        for digit in digits {
-            let value = char::from(*digit).to_digit(16).ok_or(FramingError)?;
-            length = length << 4 | value as usize;
+        let (digits, length) = (*digits, frame_length(*digits)?);
+        if self.buffer.len() < length {
+            return Ok(None);
         }
-        let mark = match length {
-            0 => Packet::Flush,
-            1 => Packet::Delimiter,
-            2 => Packet::ResponseEnd,
-            4..=LENGTH_LIMIT => {
-                if self.buffer.len() < length {
-                    return Ok(None);
-                }
-                let mut frame = self.buffer.split_to(length);
-                frame.advance(4);
-                return Ok(Some(Packet::Data(frame.freeze())));
-            }
-            _ => return Err(FramingError),
-        };
-        self.buffer.advance(4);
-        Ok(Some(mark))
+        let mut frame = self.buffer.split_to(length);
+        frame.advance(4);
+        Ok(Some(match &digits {
+            b"0000" => Packet::Flush,
+            b"0001" => Packet::Delimiter,
+            b"0002" => Packet::ResponseEnd,
+            _ => Packet::Data(frame.freeze()),
+        }))
     }
 
     /// Whether everything that arrived was handed out.
@@ -70,6 +61,39 @@ impl PacketReader {
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
+}
+
+/// The length of the frame that begins with these digits, its own digits included.
+fn frame_length(digits: [u8; 4]) -> Result<usize, FramingError> {
+    let mut length = 0_usize;
+    for digit in digits {
+        let value = char::from(digit).to_digit(16).ok_or(FramingError)?;
+        length = length << 4 | value as usize;
+    }
+    match length {
+        0..=2 => Ok(4),
+        4..=LENGTH_LIMIT => Ok(length),
+        _ => Err(FramingError),
+    }
+}
+
+/// Where the first message in `bytes` ends, behind its flush; `None` when more has to arrive first. `scanned` is how far an
+/// earlier call with fewer bytes got.
+///
+/// # Errors
+/// [`FramingError`].
+pub fn message_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, FramingError> {
+    while let Some(digits) = bytes.get(*scanned..).and_then(|rest| rest.first_chunk::<4>()) {
+        let end = *scanned + frame_length(*digits)?;
+        if end > bytes.len() {
+            return Ok(None);
+        }
+        *scanned = end;
+        if digits == b"0000" {
+            return Ok(Some(end));
+        }
+    }
+    Ok(None)
 }
 
 /// Appends a frame with `content` and a line break.
@@ -137,6 +161,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_message_ends_behind_its_flush() {
+        let bytes = b"0006a\n000100000006b\n0000";
+        for length in 0..14 {
+            assert_eq!(message_end(&bytes[..length], &mut 0), Ok(None), "{length}");
+        }
+        let mut scanned = 0;
+        assert_eq!(message_end(&bytes[..8], &mut scanned), Ok(None));
+        assert_eq!(scanned, 6);
+        assert_eq!(message_end(bytes, &mut scanned), Ok(Some(14)));
+        assert_eq!(message_end(&bytes[14..], &mut 0), Ok(Some(10)));
+        assert_eq!(message_end(b"Welcome", &mut 0), Err(FramingError));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(lines in prop::collection::vec("[ -~]{0,40}", 0..8), step in 1_usize..64) {
@@ -147,6 +185,11 @@ mod tests {
             write_flush(&mut bytes);
             let packets = all(&bytes, step).unwrap();
             prop_assert_eq!(packets.len(), lines.len() + 1);
+            let longer = [bytes.as_slice(), b"0000"].concat();
+            let mut scanned = 0;
+            prop_assert_eq!(message_end(&longer[..bytes.len().min(step)], &mut scanned).unwrap().is_none(), step < bytes.len());
+            let mut scanned = scanned % bytes.len();
+            prop_assert_eq!(message_end(&longer, &mut scanned).unwrap(), Some(bytes.len()));
             for (packet, line) in packets.iter().zip(&lines) {
                 let Packet::Data(content) = packet else { panic!("a mark instead of a line") };
                 prop_assert_eq!(trim_line(content), line.as_bytes());

@@ -2,8 +2,12 @@
 
 use super::protocol::RemoteReference;
 use super::repository::object_id;
+use super::version_range::{VersionRange, version_of};
 use crate::error::Failure;
 use crate::settings::GitSettings;
+
+/// What the full names of tags begin with.
+const TAGS: &str = "refs/tags/";
 
 /// What the settings ask for; of several the first in this order decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub(super) enum Wanted {
     Reference(String),
     /// A branch or tag in short form.
     Short(String),
+    /// The highest version among the tags.
+    Semver(VersionRange),
     Tag(String),
     Branch(String),
     /// A tag, else a branch, else a commit in full: what modules ask for.
@@ -57,8 +63,10 @@ impl Wanted {
             (Some(name), ..) if name == "HEAD" => Ok(Self::Head),
             (Some(name), ..) if name.starts_with("refs/") => checked(name, "ref").map(Self::Reference),
             (Some(name), ..) => checked(name, "ref").map(Self::Short),
-            (None, Some(_), ..) => Err(Failure::stalled("`git.semver` is not supported by this version")
-                .with_help("name a `tag` or a `branch`")),
+            (None, Some(range), ..) => VersionRange::parse(range).map(Self::Semver).map_err(|why| {
+                Failure::stalled(format!("`git.semver`: `{range}` is not a range of versions: {why}"))
+                    .with_help("such as `1.x`, `^1.2` or `>=1.0 <2`")
+            }),
             (None, None, Some(tag), _) => checked(tag, "tag").map(Self::Tag),
             (None, None, None, Some(branch)) => checked(branch, "branch").map(Self::Branch),
             (None, None, None, None) => Ok(Self::Head),
@@ -112,16 +120,18 @@ impl Wanted {
             | Self::Tag(name)
             | Self::Branch(name)
             | Self::Revision(name) => name.clone(),
+            Self::Semver(range) => range.to_string(),
             Self::Head => "HEAD".to_owned(),
         }
     }
 
-    /// The full names to look for, the preferred one first; empty for a commit.
+    /// The full names to look for, the preferred one first, or what they begin with; empty for a commit.
     pub(super) fn candidates(&self) -> Vec<String> {
         match self {
             Self::Commit { .. } => Vec::new(),
             Self::Reference(name) => vec![name.clone()],
             Self::Short(name) => vec![format!("refs/heads/{name}"), format!("refs/tags/{name}")],
+            Self::Semver(_) => vec![TAGS.to_owned()],
             Self::Tag(name) => vec![format!("refs/tags/{name}")],
             Self::Branch(name) => vec![format!("refs/heads/{name}")],
             Self::Revision(name) => vec![format!("refs/tags/{name}"), format!("refs/heads/{name}")],
@@ -131,11 +141,14 @@ impl Wanted {
 
     /// Picks the reference out of those a server lists.
     pub(super) fn resolve(&self, references: &[RemoteReference]) -> Option<Resolved> {
-        let candidates = self.candidates();
-        let found = candidates
-            .iter()
-            .find_map(|name| references.iter().find(|reference| &reference.name == name))
-            .filter(|reference| !reference.object.is_empty())?;
+        let found = match self {
+            Self::Semver(range) => highest(range, references),
+            _ => self
+                .candidates()
+                .iter()
+                .find_map(|name| references.iter().find(|reference| &reference.name == name)),
+        };
+        let found = found.filter(|reference| !reference.object.is_empty())?;
         Some(Resolved {
             name: short(&found.name).to_owned(),
             object: found.object.clone(),
@@ -144,6 +157,14 @@ impl Wanted {
             target: found.target.clone(),
         })
     }
+}
+
+/// The tag with the highest version in the range; tags that are no versions are not looked at.
+fn highest<'a>(range: &VersionRange, references: &'a [RemoteReference]) -> Option<&'a RemoteReference> {
+    let tags = references.iter().filter(|reference| reference.name.starts_with(TAGS));
+    let versions = tags.filter_map(|tag| Some((&tag.name, version_of(short(&tag.name))?)));
+    let name = range.highest(versions)?;
+    references.iter().find(|reference| reference.name == *name)
 }
 
 /// `main` for `refs/heads/main`.
@@ -162,11 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_commit_ref_tag_branch_decides() {
+    fn the_first_of_commit_ref_semver_tag_branch_decides() {
         let mut git = GitSettings { branch: Some("main".to_owned()), ..GitSettings::default() };
         assert_eq!(Wanted::new(&git).unwrap(), Wanted::Branch("main".to_owned()));
         git.tag = Some("v1".to_owned());
         assert_eq!(Wanted::new(&git).unwrap(), Wanted::Tag("v1".to_owned()));
+        git.semver = Some("1.x".to_owned());
+        assert!(matches!(Wanted::new(&git).unwrap(), Wanted::Semver(_)));
         git.reference = Some("refs/heads/x".to_owned());
         assert_eq!(Wanted::new(&git).unwrap(), Wanted::Reference("refs/heads/x".to_owned()));
         git.commit = Some("AB".repeat(20));
@@ -198,7 +221,7 @@ mod tests {
             GitSettings { branch: Some("a..b".to_owned()), ..GitSettings::default() },
             GitSettings { branch: Some("a\nwant x".to_owned()), ..GitSettings::default() },
             GitSettings { commit: Some("abc".to_owned()), ..GitSettings::default() },
-            GitSettings { semver: Some("^1".to_owned()), ..GitSettings::default() },
+            GitSettings { semver: Some("latest".to_owned()), ..GitSettings::default() },
         ] {
             assert_eq!(Wanted::new(&git).unwrap_err().class, ErrorClass::Stalled, "{git:?}");
         }

@@ -41,6 +41,29 @@ pub(super) struct Reading {
     pub(super) committed_at: Option<SystemTime>,
     pub(super) parents: Vec<String>,
     pub(super) notices: Vec<Notice>,
+    /// Submodules in what is selected, where they are to be followed.
+    pub(super) links: Vec<Gitlink>,
+}
+
+/// A submodule in a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gitlink {
+    /// Where its files go.
+    pub(super) shown: String,
+    /// Where it is in the tree, as `.gitmodules` names it.
+    pub(super) path: String,
+    pub(super) commit: String,
+    /// What is selected in it; empty for everything.
+    pub(super) rest: String,
+}
+
+/// What becomes of submodules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Modules {
+    /// They are passed over, and refused where a path leads into one.
+    Off,
+    /// They are listed for the caller to follow.
+    Listed,
 }
 
 /// How much of a selected folder is read.
@@ -58,18 +81,31 @@ pub(super) fn read_entry(
     commit: Oid,
     path: &str,
     limits: &LimitSettings,
-) -> Result<Option<Entry>, ReadError> {
+    modules: Modules,
+) -> Result<Option<Found>, ReadError> {
     let database = repository.odb()?;
     let root = find_tree(repository, &database, repository.find_commit(commit)?.tree_id())?;
-    let mut walk = Walk::new(repository, &database, limits, &root, Depth::Own);
+    let mut walk = Walk::new(repository, &database, limits, &root, Depth::Own, modules);
     if !walk.select(path)? {
         return Ok(None);
     }
+    if let Some(link) = walk.links.pop() {
+        return Ok(Some(Found::Submodule(link)));
+    }
     if let Some(content) = walk.files.remove(path) {
-        return Ok(Some(Entry::File(content)));
+        return Ok(Some(Found::Entry(Entry::File(content))));
     }
     let name = |file: String| file.rsplit_once('/').map_or_else(|| file.clone(), |(_, name)| name.to_owned());
-    Ok(Some(Entry::Folder(walk.files.into_iter().map(|(file, content)| (name(file), content)).collect())))
+    let files = walk.files.into_iter().map(|(file, content)| (name(file), content)).collect();
+    Ok(Some(Found::Entry(Entry::Folder(files))))
+}
+
+/// What is at a path.
+#[derive(Debug)]
+pub(super) enum Found {
+    Entry(Entry),
+    /// It is in a submodule.
+    Submodule(Gitlink),
 }
 
 /// Reads the files at and below `selected` (normalized; empty means the root) of a commit.
@@ -79,6 +115,7 @@ pub(super) fn read(
     selected: &[String],
     depth: Depth,
     limits: &LimitSettings,
+    modules: Modules,
 ) -> Result<Reading, ReadError> {
     let database = repository.odb()?;
     let (size, kind) = database.read_header(commit)?;
@@ -92,14 +129,14 @@ pub(super) fn read(
     }
     let commit = repository.find_commit(commit)?;
     let root = find_tree(repository, &database, commit.tree_id())?;
-    let mut walk = Walk::new(repository, &database, limits, &root, depth);
+    let mut walk = Walk::new(repository, &database, limits, &root, depth, modules);
     let everything = [String::new()];
     let selected = if selected.is_empty() { &everything } else { selected };
     for path in selected {
         walk.select(path)?;
     }
-    let mut reading = Reading { files: walk.files, ..Reading::default() };
-    if reading.files.is_empty() {
+    let mut reading = Reading { files: walk.files, links: walk.links, ..Reading::default() };
+    if reading.files.is_empty() && reading.links.is_empty() {
         let message = match selected {
             [root] if root.is_empty() => "the commit has no files".to_owned(),
             paths => format!("the commit has no files at {}", paths.join(", ")),
@@ -137,7 +174,9 @@ struct Walk<'r> {
     limits: &'r LimitSettings,
     root: &'r Tree<'r>,
     depth: Depth,
+    modules: Modules,
     files: Files,
+    links: Vec<Gitlink>,
     bytes: u64,
     entries: usize,
 }
@@ -146,7 +185,7 @@ struct Walk<'r> {
 enum Located<'r> {
     File(Oid),
     Folder(Tree<'r>, Vec<String>),
-    Submodule,
+    Submodule(Gitlink),
     Missing,
 }
 
@@ -157,8 +196,10 @@ impl<'r> Walk<'r> {
         limits: &'r LimitSettings,
         root: &'r Tree<'r>,
         depth: Depth,
+        modules: Modules,
     ) -> Self {
-        Self { repository, database, limits, root, depth, files: Files::new(), bytes: 0, entries: 0 }
+        let (files, links) = (Files::new(), Vec::new());
+        Self { repository, database, limits, root, depth, modules, files, links, bytes: 0, entries: 0 }
     }
 
     /// Takes what is at a path; says whether anything is.
@@ -168,10 +209,15 @@ impl<'r> Walk<'r> {
         match self.locate(names, path, &mut hops)? {
             Located::File(id) => self.file(path, id).map(|()| true),
             Located::Folder(tree, place) => self.folder(path, &tree, &place, hops, 0).map(|()| true),
-            Located::Submodule => Err(Failure::rejected(
+            Located::Submodule(link) if self.modules == Modules::Listed => {
+                self.links.push(link);
+                Ok(true)
+            }
+            Located::Submodule(_) => Err(Failure::rejected(
                 Rejection::Shape,
                 format!("`{path}` is in a submodule; submodules are not read"),
             )
+            .with_help("`git.submodules = \"shallow\"` reads them")
             .into()),
             // A folder for this very host is rare; whether anything is there at all is checked at the end.
             Located::Missing => Ok(false),
@@ -194,7 +240,15 @@ impl<'r> Walk<'r> {
                     return Ok(Located::Missing);
                 };
                 match entry.filemode() {
-                    MODE_COMMIT => return Ok(Located::Submodule),
+                    MODE_COMMIT => {
+                        place.push(name.clone());
+                        return Ok(Located::Submodule(Gitlink {
+                            shown: shown.to_owned(),
+                            path: place.join("/"),
+                            commit: entry.id().to_string(),
+                            rest: pending[index + 1..].join("/"),
+                        }));
+                    }
                     MODE_LINK => {
                         let mut target = self.target(&entry, &place, shown, hops)?;
                         target.extend_from_slice(&pending[index + 1..]);
@@ -269,6 +323,11 @@ impl<'r> Walk<'r> {
             }
             let path = if shown.is_empty() { name.to_owned() } else { format!("{shown}/{name}") };
             match (entry.filemode(), entry.kind()) {
+                (MODE_COMMIT, _) if self.modules == Modules::Listed => {
+                    let within = place.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/");
+                    let commit = entry.id().to_string();
+                    self.links.push(Gitlink { shown: path, path: within, commit, rest: String::new() });
+                }
                 (MODE_COMMIT, _) => tracing::debug!(path, "a submodule is not read"),
                 (MODE_LINK, _) => {
                     let mut hops = hops;
@@ -279,7 +338,8 @@ impl<'r> Walk<'r> {
                         Located::Folder(tree, place) => {
                             self.folder(&path, &tree, &place, hops, depth + 1)?;
                         }
-                        Located::Submodule | Located::Missing => {
+                        Located::Submodule(link) if self.modules == Modules::Listed => self.links.push(link),
+                        Located::Submodule(_) | Located::Missing => {
                             let message = format!("the symbolic link at `{path}` leads nowhere");
                             return Err(Failure::rejected(Rejection::Shape, message).into());
                         }

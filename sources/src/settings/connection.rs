@@ -28,7 +28,8 @@ pub struct TlsSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxySettings {
-    /// `http://` or `https://`, without credentials.
+    /// `http://`, `https://`, `socks5://` (names are looked up here) or `socks5h://` (names are looked up there), without
+    /// credentials.
     pub url: String,
     /// Hosts, domains and networks that are reached directly.
     #[serde(default)]

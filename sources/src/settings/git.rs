@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GitSettings {
-    /// `https://`, `http://`, `file://` or a path; without credentials.
+    /// `https://`, `http://`, `ssh://`, `user@host:path`, `file://` or a path; without credentials.
     pub url: String,
     /// A branch, in short form.
     #[serde(default)]
@@ -30,6 +30,23 @@ pub struct GitSettings {
     /// Whether a tag may come to name another commit.
     #[serde(default)]
     pub allow_tag_move: bool,
+    /// What becomes of submodules in what is selected.
+    #[serde(default)]
+    pub submodules: Submodules,
+    /// Hosts other than the repository's own that submodules may be on; nobody shows them a credential.
+    #[serde(default)]
+    pub submodule_hosts: Vec<String>,
+}
+
+/// What becomes of submodules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Submodules {
+    /// They are left out.
+    #[default]
+    Off,
+    /// The commit that is named is fetched without its history, at most three levels deep.
+    Shallow,
 }
 
 /// What to do when a branch no longer contains the commit that was read before.

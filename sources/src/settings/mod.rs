@@ -24,7 +24,7 @@ pub use self::auth::{
 };
 pub use self::connection::{ProxySettings, TlsSettings};
 pub use self::file::FileSettings;
-pub use self::git::{GitSettings, HistoryPolicy};
+pub use self::git::{GitSettings, HistoryPolicy, Submodules};
 pub use self::http::{HttpSettings, Notify, SignatureSettings};
 pub use self::limits::LimitSettings;
 pub use self::oci::OciSettings;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use http_backend::{Access, Fault};
 use invar_secrets::{Credential, Secret};
-use invar_sources::{AuthSettings, BasicSettings, NoticeKind, TlsSettings};
+use invar_sources::{AuthSettings, BasicSettings, TlsSettings};
 
 use super::*;
 
@@ -122,7 +122,7 @@ async fn credentials_are_not_sent_in_the_clear() {
     assert_eq!(error.class, ErrorClass::Stalled);
     assert!(error.message.contains("without encryption"), "{error}");
     for url in
-        ["https://me:hunter2@git.example/x", "git@git.example:x", "ssh://git.example/x", "ext::sh -c x"]
+        ["https://me:hunter2@git.example/x", "ssh://me:hunter2@git.example/x", "ext::sh -c x", "git://h/x"]
     {
         settings.git.as_mut().unwrap().url = url.to_owned();
         settings.auth = None;

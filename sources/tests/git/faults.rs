@@ -1,9 +1,7 @@
 //! Servers that fail, and clones that are damaged.
 
-use http_backend::Fault;
-use invar_sources::NoticeKind;
-
 use super::*;
+use http_backend::Fault;
 
 #[tokio::test]
 async fn each_status_has_its_class() {

@@ -1,6 +1,6 @@
 //! How a branch moved: force pushes, rewinds and long jumps.
 
-use invar_sources::{HistoryPolicy, NoticeKind};
+use invar_sources::HistoryPolicy;
 
 use super::*;
 

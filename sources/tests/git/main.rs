@@ -8,16 +8,27 @@ mod http_backend;
 #[path = "../../../integration/servers/git/repository.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod repository;
+#[cfg(unix)]
+#[path = "../../../integration/servers/git/sshd.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod sshd;
 
 mod access;
+mod connections;
+mod edges;
 mod faults;
+mod github_app;
 mod history;
 mod hostile;
 mod modules;
 mod pins;
+mod proxy;
 mod reading;
 mod references;
 mod signatures;
+#[cfg(unix)]
+mod ssh;
+mod submodules;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -25,8 +36,8 @@ use std::time::{Duration, SystemTime};
 use http_backend::HttpBackend;
 use invar_secrets::SecretStores;
 use invar_sources::{
-    ErrorClass, GitSettings, GitSource, Poll, PollContext, Rejection, Snapshot, Source, SourceEnvironment,
-    SourceError, SourceSettings,
+    ErrorClass, GitSettings, GitSource, NoticeKind, Poll, PollContext, Rejection, Snapshot, Source,
+    SourceEnvironment, SourceError, SourceSettings,
 };
 use repository::TestRepository;
 use tempfile::TempDir;
@@ -39,10 +50,16 @@ pub(crate) struct World {
     pub(crate) server: HttpBackend,
 }
 
+/// Says that a test cannot run here; an error where all servers have to be there.
+pub(crate) fn skipped(why: &str) {
+    assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+}
+
 /// `None`, with a note, where `git` is not installed.
 pub(crate) fn world() -> Option<World> {
     if !http_backend::is_available() {
-        println!("skipped: git with http-backend is not installed");
+        skipped("git with http-backend is not installed");
         return None;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use invar_engine::modules::GitImport;
+use invar_engine::modules::{GitImport, GitSshKey};
 use invar_policy::{Access, Refusal};
 use invar_sources::{
     AuthSettings, BasicSettings, Credential, ErrorClass, GitModule, GitSource, Source, SourceEnvironment,
-    SourceError, SourceName,
+    SourceError, SourceName, SshSettings,
 };
 use invar_syntax::secret::Secret;
 use url::Url;
@@ -27,26 +27,31 @@ pub(super) fn open(
         help: Some(help.to_owned()),
         source_name: name.clone(),
     };
-    let (repository, in_address) = without_credentials(&import.repository);
+    let (mut repository, in_address) = without_credentials(&import.repository);
     if let Err(Refusal { message, help }) = may_reach(&repository, access) {
+        return Err(stalled(&message, &help));
+    }
+    if let Some(key) = import.ssh_key.as_ref().filter(|key| !key.key_file.is_empty())
+        && let Err(Refusal { message, help }) = access.file(Path::new(&key.key_file))
+    {
         return Err(stalled(&message, &help));
     }
     if import.ssh_key.is_some() && repository.starts_with("http") {
         let help = "use basic_auth, or an address that begins with ssh://";
         return Err(stalled("`ssh_key` does not go with an address that is reached over HTTP", help));
     }
-    if import.ssh_key.is_some() {
-        let help = "use https:// with basic_auth";
-        return Err(stalled("Git over SSH is not supported by this version", help));
+    if let Some(key) = &import.ssh_key {
+        repository = with_user(&repository, &key.username);
     }
     let basic = match &import.basic_auth {
         Some(basic) => Some((basic.username.clone(), basic.password.clone())),
         None => in_address,
     };
-    let auth = basic.filter(|(_, password)| !password.is_empty()).map(|(username, password)| AuthSettings {
+    let basic = basic.filter(|(_, password)| !password.is_empty()).map(|(username, password)| AuthSettings {
         basic: Some(BasicSettings { username, password: Credential::Text(password) }),
         ..AuthSettings::default()
     });
+    let auth = import.ssh_key.as_ref().map(with_key).or(basic);
     let module = GitModule {
         name: name.clone(),
         repository,
@@ -64,7 +69,43 @@ fn may_reach(repository: &str, access: &Access) -> Result<(), Refusal> {
     if let Some(path) = local {
         return access.file(Path::new(path));
     }
-    crate::reach::by_name(repository, access)
+    match repository.split_once(':') {
+        // `git@host:path` is SSH without saying so.
+        Some((host, _)) if !repository.contains("://") => {
+            crate::reach::by_name(&format!("ssh://{host}"), access)
+        }
+        _ => crate::reach::by_name(repository.strip_prefix("git+").unwrap_or(repository), access),
+    }
+}
+
+/// The settings of a key; the host's key has to be in its `known_hosts`, as for every source.
+fn with_key(key: &GitSshKey) -> AuthSettings {
+    let credential = match key.key.is_empty() {
+        true => Credential::File(key.key_file.clone().into()),
+        false => Credential::Text(key.key.clone()),
+    };
+    let passphrase = (!key.passphrase.is_empty()).then(|| Credential::Text(key.passphrase.clone()));
+    let ssh = SshSettings { key: Some(credential), passphrase, ..SshSettings::default() };
+    AuthSettings { ssh: Some(ssh), ..AuthSettings::default() }
+}
+
+/// The address with the user that the key is for.
+fn with_user(repository: &str, username: &str) -> String {
+    if let Ok(mut url) = Url::parse(repository.strip_prefix("git+").unwrap_or(repository))
+        && url.scheme() == "ssh"
+    {
+        return match url.set_username(username) {
+            Ok(()) => url.to_string(),
+            Err(()) => repository.to_owned(),
+        };
+    }
+    match repository.split_once(':') {
+        Some((host, path)) if !repository.contains("://") => {
+            let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+            format!("{username}@{host}:{path}")
+        }
+        _ => repository.to_owned(),
+    }
 }
 
 /// The address without a user name and password in it.
@@ -87,4 +128,23 @@ fn without_credentials(repository: &str) -> (String, Option<(String, Secret)>) {
 pub(super) fn shown(repository: &str) -> String {
     let (repository, _) = without_credentials(repository);
     repository.trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_a_key_goes_into_the_address() {
+        for (repository, expected) in [
+            ("ssh://git.example:2222/a.git", "ssh://ada@git.example:2222/a.git"),
+            ("ssh://git@git.example/a.git", "ssh://ada@git.example/a.git"),
+            ("git+ssh://git.example/a.git", "ssh://ada@git.example/a.git"),
+            ("git@git.example:a.git", "ada@git.example:a.git"),
+            ("git.example:a.git", "ada@git.example:a.git"),
+            ("/srv/a.git", "/srv/a.git"),
+        ] {
+            assert_eq!(with_user(repository, "ada"), expected, "{repository}");
+        }
+    }
 }

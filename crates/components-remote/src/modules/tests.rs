@@ -199,7 +199,11 @@ async fn what_cannot_work_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let loader = loader(&folder);
     for (import, message, help) in [
-        ("import.git \"a\" { repository = \"git@host:a.git\"\n path = \"a\" }", "SSH", "https://"),
+        (
+            "import.git \"a\" { repository = \"ssh://git:hidden@host/a.git\"\n path = \"a\" }",
+            "holds a password",
+            "",
+        ),
         (
             "import.git \"a\" { repository = \"https://host/a.git\"\n path = \"a\"\n ssh_key { username = \"git\"\n key = \"k\" } }",
             "does not go with",

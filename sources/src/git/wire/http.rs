@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use parking_lot::Mutex;
 use reqwest::Response;
@@ -16,30 +15,21 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use url::Url;
 
-use super::protocol::{
+use super::{LIST_LIMIT, PackPart, check_format, protocol_failure, too_much};
+use crate::connection::Connection;
+use crate::error::{ErrorClass, Failure, Rejection};
+use crate::git::protocol::{
     Advertisement, FetchReader, FetchRequest, ProtocolError, RemoteReference, encode_fetch, encode_ls_refs,
     parse_advertisement, parse_ls_refs,
 };
-use crate::connection::Connection;
-use crate::error::{ErrorClass, Failure, Rejection};
-use crate::units::display_size;
 
 /// Time for asking which references there are.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest advertisement or list of references, in bytes.
-const LIST_LIMIT: usize = 32 * 1024 * 1024;
 /// How often a redirect is followed.
 const REDIRECT_LIMIT: usize = 5;
 
-/// Parts of a pack on their way to the indexer; the end is said, so that a broken transfer is not taken
-/// for a complete one.
-pub(super) enum PackPart {
-    Bytes(Bytes),
-    End,
-}
-
 /// One remote repository behind HTTP.
-pub(super) struct HttpWire {
+pub(in crate::git) struct HttpWire {
     connection: Connection,
     remembered: Mutex<Option<Remembered>>,
 }
@@ -58,12 +48,12 @@ impl fmt::Debug for HttpWire {
 
 impl HttpWire {
     /// A repository behind `connection`.
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(in crate::git) fn new(connection: Connection) -> Self {
         Self { connection, remembered: Mutex::default() }
     }
 
     /// Whether nothing protects the connection.
-    pub(super) fn is_insecure(&self) -> bool {
+    pub(in crate::git) fn is_insecure(&self) -> bool {
         self.connection.is_insecure()
     }
 
@@ -77,7 +67,7 @@ impl HttpWire {
     }
 
     /// Where the server sent us, if not where the settings say.
-    pub(super) fn redirected_to(&self) -> Option<String> {
+    pub(in crate::git) fn redirected_to(&self) -> Option<String> {
         let remembered = self.remembered.lock();
         let base = &remembered.as_ref()?.base;
         (base.path().trim_end_matches('/') != self.url().path().trim_end_matches('/')
@@ -86,7 +76,7 @@ impl HttpWire {
     }
 
     /// The references whose names start with one of `prefixes`.
-    pub(super) async fn list(
+    pub(in crate::git) async fn list(
         &self,
         prefixes: &[String],
         deadline: Instant,
@@ -162,12 +152,7 @@ impl HttpWire {
             let bytes =
                 self.connection.read_all(response, LIST_LIMIT, "the list of references", deadline).await?;
             let advertisement = parse_advertisement(&bytes).map_err(|error| self.protocol_failure(&error))?;
-            if !advertisement.is_sha1() {
-                return Err(Failure::stalled(format!(
-                    "{} names its objects by SHA-256, which cannot be read yet",
-                    self.url()
-                )));
-            }
+            check_format(self.url().as_str(), &advertisement)?;
             let mut base = url.clone();
             base.set_query(None);
             let path = base.path().trim_end_matches("/info/refs").to_owned();
@@ -193,6 +178,14 @@ impl HttpWire {
         if !(to.scheme() == "https" || to.scheme() == "http" && from.scheme() == "http") {
             return Err(integrity("to an unencrypted address"));
         }
+        // A host that hands its repositories on to another one is none to trust with what to run.
+        if to.host() != self.url().host() {
+            let host = to.host_str().unwrap_or_default();
+            return Err(integrity(&format!("to another host, `{host}`")).with_help(format!(
+                "if the repository moved there, name the new place in `git.url`: {}",
+                shown(&to)
+            )));
+        }
         if !to.path().ends_with("/info/refs") {
             return Err(integrity("to a page that is no repository; is it a login page?"));
         }
@@ -201,7 +194,7 @@ impl HttpWire {
 
     /// Fetches a pack and passes it on in parts; gives the number of bytes. Nothing is said to be complete
     /// before it is.
-    pub(super) async fn fetch(
+    pub(in crate::git) async fn fetch(
         &self,
         request: &FetchRequest,
         limit: u64,
@@ -232,11 +225,7 @@ impl HttpWire {
         while let Some(chunk) = self.connection.chunk(&mut response, deadline).await? {
             received += chunk.len() as u64;
             if received > limit {
-                return Err(Failure::rejected(
-                    Rejection::Limits,
-                    format!("the server sends more than {} for one commit", display_size(limit)),
-                )
-                .with_help("raise `limits.pack`, or use a smaller repository"));
+                return Err(too_much(limit));
             }
             for part in reader.push(&chunk).map_err(|error| self.protocol_failure(&error))? {
                 if pack.send(PackPart::Bytes(part)).await.is_err() {
@@ -296,21 +285,7 @@ impl HttpWire {
     }
 
     fn protocol_failure(&self, error: &ProtocolError) -> Failure {
-        match error {
-            ProtocolError::Refused(reason) if reason.contains("not our ref") => Failure::new(
-                ErrorClass::NotFound,
-                format!("{} does not have the commit, or does not hand it out by its id", self.url()),
-            ),
-            ProtocolError::Truncated | ProtocolError::Refused(_) => {
-                Failure::transient(format!("{}: {error}", self.url()))
-            }
-            ProtocolError::TooLong(_) => {
-                Failure::rejected(Rejection::Limits, format!("{}: {error}", self.url()))
-            }
-            ProtocolError::Framing(_) | ProtocolError::Unexpected => {
-                Failure::rejected(Rejection::Shape, format!("{}: {error}", self.url()))
-            }
-        }
+        protocol_failure(self.url().as_str(), error)
     }
 }
 
@@ -327,6 +302,13 @@ impl Attempt {
             Self::Surprise(failure) | Self::Failed(failure) => failure,
         }
     }
+}
+
+/// The address of the repository behind an endpoint.
+fn shown(endpoint: &Url) -> String {
+    let mut url = endpoint.clone();
+    url.set_query(None);
+    url.to_string().trim_end_matches("/info/refs").to_owned()
 }
 
 fn endpoint(base: &Url, name: &str) -> Url {
