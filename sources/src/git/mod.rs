@@ -523,13 +523,13 @@ fn open_wire(
             let host = parsed.host_str().map(str::to_owned);
             let agent = concat!("git/2 (invar ", env!("CARGO_PKG_VERSION"), ")");
             let connection = Connection::new(parsed, settings, agent, environment)?;
-            let wire = RemoteWire::Http(HttpWire::new(connection));
+            let wire = RemoteWire::Http(Box::new(HttpWire::new(connection)));
             Ok((Wire::Remote(Arc::new(wire)), host))
         }
         _ if is_ssh(url) => {
             let address = SshAddress::parse(url)?;
             let host = Some(address.host.clone());
-            let wire = RemoteWire::Ssh(SshWire::new(address, settings, environment)?);
+            let wire = RemoteWire::Ssh(Box::new(SshWire::new(address, settings, environment)?));
             Ok((Wire::Remote(Arc::new(wire)), host))
         }
         Some("file") | None => {

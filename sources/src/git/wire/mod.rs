@@ -27,8 +27,8 @@ pub(super) enum PackPart {
 
 /// One remote repository.
 pub(super) enum RemoteWire {
-    Http(HttpWire),
-    Ssh(SshWire),
+    Http(Box<HttpWire>),
+    Ssh(Box<SshWire>),
 }
 
 impl fmt::Debug for RemoteWire {
