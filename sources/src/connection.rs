@@ -362,12 +362,16 @@ impl Connection {
         let proxy = proxy.and_then(|proxy| {
             Some((proxy.username.as_deref().unwrap_or_default(), proxy.password.as_ref()?))
         });
-        for (user, credential) in [token, basic, proxy].into_iter().flatten() {
+        let authorization = auth.and_then(|auth| auth.authorization.as_ref());
+        let authorization = authorization.map(|authorization| ("", &authorization.credentials));
+        let oauth2 = auth.and_then(|auth| auth.oauth2.as_ref());
+        let oauth2 = oauth2.map(|oauth2| (oauth2.client_id.as_str(), &oauth2.client_secret));
+        for (user, credential) in [token, basic, proxy, authorization, oauth2].into_iter().flatten() {
             // What cannot be had was not sent either.
             let Ok(secret) = credential.resolve(&self.secrets).await else { continue };
-            let joined = invar_secrets::Secret::new(format!("{user}:{}", secret.expose()));
+            let joined = Secret::new(format!("{user}:{}", secret.expose()));
             let encoded = base64::engine::general_purpose::STANDARD.encode(joined.expose());
-            let encoded = invar_secrets::Secret::new(encoded);
+            let encoded = Secret::new(encoded);
             for text in [Some(&mut failure.message), failure.help.as_mut()].into_iter().flatten() {
                 for said in [secret.expose(), encoded.expose()] {
                     hide(text, said);

@@ -253,7 +253,7 @@ impl GitSource {
     /// A failure as others may see it.
     async fn shown(&self, failure: Failure) -> SourceError {
         match &self.wire {
-            Wire::Http(wire) => wire.without_credentials(failure).await,
+            Wire::Remote(wire) => wire.without_credentials(failure).await,
             Wire::Local(_) => failure,
         }
         .of(&self.name)

@@ -133,7 +133,7 @@ impl GitSource {
                 let wire = wire.clone();
                 self.blocking_read(move |clone| Ok(wire.fetch(&clone.open()?)?)).await
             }
-            Wire::Http(wire) => {
+            Wire::Remote(wire) => {
                 let request = FetchRequest {
                     want: resolved.object.clone(),
                     have: Some(resolved.commit.clone()),
@@ -171,7 +171,7 @@ impl GitSource {
             return Ok(());
         }
         let mut outcome = Ok(Followed::Short);
-        if let Wire::Http(wire) = &self.wire {
+        if let Wire::Remote(wire) = &self.wire {
             for depth in HISTORY_DEPTHS {
                 let into = self.clone.for_history();
                 let request = FetchRequest { want: head.to_owned(), have: None, depth, commits_only: true };

@@ -176,11 +176,9 @@ async fn names_that_no_host_should_have_are_refused() {
         // As a hostile server could send it: no command of Git would make such a tree.
         let mut tree = Vec::new();
         let (folder, leaf) = name.split_once('/').unwrap_or(("", name));
-        for byte_pair in [("100644", leaf, content.as_str())] {
-            tree.extend_from_slice(format!("{} {}\0", byte_pair.0, byte_pair.1).as_bytes());
-            let id = byte_pair.2;
-            tree.extend((0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16).unwrap()));
-        }
+        tree.extend_from_slice(format!("100644 {leaf}\0").as_bytes());
+        let digits = |at: usize| u8::from_str_radix(&content[at..at + 2], 16).unwrap();
+        tree.extend((0..content.len()).step_by(2).map(digits));
         let store = |bytes: &[u8]| {
             let file = world.folder.path().join("object");
             std::fs::write(&file, bytes).unwrap();

@@ -57,6 +57,15 @@ impl RemoteWire {
         }
     }
 
+    /// The failure, without the credential should the server have said it.
+    pub(super) async fn without_credentials(&self, failure: Failure) -> Failure {
+        match self {
+            Self::Http(wire) => wire.without_credentials(failure).await,
+            // Neither a key nor its passphrase is ever sent.
+            Self::Ssh(_) => failure,
+        }
+    }
+
     /// The references whose names start with one of `prefixes`.
     pub(super) async fn list(
         &self,
