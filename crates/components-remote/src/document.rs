@@ -41,6 +41,15 @@ pub(crate) struct Document {
     client: tokio::sync::Mutex<Option<HttpClient>>,
 }
 
+fn parsed(url: &str) -> Option<Url> {
+    Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+/// Whether anything can be asked there.
+pub(crate) fn is_address(url: &str) -> bool {
+    parsed(url).is_some()
+}
+
 /// A content, and what the server calls it.
 #[derive(Clone)]
 pub(crate) struct Content {
@@ -59,7 +68,7 @@ impl Document {
         access: Access,
     ) -> Result<Self, String> {
         let Request { url, method, headers, body, timeout } = *request;
-        let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let parsed = parsed(url);
         let parsed =
             parsed.ok_or_else(|| format!("`{}` is not an http:// or https:// address", shown(url)))?;
         let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())

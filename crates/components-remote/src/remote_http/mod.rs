@@ -21,7 +21,7 @@ use invar_syntax::schema::Stability;
 use invar_syntax::secret::{OptionalSecret, Secret};
 use parking_lot::Mutex;
 
-use crate::document::{Content, Document, Request};
+use crate::document::{Content, Document, Request, is_address};
 
 /// Polling faster than this only burns CPU.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
@@ -119,7 +119,10 @@ impl Component for RemoteHttp {
         } else if arguments.poll_timeout >= arguments.poll_frequency {
             check.error("poll_timeout", "must be less than poll_frequency");
         }
-        if let Err(message) = document(arguments, Access::unrestricted()) {
+        // Documentation has placeholders for addresses: no error before an agent is to ask there (decision 0025).
+        if !is_address(&arguments.url) {
+            check.warning("url", "the url is not an http:// or https:// address: an agent refuses it");
+        } else if let Err(message) = document(arguments, Access::unrestricted()) {
             check.error("url", message);
         }
     }
@@ -133,6 +136,8 @@ impl Component for RemoteHttp {
         instance: Arc<Instance>,
         context: StateContext,
     ) -> Result<State, PrepareError> {
+        // What was read before does not make up for a ceiling that is lower by now.
+        context.access().destination_text(&arguments.url).map_err(PrepareError::not_allowed)?;
         let document = document(&arguments, context.access().clone()).map_err(PrepareError::invalid)?;
         let question = Question {
             url: arguments.url.clone(),
