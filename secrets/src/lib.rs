@@ -3,13 +3,15 @@
 //! A secret is named, never pasted: `<store>/<path>#<field>`. A [`SecretStore`] reads what a path
 //! names, as one indivisible [`SecretSnapshot`] of fields; a [`SecretHandle`] is a shared cell that
 //! always shows the newest snapshot, so that a rotation reaches its users without a new
-//! configuration. [`Credential`] is how settings name a secret. Nothing here prints a value.
+//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster. Nothing here
+//! prints a value.
 
 mod credential;
 mod environment;
 mod error;
 mod file;
 mod handle;
+pub mod kubernetes;
 mod reference;
 mod store;
 

@@ -1,0 +1,225 @@
+//! The connection to an API server by the means of `kube`: from within a cluster, by a kubeconfig file, or by settings.
+//! The client is made when it is first needed, and anew after its credentials were refused, so that files are read again.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::TryStreamExt as _;
+use http_body_util::BodyExt as _;
+use invar_syntax::Secret;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::transport::{ApiRequest, ApiResponse, ApiTransport, TransportError};
+use crate::store::BoxFuture;
+
+/// Which API server, and as whom.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ClusterSettings {
+    /// The cluster whose pod this process runs in, as the pod's service account. Its token is read again as it rotates.
+    InCluster,
+    /// As a kubeconfig file says.
+    Kubeconfig {
+        /// The file.
+        file: PathBuf,
+        /// The context; the file's current one where none is named.
+        context: Option<String>,
+    },
+    /// As said here.
+    Server(Box<ServerSettings>),
+}
+
+/// An API server and how to be let in.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Its address, `https://…`.
+    pub api_server: String,
+    /// A bearer token.
+    pub token: Option<Secret>,
+    /// A file with one, read again as it rotates.
+    pub token_file: Option<PathBuf>,
+    /// User name and password.
+    pub basic: Option<(String, Secret)>,
+    /// Certificates to trust instead of the system's, as PEM.
+    pub ca_pem: Option<String>,
+    /// A file with such certificates.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate and key, as PEM.
+    pub certificate_pem: Option<(String, Secret)>,
+    /// Files with the client's certificate and key.
+    pub certificate_files: Option<(PathBuf, PathBuf)>,
+    /// A proxy to connect through: `http://`, `https://` or `socks5://`. It may hold a password.
+    pub proxy_url: Option<Secret>,
+    /// The name that the server's certificate has to bear, instead of the address's host.
+    pub server_name: Option<String>,
+    /// Whether any certificate is accepted.
+    pub insecure_skip_verify: bool,
+}
+
+/// Carries requests as [`ClusterSettings`] say. The tasks of its connections end with it.
+pub struct ClusterTransport {
+    settings: ClusterSettings,
+    client: tokio::sync::Mutex<Option<Client>>,
+}
+
+impl ClusterTransport {
+    /// With these settings; reads no file and opens no connection yet.
+    #[must_use]
+    pub fn new(settings: ClusterSettings) -> Self {
+        Self { settings, client: tokio::sync::Mutex::default() }
+    }
+
+    async fn client(&self) -> Result<Client, TransportError> {
+        let mut held = self.client.lock().await;
+        if let Some(client) = &*held {
+            return Ok(client.clone());
+        }
+        let settings = self.settings.clone();
+        // Files are read with calls that block.
+        let made = tokio::task::spawn_blocking(move || {
+            let config = tokio::runtime::Handle::current().block_on(configuration(&settings))?;
+            Client::try_from(config).map_err(|error| TransportError::Settings(causes(&error)))
+        });
+        let client = made
+            .await
+            .unwrap_or_else(|_| Err(TransportError::Connection("connecting was interrupted".to_owned())))?;
+        Ok(held.insert(client).clone())
+    }
+}
+
+impl ApiTransport for ClusterTransport {
+    fn get<'a>(&'a self, request: &'a ApiRequest) -> BoxFuture<'a, Result<ApiResponse, TransportError>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let sent = http::Request::get(&request.path_and_query)
+                .header(http::header::ACCEPT, request.accept)
+                .header(http::header::USER_AGENT, concat!("Invar/", env!("CARGO_PKG_VERSION")))
+                .body(Body::empty())
+                .map_err(|error| TransportError::Settings(error.to_string()))?;
+            let response =
+                client.send(sent).await.map_err(|error| TransportError::Connection(causes(&error)))?;
+            let status = response.status().as_u16();
+            if status == 401 {
+                *self.client.lock().await = None;
+            }
+            let body = response.into_body().into_data_stream().map_err(|error| causes(&error));
+            Ok(ApiResponse { status, body: Box::pin(body) })
+        })
+    }
+
+    fn server(&self) -> String {
+        match &self.settings {
+            ClusterSettings::InCluster => "the API server of this cluster".to_owned(),
+            ClusterSettings::Kubeconfig { file, .. } => format!("the API server of {}", file.display()),
+            ClusterSettings::Server(server) => {
+                format!("the API server {}", without_user(&server.api_server))
+            }
+        }
+    }
+}
+
+async fn configuration(settings: &ClusterSettings) -> Result<Config, TransportError> {
+    let unusable = |problem: String| TransportError::Settings(problem);
+    let mut config = match settings {
+        ClusterSettings::InCluster => Config::incluster().map_err(|error| {
+            unusable(format!("this process does not run in a pod with a service account: {}", causes(&error)))
+        })?,
+        ClusterSettings::Kubeconfig { file, context } => {
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(of_kubeconfig(&error)))?;
+            from_kubeconfig(kubeconfig, context.clone()).await?
+        }
+        ClusterSettings::Server(server) => from_kubeconfig(server.kubeconfig()?, None).await?,
+    };
+    if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
+        return Err(unusable(
+            "the user gets its credentials from a program, which the agent does not run: name a token, a token file \
+             or a client certificate instead"
+                .to_owned(),
+        ));
+    }
+    if let Some(proxy) = &config.proxy_url
+        && !matches!(proxy.scheme_str(), Some("http" | "https" | "socks5"))
+    {
+        return Err(unusable("the proxy is none of http://, https:// and socks5://".to_owned()));
+    }
+    // Deadlines and repetitions are those of the caller.
+    config.default_retry = false;
+    Ok(config)
+}
+
+async fn from_kubeconfig(kubeconfig: Kubeconfig, context: Option<String>) -> Result<Config, TransportError> {
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .map_err(|error| TransportError::Settings(of_kubeconfig(&error)))
+}
+
+/// What is wrong with a kubeconfig, without the lines that a parser would show.
+fn of_kubeconfig(error: &kube::config::KubeconfigError) -> String {
+    match error {
+        kube::config::KubeconfigError::Parse(_) => "the kubeconfig is not valid YAML".to_owned(),
+        kube::config::KubeconfigError::ParseProxyUrl(_) => "the address of the proxy is malformed".to_owned(),
+        error => causes(error),
+    }
+}
+
+impl ServerSettings {
+    /// The same as a kubeconfig, so that there is one way from either to a client.
+    fn kubeconfig(&self) -> Result<Kubeconfig, TransportError> {
+        let pem = |text: &str| BASE64.encode(text);
+        let mut kubeconfig: Kubeconfig = serde_json::from_value(serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "only",
+            "contexts": [{ "name": "only", "context": { "cluster": "only", "user": "only" } }],
+            "clusters": [{ "name": "only", "cluster": {
+                "server": self.api_server,
+                "certificate-authority": self.ca_file,
+                "certificate-authority-data": self.ca_pem.as_deref().map(pem),
+                "tls-server-name": self.server_name,
+                "insecure-skip-tls-verify": self.insecure_skip_verify,
+            } }],
+            "users": [{ "name": "only", "user": {
+                "tokenFile": self.token_file,
+                "username": self.basic.as_ref().map(|(user, _)| user),
+                "client-certificate": self.certificate_files.as_ref().map(|(certificate, _)| certificate),
+                "client-key": self.certificate_files.as_ref().map(|(_, key)| key),
+                "client-certificate-data": self.certificate_pem.as_ref().map(|(certificate, _)| pem(certificate)),
+            } }],
+        }))
+        .map_err(|_| TransportError::Settings("the settings name a file that is not UTF-8".to_owned()))?;
+        if let Some(cluster) = kubeconfig.clusters.iter_mut().find_map(|named| named.cluster.as_mut()) {
+            cluster.proxy_url = self.proxy_url.as_ref().map(|proxy| proxy.expose().to_owned());
+        }
+        if let Some(user) = kubeconfig.auth_infos.iter_mut().find_map(|named| named.auth_info.as_mut()) {
+            user.token = self.token.as_ref().map(|token| token.expose().into());
+            user.password = self.basic.as_ref().map(|(_, password)| password.expose().into());
+            user.client_key_data = self.certificate_pem.as_ref().map(|(_, key)| pem(key.expose()).into());
+        }
+        Ok(kubeconfig)
+    }
+}
+
+/// An address without what stands before an `@`.
+fn without_user(address: &str) -> String {
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// An error with its causes, each said once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let text = current.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        cause = current.source();
+    }
+    parts.join(": ")
+}
