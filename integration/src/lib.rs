@@ -11,6 +11,7 @@ mod git_server;
 #[allow(missing_docs, reason = "shared with the tests of the sources by path")]
 #[path = "../servers/git/http_backend.rs"]
 pub mod http_backend;
+mod kubernetes;
 mod prometheus;
 mod receiver;
 mod repository;
@@ -18,12 +19,24 @@ mod target;
 
 pub use agent::{Agent, AgentOptions, free_address};
 pub use git_server::GitServer;
+pub use kubernetes::Kubernetes;
 pub use prometheus::{Instant, Prometheus};
 pub use receiver::{Receiver, Series};
 pub use repository::Repository;
 pub use target::{Connection, RawTarget, Target, compressed_zeros};
 
 use std::time::Duration;
+
+/// Where servers that are built for tests are kept: `$INVAR_SERVERS`, or below the user's cache folder.
+#[must_use]
+pub fn built_servers() -> std::path::PathBuf {
+    use std::path::PathBuf;
+    let cache = || {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from)
+    };
+    std::env::var_os("INVAR_SERVERS").map_or_else(|| cache().join("invar-servers"), PathBuf::from)
+}
 
 /// What a step gives, or the sentence that says what went wrong.
 pub type Outcome<T = ()> = Result<T, String>;

@@ -33,16 +33,7 @@ impl Prometheus {
     /// The one built into the cache of servers, if it is there.
     #[must_use]
     pub fn built() -> Option<PathBuf> {
-        let cache = std::env::var_os("INVAR_SERVERS").map_or_else(
-            || {
-                let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-                let cache =
-                    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-                cache.join("invar-servers")
-            },
-            PathBuf::from,
-        );
-        let binary = cache.join("prometheus-0.312.0/prometheus");
+        let binary = crate::built_servers().join("prometheus-0.312.0/prometheus");
         binary.is_file().then_some(binary)
     }
 

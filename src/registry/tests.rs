@@ -45,6 +45,7 @@ const HARMLESS: &[&str] = &[
     "metric_name_validation_scheme",
     "min_version",
     "name",
+    "namespace",
     "params",
     "password",
     "profile",
@@ -181,6 +182,9 @@ fn what_opens_something_is_known_as_such() {
         ("prometheus.receive_http http listen_address", Names::Listen),
         ("http tls key_file", Names::File),
         ("remotecfg url", Names::Destination),
+        ("remote.kubernetes.secret client api_server", Names::Destination),
+        ("remote.kubernetes.secret client kubeconfig_file", Names::File),
+        ("remote.kubernetes.configmap client tls_config key_file", Names::File),
     ] {
         assert_eq!(names(place), Some(expected), "{place}");
     }

@@ -2,6 +2,7 @@
 //! from files and from elsewhere.
 
 mod document;
+mod kubernetes;
 mod local_file;
 mod modules;
 mod reach;
@@ -12,6 +13,7 @@ pub mod remotecfg;
 use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;
 
+pub use kubernetes::{RemoteKubernetesConfigMap, RemoteKubernetesSecret};
 pub use local_file::LocalFile;
 pub use modules::{LoadedModule, ModuleLoader};
 pub use remote_http::RemoteHttp;
@@ -23,6 +25,8 @@ pub fn register(registry: Registry) -> Registry {
     registry
         .with::<LocalFile>()
         .with::<RemoteHttp>()
+        .with::<RemoteKubernetesConfigMap>()
+        .with::<RemoteKubernetesSecret>()
         .with::<RemoteS3>()
         .with_import_client::<HttpClientArguments>()
 }

@@ -1,7 +1,8 @@
 //! The connection to an API server by the means of `kube`: from within a cluster, by a kubeconfig file, or by settings.
 //! The client is made when it is first needed, and anew after its credentials were refused, so that files are read again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -58,9 +59,21 @@ pub struct ServerSettings {
     pub insecure_skip_verify: bool,
 }
 
+/// What a connection is about to use of the host.
+#[derive(Clone, Copy, Debug)]
+pub enum ClusterUse<'a> {
+    /// The kubeconfig file is read.
+    File(&'a Path),
+    /// This server, or this proxy, is connected to.
+    Server(&'a str),
+}
+
+type Ask = dyn Fn(ClusterUse<'_>) -> Result<(), String> + Send + Sync;
+
 /// Carries requests as [`ClusterSettings`] say. The tasks of its connections end with it.
 pub struct ClusterTransport {
     settings: ClusterSettings,
+    ask: Option<Arc<Ask>>,
     client: tokio::sync::Mutex<Option<Client>>,
 }
 
@@ -68,7 +81,18 @@ impl ClusterTransport {
     /// With these settings; reads no file and opens no connection yet.
     #[must_use]
     pub fn new(settings: ClusterSettings) -> Self {
-        Self { settings, client: tokio::sync::Mutex::default() }
+        Self { settings, ask: None, client: tokio::sync::Mutex::default() }
+    }
+
+    /// Asks, whenever the client is made, whether it may use what it is about to use; the answer of one that may not is
+    /// a sentence. Asking may block.
+    #[must_use]
+    pub fn asking(
+        mut self,
+        ask: impl Fn(ClusterUse<'_>) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.ask = Some(Arc::new(ask));
+        self
     }
 
     async fn client(&self) -> Result<Client, TransportError> {
@@ -76,10 +100,11 @@ impl ClusterTransport {
         if let Some(client) = &*held {
             return Ok(client.clone());
         }
-        let settings = self.settings.clone();
+        let (settings, ask) = (self.settings.clone(), self.ask.clone());
         // Files are read with calls that block.
         let made = tokio::task::spawn_blocking(move || {
-            let config = tokio::runtime::Handle::current().block_on(configuration(&settings))?;
+            let config =
+                tokio::runtime::Handle::current().block_on(configuration(&settings, ask.as_deref()))?;
             Client::try_from(config).map_err(|error| TransportError::Settings(causes(&error)))
         });
         let client = made
@@ -120,13 +145,15 @@ impl ApiTransport for ClusterTransport {
     }
 }
 
-async fn configuration(settings: &ClusterSettings) -> Result<Config, TransportError> {
+async fn configuration(settings: &ClusterSettings, ask: Option<&Ask>) -> Result<Config, TransportError> {
     let unusable = |problem: String| TransportError::Settings(problem);
+    let may = |wanted: ClusterUse<'_>| ask.map_or(Ok(()), |ask| ask(wanted)).map_err(unusable);
     let mut config = match settings {
         ClusterSettings::InCluster => Config::incluster().map_err(|error| {
             unusable(format!("this process does not run in a pod with a service account: {}", causes(&error)))
         })?,
         ClusterSettings::Kubeconfig { file, context } => {
+            may(ClusterUse::File(file))?;
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unusable(of_kubeconfig(&error)))?;
             from_kubeconfig(kubeconfig, context.clone()).await?
         }
@@ -143,6 +170,10 @@ async fn configuration(settings: &ClusterSettings) -> Result<Config, TransportEr
         && !matches!(proxy.scheme_str(), Some("http" | "https" | "socks5"))
     {
         return Err(unusable("the proxy is none of http://, https:// and socks5://".to_owned()));
+    }
+    may(ClusterUse::Server(&config.cluster_url.to_string()))?;
+    if let Some(proxy) = &config.proxy_url {
+        may(ClusterUse::Server(&proxy.to_string()))?;
     }
     // Deadlines and repetitions are those of the caller.
     config.default_retry = false;

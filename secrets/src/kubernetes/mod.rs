@@ -17,7 +17,7 @@ mod transport;
 mod watch;
 
 pub use api::{ApiError, KubernetesApi};
-pub use cluster::{ClusterSettings, ClusterTransport, ServerSettings};
+pub use cluster::{ClusterSettings, ClusterTransport, ClusterUse, ServerSettings};
 pub use object::{Object, ObjectKind, ObjectName, WatchEvent, decode_object, decode_watch_event};
 pub use store::{KubernetesStore, WatchState};
 pub use transport::{ApiRequest, ApiResponse, ApiTransport, BodyStream, TransportError};
