@@ -1,22 +1,31 @@
 //! What a manifest names: the manifest on the condition that it is another one than before, then its objects, each of which
 //! has to hash to what the manifest says.
 
+use std::time::{Duration, SystemTime};
+
 use invar_object_store::{Get, Session, StoreError};
 use sha2::{Digest as _, Sha256};
 
 use super::catalog::{Catalog, Downloaded, Item, Proof};
 use super::manifest::{self, Manifest};
-use super::{Attempt, Mode, S3Source};
+use super::{Attempt, Mode, S3Source, signature};
 use crate::error::{Failure, Rejection};
 use crate::snapshot::{Revision, Snapshot, hexadecimal};
 use crate::source::PollContext;
 use crate::units::display_size;
+use crate::verify::DetachedKeys;
+
+/// The pause before a manifest and its signature are read once more: they are two objects, and a change of one comes before
+/// that of the other.
+const SIGNATURE_PAUSE: Duration = Duration::from_secs(2);
 
 /// A manifest as it was read.
 pub(super) struct Fetched {
     pub(super) manifest: Manifest,
     /// Of the document.
     pub(super) digest: String,
+    /// Who signed it, where that is asked for.
+    signer: Option<String>,
     etag: String,
 }
 
@@ -26,6 +35,8 @@ impl S3Source {
         &self,
         session: &Session<'_>,
         etag: Option<&str>,
+        keys: Option<&DetachedKeys>,
+        now: SystemTime,
     ) -> Result<Option<Fetched>, Failure> {
         let Mode::Manifest { key, version } = &self.mode else {
             return Err(Failure::stalled("the source reads no manifest"));
@@ -41,10 +52,14 @@ impl S3Source {
             let message = format!("{} is longer than {}", self.place, display_size(manifest::LONGEST as u64));
             return Err(Failure::rejected(Rejection::Limits, message));
         }
+        let signer = match keys {
+            Some(keys) => Some(self.signer(session, keys, key, &object.content, now).await?),
+            None => None,
+        };
         let manifest = Manifest::parse(&object.content)
             .map_err(|error| Failure::rejected(Rejection::Shape, format!("{}: {error}", self.place)))?;
         let digest = hexadecimal(&Sha256::digest(&object.content));
-        Ok(Some(Fetched { manifest, digest, etag: object.etag }))
+        Ok(Some(Fetched { manifest, digest, signer, etag: object.etag }))
     }
 
     pub(super) fn catalog_of_manifest(&self, manifest: &Manifest) -> Result<Catalog, Failure> {
@@ -72,11 +87,19 @@ impl S3Source {
         downloaded: &mut Downloaded,
         context: &PollContext,
     ) -> Result<Attempt, Failure> {
-        let etag = self.known_etag(previous);
-        let Some(Fetched { manifest, digest, etag }) = self.fetch_manifest(session, etag.as_deref()).await?
-        else {
+        let keys = self.keys().await?;
+        let trusted = keys.as_ref().map(|keys| keys.digest().to_owned());
+        // Under other keys a manifest that is known has to be verified anew, and for that to be read.
+        let etag = self.known_etag(previous).filter(|_| self.memory.lock().keys == trusted);
+        let mut fetched = self.fetch_manifest(session, etag.as_deref(), keys.as_ref(), context.now).await;
+        if fetched.as_ref().is_err_and(signature::is_mismatch) {
+            tokio::time::sleep(SIGNATURE_PAUSE).await;
+            fetched = self.fetch_manifest(session, None, keys.as_ref(), context.now).await;
+        }
+        let Some(Fetched { manifest, digest, signer, etag }) = fetched? else {
             return Ok(Attempt::Unchanged);
         };
+        self.memory.lock().keys = trusted;
         let text = manifest::revision(manifest.version, &digest);
         if previous.is_some_and(|snapshot| snapshot.revision.text == text) {
             self.memory.lock().etag = Some((text, etag));
@@ -100,7 +123,8 @@ impl S3Source {
                 return Ok(Attempt::Stale(Failure::new(stale.class, message)));
             }
         };
-        let snapshot = self.snapshot(Revision::named(text.clone()), files, context)?;
+        let mut snapshot = self.snapshot(Revision::named(text.clone()), files, context)?;
+        snapshot.signer = signer;
         let mut memory = self.memory.lock();
         memory.highest = memory.highest.take().max(Some((manifest.version, text.clone())));
         memory.catalog = Some((text.clone(), catalog));

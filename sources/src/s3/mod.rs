@@ -11,9 +11,10 @@ mod catalog;
 mod manifest;
 mod object;
 mod prefix;
+mod signature;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use invar_object_store::Session;
 use parking_lot::Mutex;
@@ -24,7 +25,7 @@ use self::catalog::{Catalog, Downloaded};
 use crate::SourceEnvironment;
 use crate::error::{Failure, Rejection, SourceError};
 use crate::path::{check_name, normalize_selected};
-use crate::settings::{LimitSettings, S3Settings, SourceSettings};
+use crate::settings::{LimitSettings, S3Settings, SignatureSettings, SourceSettings};
 use crate::snapshot::{
     Files, Notice, NoticeKind, Revision, Snapshot, SourceKind, SourceName, hexadecimal, tree_digest,
 };
@@ -44,6 +45,7 @@ pub struct S3Source {
     name: SourceName,
     access: Access,
     mode: Mode,
+    signature: Option<SignatureSettings>,
     /// `s3://bucket/key`, for messages.
     place: String,
     description: String,
@@ -74,6 +76,8 @@ struct Memory {
     catalog: Option<(String, Catalog)>,
     /// The ETag of the object or the manifest, by the same.
     etag: Option<(String, String)>,
+    /// The digest of the keys that the manifest was last verified with.
+    keys: Option<String>,
     /// The highest version of a manifest that was read, with the text of its revision, whatever became of it.
     highest: Option<(u64, String)>,
 }
@@ -120,15 +124,18 @@ impl S3Source {
         let place = format!("s3://{}/{}", s3.bucket, mode.key());
         let endpoint = s3.endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
         let objects = s3.objects;
+        let mut selection = format!("{place}{endpoint} {mode:?} {paths:?} {:?} {objects}", settings.limits);
+        // Added only where present, so that what was read before there were signatures stays what it is.
+        if let Some(signature) = &s3.signature {
+            selection.push_str(&format!(" {signature:?}"));
+        }
         Ok(Self {
             description: format!("{place}{endpoint}"),
             host: access.host(),
-            selection: hexadecimal(&Sha256::digest(format!(
-                "{place}{endpoint} {mode:?} {paths:?} {:?} {objects}",
-                settings.limits
-            ))),
+            selection: hexadecimal(&Sha256::digest(selection)),
             access,
             mode,
+            signature: s3.signature,
             place,
             paths,
             limits: settings.limits,
@@ -193,12 +200,17 @@ impl S3Source {
     }
 
     /// What is at `path` of the tree that `snapshot` was selected from.
-    async fn read_entry(&self, snapshot: &Snapshot, path: &str) -> Result<Option<TreeEntry>, Failure> {
+    async fn read_entry(
+        &self,
+        snapshot: &Snapshot,
+        path: &str,
+        now: SystemTime,
+    ) -> Result<Option<TreeEntry>, Failure> {
         if matches!(self.mode, Mode::Object { .. }) || snapshot.files.contains_key(path) {
             return Ok(TreeEntry::among(&snapshot.files, path));
         }
         let session = self.access.session().await?;
-        let catalog = self.catalog_of(&session, snapshot).await?;
+        let catalog = self.catalog_of(&session, snapshot, now).await?;
         let single = catalog.items.contains_key(path).then(|| path.to_owned());
         let below = |name: &&String| catalog::is_at(name, path) && name.as_str() != path;
         let exists = path.is_empty() || catalog.items.keys().any(|name| below(&name));
@@ -225,7 +237,12 @@ impl S3Source {
     }
 
     /// The catalog that `snapshot` was read by; from memory, or made again if the bucket is still the same.
-    async fn catalog_of(&self, session: &Session<'_>, snapshot: &Snapshot) -> Result<Catalog, Failure> {
+    async fn catalog_of(
+        &self,
+        session: &Session<'_>,
+        snapshot: &Snapshot,
+        now: SystemTime,
+    ) -> Result<Catalog, Failure> {
         let text = &snapshot.revision.text;
         if let Some((of, catalog)) = &self.memory.lock().catalog
             && of == text
@@ -234,7 +251,8 @@ impl S3Source {
         }
         let (of, catalog) = match &self.mode {
             Mode::Manifest { .. } => {
-                let fetched = self.fetch_manifest(session, None).await?;
+                let keys = self.keys().await?;
+                let fetched = self.fetch_manifest(session, None, keys.as_ref(), now).await?;
                 let fetched =
                     fetched.ok_or_else(|| Failure::transient("a read without a condition met one"))?;
                 let text = manifest::revision(fetched.manifest.version, &fetched.digest);
@@ -305,7 +323,7 @@ impl Source for S3Source {
         path: &'a str,
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Option<TreeEntry>, SourceError>> {
-        Box::pin(self.bounded(context, self.read_entry(snapshot, path)))
+        Box::pin(self.bounded(context, self.read_entry(snapshot, path, context.now)))
     }
 
     /// One object and one manifest are written in one step; a prefix may be in the middle of an upload.

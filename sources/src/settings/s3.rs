@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::http::SignatureSettings;
+
 /// `s3 = { … }`: exactly one of `key`, `prefix` and `manifest` says what is read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +20,9 @@ pub struct S3Settings {
     /// An object that names the others with their digests.
     #[serde(default)]
     pub manifest: Option<String>,
+    /// A signature that has to lie beside the manifest, as `<manifest>.minisig` or `<manifest>.sig`.
+    #[serde(default)]
+    pub signature: Option<SignatureSettings>,
     /// A version of `key` or `manifest` in a bucket that keeps versions.
     #[serde(default)]
     pub version: Option<String>,
@@ -46,6 +51,7 @@ impl Default for S3Settings {
             key: None,
             prefix: None,
             manifest: None,
+            signature: None,
             version: None,
             region: None,
             endpoint: None,
@@ -59,6 +65,7 @@ impl S3Settings {
     /// What is wrong with these settings, apart from what only the store knows.
     pub(crate) fn problems(&self) -> Vec<&'static str> {
         let modes = [&self.key, &self.prefix, &self.manifest].into_iter().flatten().count();
+        let signature = self.signature.as_ref();
         let mut problems = Vec::new();
         for (wrong, problem) in [
             (self.bucket.is_empty(), "`s3.bucket` is empty"),
@@ -66,6 +73,15 @@ impl S3Settings {
             (
                 self.version.is_some() && self.prefix.is_some(),
                 "`s3.version` goes with `s3.key` and `s3.manifest`",
+            ),
+            (self.signature.is_some() && self.manifest.is_none(), "`s3.signature` goes with `s3.manifest`"),
+            (
+                signature.is_some_and(|signature| signature.minisign.is_empty() == signature.ssh.is_none()),
+                "`s3.signature` says exactly one of `minisign` and `ssh`",
+            ),
+            (
+                signature.is_some_and(|signature| signature.url.is_some()),
+                "`s3.signature` has no `url`: the signature lies beside the manifest",
             ),
             (self.objects == 0, "`s3.objects` is at least 1"),
         ] {

@@ -140,3 +140,77 @@ async fn what_is_no_manifest_is_refused_and_one_without_files_is_empty() {
     rejected(&refused(&world.open(&small), None).await, Rejection::Limits, "names 2 files");
     assert!(world.proxy.take().iter().all(|asked: &Asked| asked.target.contains("manifest.json")));
 }
+
+/// A key of `ssh-keygen`; `None`, with a note, where that is not installed.
+fn signing_key(folder: &std::path::Path) -> Option<std::path::PathBuf> {
+    let key = folder.join("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+        .arg(&key)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "ssh-keygen is not installed");
+        eprintln!("skipped: ssh-keygen is not installed");
+        return None;
+    }
+    Some(key)
+}
+
+/// Signs the manifest as it is in the bucket and uploads the signature beside it.
+async fn sign(world: &World, key: &std::path::Path, manifest: &str) {
+    let document = key.with_file_name("manifest.json");
+    std::fs::write(&document, manifest).unwrap();
+    let signed = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-Y", "sign", "-n", "file", "-f"])
+        .arg(key)
+        .arg(&document)
+        .stderr(std::process::Stdio::null())
+        .status();
+    assert!(signed.unwrap().success());
+    let signature = document.with_file_name("manifest.json.sig");
+    world.put("fleet/manifest.json.sig", &std::fs::read_to_string(&signature).unwrap()).await;
+    std::fs::remove_file(signature).unwrap();
+}
+
+fn manifest(version: u64) -> String {
+    format!(r#"{{"version": {version}, "files": {{"a.alloy": "{}"}}}}"#, digest("one"))
+}
+
+#[tokio::test]
+async fn a_signed_manifest_is_believed_and_no_other() {
+    let Some(world) = World::start().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let Some(key) = signing_key(folder.path()) else { return };
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let allowed = folder.path().join("allowed_signers");
+    std::fs::write(&allowed, format!("ada@example.com {public}")).unwrap();
+    let mut settings = settings(&world);
+    settings.s3.as_mut().unwrap().signature =
+        Some(invar_sources::SignatureSettings { ssh: Some(allowed.clone()), ..Default::default() });
+
+    world.put("fleet/a.alloy", "one").await;
+    world.put("fleet/manifest.json", &manifest(1)).await;
+    let source = world.open(&settings);
+    let unsigned = refused(&source, None).await;
+    rejected(&unsigned, Rejection::Verification, "is not signed");
+
+    sign(&world, &key, &manifest(1)).await;
+    let first = changed(&source, None).await;
+    assert_eq!(files(&first), [("a.alloy", "one")]);
+    assert_eq!(first.signer.as_deref(), Some("ada@example.com"));
+    world.proxy.take();
+    unchanged(&source, &first).await;
+    assert_eq!(world.proxy.take().len(), 1, "an unchanged manifest under the same keys is not read again");
+
+    // The signature is of another manifest.
+    world.put("fleet/manifest.json", &manifest(2)).await;
+    let other = refused(&source, Some(&first)).await;
+    assert_eq!(other.class, ErrorClass::Rejected(Rejection::Verification), "{other}");
+    sign(&world, &key, &manifest(2)).await;
+    let second = changed(&source, Some(&first)).await;
+
+    // The key is taken away: what is held is verified anew, and refused.
+    std::fs::write(&allowed, format!("ada@example.com namespaces=\"git\" {public}")).unwrap();
+    let distrusted = refused(&source, Some(&second)).await;
+    assert_eq!(distrusted.class, ErrorClass::Rejected(Rejection::Verification), "{distrusted}");
+}
