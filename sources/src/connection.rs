@@ -354,7 +354,7 @@ impl Connection {
     /// A failure whose message may be in the server's own words, without the credential should it be among them.
     pub(crate) async fn without_credentials(&self, mut failure: Failure) -> Failure {
         let auth = self.auth.as_ref();
-        let user = auth.and_then(|auth| auth.username.as_deref()).unwrap_or("x-access-token");
+        let user = auth.and_then(|auth| auth.username.as_deref()).unwrap_or(TOKEN_USER);
         let token = auth.and_then(|auth| auth.token.as_ref()).map(|token| (user, token));
         let basic = auth.and_then(|auth| auth.basic.as_ref());
         let basic = basic.map(|basic| (basic.username.as_str(), &basic.password));
@@ -366,9 +366,15 @@ impl Connection {
         let authorization = authorization.map(|authorization| ("", &authorization.credentials));
         let oauth2 = auth.and_then(|auth| auth.oauth2.as_ref());
         let oauth2 = oauth2.map(|oauth2| (oauth2.client_id.as_str(), &oauth2.client_secret));
+        let mut sent = Vec::new();
         for (user, credential) in [token, basic, proxy, authorization, oauth2].into_iter().flatten() {
             // What cannot be had was not sent either.
-            let Ok(secret) = credential.resolve(&self.secrets).await else { continue };
+            if let Ok(secret) = credential.resolve(&self.secrets).await {
+                sent.push((user, secret));
+            }
+        }
+        sent.extend(self.app.as_ref().and_then(GithubApp::held).map(|token| (TOKEN_USER, token)));
+        for (user, secret) in sent {
             let joined = Secret::new(format!("{user}:{}", secret.expose()));
             let encoded = base64::engine::general_purpose::STANDARD.encode(joined.expose());
             let encoded = Secret::new(encoded);

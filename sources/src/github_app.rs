@@ -104,6 +104,11 @@ impl GithubApp {
         self.endpoint.scheme() == "https"
     }
 
+    /// The token that was given last.
+    pub(crate) fn held(&self) -> Option<Secret> {
+        self.held.lock().as_ref().map(|token| token.secret.clone())
+    }
+
     /// A token that holds for a while; asks for one if need be. One that was `refused` is not given again.
     pub(crate) async fn token(
         &self,

@@ -38,7 +38,7 @@ pub use error::{ErrorClass, Rejection, SourceError};
 pub use file::FileSource;
 #[doc(hidden)]
 pub use git::wire_format;
-pub use git::{CommitError, GitModule, GitSource, read_commit};
+pub use git::{CommitError, GitModule, GitSource, read_commit, ssh_host};
 pub use http::HttpSource;
 #[doc(hidden)]
 pub use http::document_format;

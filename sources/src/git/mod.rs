@@ -544,6 +544,13 @@ fn open_wire(
     }
 }
 
+/// The host and port of a repository behind SSH; `None` for every other address.
+#[must_use]
+pub fn ssh_host(url: &str) -> Option<(String, u16)> {
+    let address = is_ssh(url).then(|| SshAddress::parse(url))?.ok()?;
+    Some((address.host, address.port))
+}
+
 /// Whether the address is one of SSH: by its scheme, or in the form `user@host:path`.
 fn is_ssh(url: &str) -> bool {
     match url.split_once("://") {

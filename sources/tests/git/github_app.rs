@@ -201,6 +201,12 @@ async fn a_refused_token_is_replaced_once() {
     assert_eq!(poll(&source, Some(&first)).await.unwrap(), None, "nobody notices");
     assert_eq!(api.take_asked().len(), 1);
 
+    // A server that quotes the token is not quoted. The first refusal makes the advertisement be asked for anew.
+    let refuse = || http_backend::Fault::Refuse("no access with ghs_2");
+    world.server.inject([refuse(), http_backend::Fault::Delay(Duration::ZERO), refuse()]);
+    let error = failed(&source, Some(&first)).await;
+    assert!(error.message.contains("no access with") && !format!("{error:?}").contains("ghs_2"), "{error:?}");
+
     world.server.take_log();
     world.server.set_access(basic("ghs_3"));
     api.will_grant("ghs_4", IN_AN_HOUR);

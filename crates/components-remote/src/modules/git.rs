@@ -7,7 +7,7 @@ use invar_engine::modules::{GitImport, GitSshKey};
 use invar_policy::{Access, Refusal};
 use invar_sources::{
     AuthSettings, BasicSettings, Credential, ErrorClass, GitModule, GitSource, Source, SourceEnvironment,
-    SourceError, SourceName, SshSettings,
+    SourceError, SourceName, SshSettings, ssh_host,
 };
 use invar_syntax::secret::Secret;
 use url::Url;
@@ -28,12 +28,8 @@ pub(super) fn open(
         source_name: name.clone(),
     };
     let (mut repository, in_address) = without_credentials(&import.repository);
-    if let Err(Refusal { message, help }) = may_reach(&repository, access) {
-        return Err(stalled(&message, &help));
-    }
-    if let Some(key) = import.ssh_key.as_ref().filter(|key| !key.key_file.is_empty())
-        && let Err(Refusal { message, help }) = access.file(Path::new(&key.key_file))
-    {
+    let allowed = may_reach(&repository, access).and_then(|()| may_use_key(&repository, import, access));
+    if let Err(Refusal { message, help }) = allowed {
         return Err(stalled(&message, &help));
     }
     if import.ssh_key.is_some() && repository.starts_with("http") {
@@ -65,16 +61,23 @@ pub(super) fn open(
 
 /// Whether a repository may be fetched from: one on this host is files of this host.
 fn may_reach(repository: &str, access: &Access) -> Result<(), Refusal> {
+    if let Some((host, port)) = ssh_host(repository) {
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        return crate::reach::by_name(&format!("ssh://{host}:{port}"), access);
+    }
     let local = repository.strip_prefix("file://").or((!repository.contains(':')).then_some(repository));
     if let Some(path) = local {
         return access.file(Path::new(path));
     }
-    match repository.split_once(':') {
-        // `git@host:path` is SSH without saying so.
-        Some((host, _)) if !repository.contains("://") => {
-            crate::reach::by_name(&format!("ssh://{host}"), access)
-        }
-        _ => crate::reach::by_name(repository.strip_prefix("git+").unwrap_or(repository), access),
+    crate::reach::by_name(repository, access)
+}
+
+/// Whether the key may be used that this host has for the repository: in a file, or in its agent.
+fn may_use_key(repository: &str, import: &GitImport, access: &Access) -> Result<(), Refusal> {
+    match &import.ssh_key {
+        Some(key) if !key.key_file.is_empty() => access.file(Path::new(&key.key_file)),
+        None if ssh_host(repository).is_some() => access.environment_variable("SSH_AUTH_SOCK"),
+        _ => Ok(()),
     }
 }
 
@@ -132,7 +135,50 @@ pub(super) fn shown(repository: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use invar_policy::{Policy, PolicySettings};
+
     use super::*;
+
+    #[test]
+    fn a_ceiling_holds_for_hosts_and_keys_of_ssh() {
+        let settings = PolicySettings {
+            egress: Some(vec!["git.example".to_owned()]),
+            environment_variables: Some(Vec::new()),
+            file_roots: Some(vec!["/etc/invar".into()]),
+            ..PolicySettings::default()
+        };
+        let policy = Policy::new(&settings, &[]).unwrap();
+        let access = policy.general();
+        for repository in
+            ["git@git.example:a.git", "ssh://git@git.example:2222/a.git", "https://git.example/a"]
+        {
+            assert!(may_reach(repository, access).is_ok(), "{repository}");
+        }
+        for repository in
+            ["git@other.example:a.git", "other.example:a.git", "git+ssh://git@other.example/a.git"]
+        {
+            assert!(may_reach(repository, access).is_err(), "{repository}");
+        }
+        let import = |key_file: Option<&str>| GitImport {
+            repository: String::new(),
+            revision: "main".to_owned(),
+            path: "a".to_owned(),
+            pull_frequency: std::time::Duration::ZERO,
+            basic_auth: None,
+            ssh_key: key_file.map(|file| GitSshKey {
+                username: "git".to_owned(),
+                key: Secret::new(""),
+                key_file: file.to_owned(),
+                passphrase: Secret::new(""),
+            }),
+        };
+        let ssh = "git@git.example:a.git";
+        assert!(may_use_key(ssh, &import(Some("/etc/shadow")), access).is_err());
+        assert!(may_use_key(ssh, &import(None), access).is_err(), "the host's agent is the host's");
+        assert!(may_use_key("https://git.example/a", &import(None), access).is_ok());
+        assert!(may_use_key(ssh, &import(None), &Access::unrestricted()).is_ok());
+    }
 
     #[test]
     fn the_user_of_a_key_goes_into_the_address() {
