@@ -1,5 +1,7 @@
 //! What a manifest names.
 
+use std::path::PathBuf;
+
 use server::Asked;
 use sha2::{Digest as _, Sha256};
 
@@ -142,7 +144,7 @@ async fn what_is_no_manifest_is_refused_and_one_without_files_is_empty() {
 }
 
 /// A key of `ssh-keygen`; `None`, with a note, where that is not installed.
-fn signing_key(folder: &std::path::Path) -> Option<std::path::PathBuf> {
+fn signing_key(folder: &Path) -> Option<PathBuf> {
     let key = folder.join("key");
     let made = std::process::Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
@@ -157,7 +159,7 @@ fn signing_key(folder: &std::path::Path) -> Option<std::path::PathBuf> {
 }
 
 /// Signs the manifest as it is in the bucket and uploads the signature beside it.
-async fn sign(world: &World, key: &std::path::Path, manifest: &str) {
+async fn sign(world: &World, key: &Path, manifest: &str) {
     let document = key.with_file_name("manifest.json");
     std::fs::write(&document, manifest).unwrap();
     let signed = std::process::Command::new("ssh-keygen")
