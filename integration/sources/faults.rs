@@ -8,7 +8,7 @@ use crate::certificates::Shown;
 use crate::matrix::{Case, Trouble};
 
 /// One byte of an answer each time; no answer is through within the time of a poll.
-const DRIP: Duration = Duration::from_millis(100);
+pub(crate) const DRIP: Duration = Duration::from_millis(100);
 const DAY: i64 = 24 * 60 * 60;
 
 /// What breaks connections, whatever is spoken over them.

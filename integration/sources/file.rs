@@ -20,6 +20,8 @@ pub(crate) enum Careless {
     Enlarge,
     Restless,
     Permissions,
+    /// The key is not on the server's list any more.
+    LockOut,
 }
 
 struct Files {
@@ -104,6 +106,7 @@ impl Kind for Files {
             }
             // Root reads what nobody may list, and refuses what everybody may write.
             Careless::Permissions => return set_mode(&folder, if is_root() { 0o777 } else { 0o311 }),
+            Careless::LockOut => return,
             _ => fs::rename(&folder, &aside).unwrap(),
         }
         match careless {
@@ -121,6 +124,7 @@ impl Kind for Files {
             Careless::Enlarge => fs::remove_file(folder.join("more.alloy")).unwrap(),
             Careless::Restless => self.settled.store(true, Ordering::SeqCst),
             Careless::Permissions => set_mode(&folder, 0o755),
+            Careless::LockOut => {}
             _ => {
                 remove(&folder);
                 fs::rename(&aside, &folder).unwrap();

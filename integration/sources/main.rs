@@ -9,14 +9,37 @@
 //! [`faults`].
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../servers/http/nginx.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod nginx;
+#[path = "../servers/oci/publisher.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod publisher;
+#[path = "../servers/oci/registry.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod registry;
+#[path = "../servers/versitygw/writer.rs"]
+#[allow(unreachable_pub)]
+mod s3_writer;
+#[path = "../servers/git/sshd.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod sshd;
+#[path = "../servers/versitygw/server.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub)]
+mod versitygw;
+
 mod canary;
 mod certificates;
 mod faults;
 mod file;
 mod git;
+mod http;
 mod matrix;
+mod oci;
 mod proxy;
+mod s3;
 mod secrets;
+mod ssh;
 
 use matrix::Suite;
 
@@ -46,10 +69,39 @@ static git_http_denied: Suite = Suite::new(git::over_http_denied);
 #[allow(non_upper_case_globals, reason = "as above")]
 static git_https: Suite = Suite::new(git::over_https);
 #[allow(non_upper_case_globals, reason = "as above")]
+static git_ssh: Suite = Suite::new(ssh::over_ssh);
+#[allow(non_upper_case_globals, reason = "as above")]
+static document_http: Suite = Suite::new(http::over_http);
+#[allow(non_upper_case_globals, reason = "as above")]
+static document_http_denied: Suite = Suite::new(http::over_http_denied);
+#[allow(non_upper_case_globals, reason = "as above")]
+static document_https: Suite = Suite::new(http::over_https);
+#[allow(non_upper_case_globals, reason = "as above")]
+static bucket: Suite = Suite::new(s3::of_a_bucket);
+#[allow(non_upper_case_globals, reason = "as above")]
+static bucket_denied: Suite = Suite::new(s3::of_a_bucket_denied);
+#[allow(non_upper_case_globals, reason = "as above")]
+static artifact: Suite = Suite::new(oci::of_a_registry);
+#[allow(non_upper_case_globals, reason = "as above")]
+static artifact_denied: Suite = Suite::new(oci::of_a_registry_denied);
+#[allow(non_upper_case_globals, reason = "as above")]
 static files: Suite = Suite::new(file::on_this_host);
 
 /// All of them: they are played at the same time.
-static SUITES: [&Suite; 4] = [&git_http_denied, &git_http, &git_https, &files];
+static SUITES: [&Suite; 12] = [
+    &git_http_denied,
+    &document_http_denied,
+    &bucket_denied,
+    &artifact_denied,
+    &git_ssh,
+    &git_http,
+    &git_https,
+    &document_http,
+    &document_https,
+    &bucket,
+    &artifact,
+    &files,
+];
 
 cases! { git_http:
     refuse hang reset drip truncate half_open too_long too_short
@@ -64,6 +116,45 @@ cases! { git_http_denied:
 
 cases! { git_https:
     expired_certificate certificate_for_another_name unknown_authority reset clock_ahead
+}
+
+cases! { git_ssh:
+    refuse hang reset drip truncate half_open reset_late truncate_late half_open_late locked_out
+}
+
+cases! { document_http:
+    refuse hang reset drip truncate half_open too_long too_short
+    not_modified not_modified_when_asked not_found request_timeout precondition_failed too_many_requests server_error
+    unavailable unavailable_for_a_while page clock_ahead clock_behind
+}
+
+cases! { document_http_denied:
+    unauthorized forbidden too_many_requests_for_who_knows_how_long
+}
+
+cases! { document_https:
+    expired_certificate certificate_for_another_name unknown_authority reset clock_ahead
+}
+
+cases! { bucket:
+    refuse hang reset drip truncate half_open too_long too_short
+    not_modified request_timeout precondition_failed too_many_requests slow_down server_error unavailable
+    unavailable_for_a_while page clock_ahead clock_refused no_such_bucket object_not_found object_page
+    object_not_modified
+}
+
+cases! { bucket_denied:
+    listing_forbidden object_forbidden unauthorized unknown_key expired
+}
+
+cases! { artifact:
+    refuse hang reset drip truncate half_open too_long
+    not_modified not_found request_timeout precondition_failed too_many_requests server_error unavailable
+    unavailable_for_a_while page clock_ahead clock_behind
+}
+
+cases! { artifact_denied:
+    unauthorized forbidden too_many_requests_for_who_knows_how_long too_short
 }
 
 cases! { files:

@@ -23,6 +23,8 @@ const SOON: Duration = Duration::from_secs(45);
 const LATER: Duration = Duration::from_secs(110);
 /// Samples that have to arrive from what runs on.
 const FLOW: usize = 3;
+/// Requests that a fault without an error has to meet.
+const HIDDEN: u64 = 3;
 
 /// What is made to happen to a source.
 #[derive(Clone, Debug)]
@@ -42,13 +44,15 @@ pub(crate) struct Case {
     trouble: Trouble,
     /// The class of the error and words of its message; without one the fault is none, and the new revision runs.
     error: Option<(&'static str, &'static [&'static str])>,
+    /// Nobody can tell this fault from a server where nothing is new.
+    hidden: bool,
     patience: Duration,
 }
 
 impl Case {
     /// A case that does no harm.
     pub(crate) fn new(name: &'static str, trouble: Trouble) -> Self {
-        Self { name, trouble, error: None, patience: SOON }
+        Self { name, trouble, error: None, hidden: false, patience: SOON }
     }
 
     /// It is an error of this class whose message has these words.
@@ -56,9 +60,19 @@ impl Case {
         Self { error: Some((class, says)), ..self }
     }
 
+    /// It looks as if nothing were new: there is no error, and what ran runs on.
+    pub(crate) fn hides(self) -> Self {
+        Self { hidden: true, ..self }
+    }
+
     /// It takes more than a minute until the source is asked again.
     pub(crate) fn patient(self) -> Self {
         Self { patience: LATER, ..self }
+    }
+
+    /// Whether the revision from before the fault stays.
+    fn stands_still(&self) -> bool {
+        self.error.is_some() || self.hidden
     }
 
     fn component(&self) -> String {
@@ -80,8 +94,8 @@ pub(crate) trait Kind {
         None
     }
 
-    /// What that server speaks.
-    fn protocol(&self) -> Protocol {
+    /// What that server speaks to the source of a case.
+    fn protocol(&self, _case: &str) -> Protocol {
         Protocol::Http
     }
 
@@ -231,7 +245,7 @@ impl<'a> Stage<'a> {
                 // One host a source, as it is in the world: what hangs takes up its own host's share of polls.
                 let host = format!("127.0.0.{}", number + 10);
                 let proxy = kind.upstream().map(|upstream| {
-                    FaultProxy::start_at(&format!("{host}:0"), upstream, kind.protocol()).unwrap()
+                    FaultProxy::start_at(&format!("{host}:0"), upstream, kind.protocol(case.name)).unwrap()
                 });
                 if let Some(proxy) = proxy.as_ref().filter(|_| encrypted) {
                     proxy.set_tls(Some(authority.server(Shown::Good, &host)));
@@ -318,6 +332,10 @@ impl<'a> Stage<'a> {
                         let message = error["message"].as_str().unwrap_or_default();
                         error["class"] == class && says.iter().all(|words| message.contains(words))
                     }
+                    None if case.hidden => {
+                        let met = self.cases[*index].proxy.as_ref().map_or(0, |proxy| proxy.counts().faults);
+                        error.is_null() && met >= HIDDEN
+                    }
                     None => error.is_null() && self.samples(case, 2) > 0,
                 }
             });
@@ -339,7 +357,7 @@ impl<'a> Stage<'a> {
         let before: Vec<usize> = self.cases.iter().map(|played| self.samples(&played.case, 1)).collect();
         let more = || {
             let flows = |(played, before): (&Played<'_>, &usize)| {
-                played.case.error.is_none() || self.samples(&played.case, 1) >= before + FLOW
+                !played.case.stands_still() || self.samples(&played.case, 1) >= before + FLOW
             };
             self.cases.iter().zip(&before).all(flows).then_some(())
         };
@@ -347,7 +365,7 @@ impl<'a> Stage<'a> {
         let status = self.agent.status()?;
         for (index, before) in before.into_iter().enumerate() {
             let case = self.cases[index].case.clone();
-            if case.error.is_none() {
+            if !case.stands_still() {
                 continue;
             }
             let (old, new) = (self.samples(&case, 1), self.samples(&case, 2));

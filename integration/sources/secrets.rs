@@ -54,8 +54,9 @@ pub(crate) fn are_not_said(agent: &Agent, secrets: &[String]) -> Result<(), Stri
         seen.push((arguments.join(" "), [output.stdout, output.stderr].concat()));
     }
     for (place, content) in &seen {
-        if forms.is_in(content) {
-            return Err(format!("{place} shows a credential"));
+        if let Some(at) = forms.find(content) {
+            let around = &content[at.saturating_sub(AROUND)..content.len().min(at + AROUND)];
+            return Err(format!("{place} shows a credential: …{}…", String::from_utf8_lossy(around)));
         }
     }
     Ok(())
@@ -83,6 +84,8 @@ struct Forms(BTreeMap<[u8; BEGIN], Vec<Vec<u8>>>);
 
 /// No secret of a test is shorter in any form.
 const BEGIN: usize = 8;
+/// What is shown around one that was found.
+const AROUND: usize = 200;
 
 impl Forms {
     fn of(secrets: &[String]) -> Self {
@@ -95,9 +98,14 @@ impl Forms {
     }
 
     fn is_in(&self, content: &[u8]) -> bool {
+        self.find(content).is_some()
+    }
+
+    /// Where the first one begins.
+    fn find(&self, content: &[u8]) -> Option<usize> {
         let begins = |at: usize| content[at..].first_chunk::<BEGIN>().and_then(|begin| self.0.get(begin));
-        (0..content.len()).any(|at| {
-            begins(at).is_some_and(|forms| forms.iter().any(|form| content[at..].starts_with(form)))
+        (0..content.len()).find(|at| {
+            begins(*at).is_some_and(|forms| forms.iter().any(|form| content[*at..].starts_with(form)))
         })
     }
 }

@@ -353,6 +353,14 @@ impl Connection {
 impl Connection {
     /// A failure whose message may be in the server's own words, without the credential should it be among them.
     pub(crate) async fn without_credentials(&self, mut failure: Failure) -> Failure {
+        for text in [Some(&mut failure.message), failure.help.as_mut()].into_iter().flatten() {
+            self.hide_credentials(text).await;
+        }
+        failure
+    }
+
+    /// Takes the credentials of the settings, and tokens that were fetched with them, out of a text that a server had a say in.
+    pub(crate) async fn hide_credentials(&self, text: &mut String) {
         let auth = self.auth.as_ref();
         let user = auth.and_then(|auth| auth.username.as_deref()).unwrap_or(TOKEN_USER);
         let token = auth.and_then(|auth| auth.token.as_ref()).map(|token| (user, token));
@@ -366,30 +374,34 @@ impl Connection {
         let authorization = authorization.map(|authorization| ("", &authorization.credentials));
         let oauth2 = auth.and_then(|auth| auth.oauth2.as_ref());
         let oauth2 = oauth2.map(|oauth2| (oauth2.client_id.as_str(), &oauth2.client_secret));
-        let mut sent = Vec::new();
         for (user, credential) in [token, basic, proxy, authorization, oauth2].into_iter().flatten() {
-            // What cannot be had was not sent either.
-            if let Ok(secret) = credential.resolve(&self.secrets).await {
-                sent.push((user, secret));
-            }
+            self.hide_credential(user, credential, text).await;
         }
-        sent.extend(self.app.as_ref().and_then(GithubApp::held).map(|token| (TOKEN_USER, token)));
-        for (user, secret) in sent {
-            let joined = Secret::new(format!("{user}:{}", secret.expose()));
-            let encoded = base64::engine::general_purpose::STANDARD.encode(joined.expose());
-            let encoded = Secret::new(encoded);
-            for text in [Some(&mut failure.message), failure.help.as_mut()].into_iter().flatten() {
-                for said in [secret.expose(), encoded.expose()] {
-                    hide(text, said);
-                }
-            }
+        for token in [self.app.as_ref().and_then(GithubApp::held), self.style.held()].into_iter().flatten() {
+            hide_sent(TOKEN_USER, &token, text);
         }
-        failure
+    }
+
+    /// Takes one credential out of a text.
+    pub(crate) async fn hide_credential(&self, user: &str, credential: &Credential, text: &mut String) {
+        // What cannot be had was not sent either.
+        if let Ok(secret) = credential.resolve(&self.secrets).await {
+            hide_sent(user, &secret, text);
+        }
+    }
+}
+
+/// Takes a secret out of a text, as it is and as a server for Basic authentication sees it.
+fn hide_sent(user: &str, secret: &Secret, text: &mut String) {
+    let joined = Secret::new(format!("{user}:{}", secret.expose()));
+    let encoded = Secret::new(base64::engine::general_purpose::STANDARD.encode(joined.expose()));
+    for said in [secret.expose(), encoded.expose()] {
+        hide(text, said);
     }
 }
 
 /// Takes a secret out of a text, also where the text was cut off in the middle of it.
-fn hide(text: &mut String, secret: &str) {
+pub(crate) fn hide(text: &mut String, secret: &str) {
     const HIDDEN: &str = "(the credential)";
     if secret.is_empty() {
         return;

@@ -121,6 +121,12 @@ pub(crate) fn classify(said: &Said<'_>, listing: bool) -> Refusal {
             let message = if listing { "it is no listing" } else { "it is no object" };
             StoreError::Shape { message: message.to_owned() }.into()
         }
+        // A listing has no condition that this could be the answer to.
+        (304, _) if listing => {
+            let message = "it says that nothing changed (304), without having been asked that";
+            StoreError::Shape { message: message.to_owned() }.into()
+        }
+        (412, _) if listing => unavailable("refuses a request without a condition"),
         (304, _) => StoreError::NotModified.into(),
         (412, _) | (_, "PreconditionFailed") => StoreError::Changed.into(),
         (301 | 302 | 307 | 308, _)
@@ -228,6 +234,9 @@ mod tests {
     fn each_answer_has_its_meaning() {
         assert!(matches!(of(304, "").error, StoreError::NotModified));
         assert!(matches!(of(412, "PreconditionFailed").error, StoreError::Changed));
+        let listing = |status| classify(&Said { status, ..Said::default() }, true).error;
+        assert!(matches!(listing(304), StoreError::Shape { .. }), "nobody asked with a condition");
+        assert!(matches!(listing(412), StoreError::Unavailable { .. }));
         assert!(matches!(of(404, "NoSuchKey").error, StoreError::NoSuchObject { .. }));
         assert!(matches!(of(404, "NoSuchBucket").error, StoreError::NoSuchBucket { .. }));
         assert!(matches!(of(403, "AccessDenied").error, StoreError::Denied { .. }));

@@ -156,6 +156,14 @@ impl<'b> Session<'b> {
             let shape = |message: &str| StoreError::Shape { message: message.to_owned() };
             let encoded = page.encoding_type == Some(EncodingType::Url);
             let objects = page.contents.unwrap_or_default();
+            // The library takes half a document for a whole one; every store says one or the other before the entries.
+            let whole = match page.key_count {
+                Some(count) => usize::try_from(count).is_ok_and(|count| objects.len() >= count),
+                None => page.is_truncated.is_some(),
+            };
+            if !whole {
+                return Err(shape("the listing is cut off"));
+            }
             empty_pages += usize::from(objects.is_empty());
             for object in objects {
                 let key = object.key.ok_or_else(|| shape("an entry of the listing has no key"))?;

@@ -52,16 +52,20 @@ impl Shared {
             if fault.is_some() {
                 self.faults.fetch_add(1, Ordering::SeqCst);
             }
+            let head_only = head.first.starts_with("HEAD ");
             match fault {
                 Some(Fault::Refuse) => return Ok(()),
                 Some(Fault::Hang) => return self.hold(socket, epoch),
                 Some(Fault::Answer { status, headers, body }) => {
-                    self.send(client.get_mut(), &answer(status, &headers, body))?;
+                    let mut answer = answer(status, &headers, body);
+                    if head_only {
+                        answer.truncate(answer.len() - body.len());
+                    }
+                    self.send(client.get_mut(), &answer)?;
                     continue;
                 }
                 _ => {}
             }
-            let head_only = head.first.starts_with("HEAD ");
             let response = self.ask(&mut server, &request)?;
             let upstream = server.as_mut().ok_or_else(|| io::Error::other("asked nobody"))?;
             let framing = response.response_framing(head_only)?;

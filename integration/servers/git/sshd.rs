@@ -161,10 +161,19 @@ impl Sshd {
         format!("ssh://{}@127.0.0.1:{}{}", user(), self.address.port(), repository.display())
     }
 
-    /// Lets who has this key in; gives its private half. The server reads the file at every login.
+    /// Lets who has this key in. The server reads the file at every login.
     pub fn admit(&self, key: &Path) {
-        let public = fs::read_to_string(key.with_extension("pub")).expect("the public key is there");
-        fs::write(self.folder.join("authorized_keys"), public).expect("the folder can be written");
+        self.admit_all([key]);
+    }
+
+    /// Lets who has one of these keys in, and nobody else.
+    pub fn admit_all<'a>(&self, keys: impl IntoIterator<Item = &'a Path>) {
+        let public = |key: &Path| fs::read_to_string(key.with_extension("pub"));
+        let public: io::Result<String> = keys.into_iter().map(public).collect();
+        // Logins go on meanwhile, and each reads the whole file.
+        let fresh = self.folder.join("authorized_keys.new");
+        fs::write(&fresh, public.expect("the public keys are there")).expect("the folder can be written");
+        fs::rename(fresh, self.folder.join("authorized_keys")).expect("the folder can be written");
     }
 
     /// Lets nobody in any more.
@@ -174,9 +183,14 @@ impl Sshd {
 
     /// Host keys in the form of `known_hosts`, of one kind.
     pub fn known_hosts(&self, kind: &str) -> String {
+        self.known_hosts_at(self.address, kind)
+    }
+
+    /// As [`Sshd::known_hosts`], for who reaches the server at another address.
+    pub fn known_hosts_at(&self, address: SocketAddr, kind: &str) -> String {
         let file = self.folder.join(format!("host_{kind}.pub"));
         let public = fs::read_to_string(file).expect("the public key is there");
-        format!("[127.0.0.1]:{} {public}", self.address.port())
+        format!("[{}]:{} {public}", address.ip(), address.port())
     }
 
     /// What the server says.

@@ -105,6 +105,11 @@ impl Nginx {
         Err(io::Error::other("nginx does not listen after 10 s"))
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address of a file.
     pub fn url(&self, path: &str) -> String {
         let (scheme, host) = if self.tls { ("https", "localhost") } else { ("http", "127.0.0.1") };

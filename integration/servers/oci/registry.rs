@@ -84,6 +84,11 @@ impl DockerRegistry {
         Err(io::Error::other("the registry does not listen after 20 s"))
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `localhost` and the port.
     pub fn host(&self) -> String {
         format!("localhost:{}", self.address.port())

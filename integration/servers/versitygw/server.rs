@@ -45,13 +45,22 @@ impl Versitygw {
         Some(cache.join("versitygw-1.8.0/versitygw")).filter(|binary| binary.is_file())
     }
 
-    /// Starts one with its data below `folder`; `None`, with a note, where there is none to start.
-    pub fn start(folder: &Path, certificate: Option<&Certificate<'_>>) -> Option<Self> {
-        let Some(binary) = Self::binary() else {
+    /// Whether there is one to start. Says so on stderr where there is not; where servers are required, that is an error.
+    pub fn is_available() -> bool {
+        let available = Self::binary().is_some();
+        if !available {
             assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "versitygw is not built");
             eprintln!("skipped: versitygw is not built; integration/servers/versitygw/build builds it");
+        }
+        available
+    }
+
+    /// Starts one with its data below `folder`; `None`, with a note, where there is none to start.
+    pub fn start(folder: &Path, certificate: Option<&Certificate<'_>>) -> Option<Self> {
+        if !Self::is_available() {
             return None;
-        };
+        }
+        let binary = Self::binary()?;
         let (data, versions) = (folder.join("data"), folder.join("versions"));
         for directory in [&data, &versions] {
             std::fs::create_dir_all(directory).expect("a folder of the test can be made");

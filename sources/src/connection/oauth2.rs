@@ -95,6 +95,11 @@ impl TokenSource {
         Ok(token)
     }
 
+    /// The token that was fetched last, unless it was forgotten.
+    pub(super) fn held(&self) -> Option<Secret> {
+        self.held.lock().as_ref().map(|held| held.token.clone())
+    }
+
     /// Forgets the token; whether there was one.
     pub(super) fn forget(&self) -> bool {
         self.held.lock().take().is_some()

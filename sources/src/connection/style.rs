@@ -87,6 +87,14 @@ impl Style {
         matches!(self, Self::Documents { tokens: Some(_), .. })
     }
 
+    /// The token that was fetched last for this connection.
+    pub(super) fn held(&self) -> Option<Secret> {
+        match self {
+            Self::Documents { tokens: Some(tokens), .. } => tokens.held(),
+            _ => None,
+        }
+    }
+
     /// Forgets a token that was refused; whether asking again may help.
     pub(super) fn forget_token(&self) -> bool {
         matches!(self, Self::Documents { tokens: Some(tokens), .. } if tokens.forget())

@@ -115,6 +115,14 @@ impl Fetcher {
         Ok(headers)
     }
 
+    /// Takes the credentials and the values of headers out of a text that a server had a say in: where it redirects to, say.
+    pub(super) async fn hide_credentials(&self, text: &mut String) {
+        self.connection.hide_credentials(text).await;
+        for (_, credential) in &self.headers {
+            self.connection.hide_credential("", credential, text).await;
+        }
+    }
+
     /// What an answer means that is neither the document nor the word that it did not change.
     pub(super) fn refused(&self, response: &Response, now: SystemTime) -> Failure {
         let place = place(self.connection.url());

@@ -248,15 +248,12 @@ impl HttpSource {
                 .with_help("compare the document with what was expected; `http.sha256` pins it"));
         }
         *self.fresh.lock() = freshness::fresh_for(&headers);
-        let mut held = Held {
-            content,
-            sha256,
-            signature: None,
-            entity_tag: None,
-            last_modified: None,
-            insecure,
-            moved: moved.as_ref().map(crate::connection::place),
-        };
+        let mut moved = moved.as_ref().map(crate::connection::place);
+        if let Some(moved) = &mut moved {
+            self.fetcher.hide_credentials(moved).await;
+        }
+        let mut held =
+            Held { content, sha256, signature: None, entity_tag: None, last_modified: None, insecure, moved };
         held.name(&headers);
         Ok(held)
     }
@@ -369,7 +366,13 @@ impl Source for HttpSource {
                 // What the last good answer allowed says nothing about when to look after a bad one.
                 *self.fresh.lock() = None;
             }
-            result.map_err(|failure| failure.of(&self.name))
+            match result {
+                Ok(poll) => Ok(poll),
+                Err(mut failure) => {
+                    self.fetcher.hide_credentials(&mut failure.message).await;
+                    Err(failure.of(&self.name))
+                }
+            }
         })
     }
 

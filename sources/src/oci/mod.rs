@@ -334,7 +334,10 @@ impl Source for OciSource {
                 }
                 () = context.cancellation.cancelled() => Err(Failure::transient("the poll was cancelled")),
             };
-            result.map_err(|failure| failure.of(&self.name))
+            match result {
+                Ok(poll) => Ok(poll),
+                Err(failure) => Err(self.registry.without_credentials(failure).await.of(&self.name)),
+            }
         })
     }
 
@@ -350,7 +353,10 @@ impl Source for OciSource {
             let read = read.unwrap_or_else(|_| {
                 Err(Failure::transient(format!("{} does not answer in time", self.settings.repository)))
             });
-            read.map_err(|failure| failure.of(&self.name))
+            match read {
+                Ok(entry) => Ok(entry),
+                Err(failure) => Err(self.registry.without_credentials(failure).await.of(&self.name)),
+            }
         })
     }
 

@@ -17,7 +17,7 @@ use url::Url;
 use super::challenge::{Challenge, parse_challenge, parse_next};
 use super::manifest::{ACCEPTED, Descriptor, Manifest};
 use super::reference::{Repository, is_digest};
-use crate::connection::{Connection, is_loopback, place};
+use crate::connection::{Connection, hide, is_loopback, place};
 use crate::error::{ErrorClass, Failure, Rejection};
 use crate::settings::AuthSettings;
 use crate::snapshot::hexadecimal;
@@ -86,6 +86,15 @@ impl Registry {
 
     pub(super) fn is_insecure(&self) -> bool {
         self.connection.is_insecure()
+    }
+
+    /// The failure, without the credential should the registry have said it.
+    pub(super) async fn without_credentials(&self, failure: Failure) -> Failure {
+        let mut failure = self.connection.without_credentials(failure).await;
+        if let Session::Token { token, .. } = &*self.session.lock() {
+            hide(&mut failure.message, token.expose());
+        }
+        failure
     }
 
     /// The digest behind a tag, without its manifest; `None` where the registry does not say it that way.

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use invar_cloud_identity::{AwsCredentials, AwsSettings as Identity, Surroundings};
 use invar_object_store::{Bucket, BucketSettings, Session, StoreError};
+use invar_secrets::Secret;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::SourceEnvironment;
-use crate::connection::{Connection, secret_failure};
+use crate::connection::{Connection, hide, secret_failure};
 use crate::error::{ErrorClass, Failure, Rejection};
 use crate::settings::{AuthSettings, AwsSettings, S3Settings, SourceSettings};
 
@@ -40,6 +41,8 @@ pub(super) struct Access {
 struct Credential {
     /// The credentials and the fingerprint of what they were made of.
     held: Option<([u8; 32], Arc<AwsCredentials>)>,
+    /// What in them is secret.
+    secrets: Vec<Secret>,
     /// Since when, where they replaced others.
     rotated: Option<Instant>,
 }
@@ -134,7 +137,7 @@ impl Access {
                     let resolved = credential.resolve(&self.environment.secrets).await;
                     resolved.map_err(|error| secret_failure(&error))?
                 }
-                None => invar_secrets::Secret::default(),
+                None => Secret::default(),
             };
             fingerprint.update(Sha256::digest(secret.expose()));
             secrets.push(secret);
@@ -146,6 +149,7 @@ impl Access {
         {
             return Ok(Arc::clone(held));
         }
+        credential.secrets.clone_from(&secrets);
         let session_token = secrets.pop().unwrap_or_default();
         let secret_key = secrets.pop().unwrap_or_default();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -171,8 +175,16 @@ impl Access {
         Ok(made)
     }
 
-    /// What an error at `place` means.
+    /// What an error at `place` means; without the credential, should the store have said it in its own words.
     pub(super) fn failure(&self, place: &str, error: &StoreError) -> Failure {
+        let mut failure = self.meaning(place, error);
+        for secret in &self.credential.lock().secrets {
+            hide(&mut failure.message, secret.expose());
+        }
+        failure
+    }
+
+    fn meaning(&self, place: &str, error: &StoreError) -> Failure {
         let rotated = self.credential.lock().rotated.is_some_and(|at| at.elapsed() < ROTATION_GRACE);
         let class = match error {
             StoreError::Denied { .. } | StoreError::BadCredential { .. } | StoreError::Expired { .. }

@@ -5,13 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use invar_secrets::SecretStores;
 use invar_sources::{GitSettings, GitSource, Source, SourceEnvironment, SourceSettings};
 
-use super::Course;
-use crate::fault_proxy::{Fault, FaultProxy, Protocol};
+use super::{Course, faults_of_http};
+use crate::fault_proxy::{FaultProxy, Protocol};
 use crate::http_backend::HttpBackend;
 
 /// Commits that are made at once; the branch goes round.
@@ -20,7 +19,6 @@ const COMMITS: usize = 700;
 pub(crate) struct Http {
     source: Arc<GitSource>,
     proxy: FaultProxy,
-    faults: Vec<Fault>,
     commits: Vec<String>,
     step: usize,
     repository: PathBuf,
@@ -50,26 +48,20 @@ impl Http {
             secrets: SecretStores::local(),
         };
         let source = Arc::new(GitSource::open(&settings, &environment).unwrap());
-        let faults = vec![
-            Fault::Reset,
-            Fault::status(500),
-            Fault::Hang,
-            Fault::Truncate,
-            Fault::not_modified(),
-            Fault::TooShort,
-            Fault::HalfOpen,
-            Fault::page(),
-            Fault::Refuse,
-            Fault::Drip(Duration::from_millis(10)),
-            Fault::status(401),
-            Fault::TooLong,
-        ];
-        Self { source, proxy, faults, commits, step: 0, repository, folder, _server: server }
+        Self { source, proxy, commits, step: 0, repository, folder, _server: server }
     }
 }
 
+/// Lets the branch `main` be at a commit.
+pub(crate) fn move_branch(repository: &Path, commit: &str) {
+    let heads = repository.join("refs/heads");
+    std::fs::create_dir_all(&heads).unwrap();
+    std::fs::write(heads.join("main.new"), format!("{commit}\n")).unwrap();
+    std::fs::rename(heads.join("main.new"), heads.join("main")).unwrap();
+}
+
 /// A chain of commits, each with another content of one file, as `git fast-import` reads it.
-fn chain() -> String {
+pub(crate) fn chain() -> String {
     let mut text = String::new();
     for number in 0..COMMITS {
         let content = format!("// step {number}\n");
@@ -108,16 +100,13 @@ impl Course for Http {
     }
 
     fn change(&mut self) {
-        let commit = &self.commits[self.step % self.commits.len()];
+        move_branch(&self.repository, &self.commits[self.step % self.commits.len()]);
         self.step += 1;
-        let heads = self.repository.join("refs/heads");
-        std::fs::create_dir_all(&heads).unwrap();
-        std::fs::write(heads.join("main.new"), format!("{commit}\n")).unwrap();
-        std::fs::rename(heads.join("main.new"), heads.join("main")).unwrap();
     }
 
     fn begin(&mut self, number: usize) {
-        self.proxy.fail(self.faults[number % self.faults.len()].clone());
+        let faults = faults_of_http();
+        self.proxy.fail(faults[number % faults.len()].clone());
     }
 
     fn end(&mut self) {
@@ -130,7 +119,7 @@ impl Course for Http {
 }
 
 /// The bytes of all files below a folder.
-fn size_of(folder: &Path) -> u64 {
+pub(crate) fn size_of(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {

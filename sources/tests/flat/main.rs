@@ -12,10 +12,32 @@ mod fault_proxy;
 #[path = "../../../integration/servers/git/http_backend.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 mod http_backend;
+#[path = "../../../integration/servers/http/nginx.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod nginx;
+#[path = "../../../integration/servers/oci/publisher.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod publisher;
+#[path = "../../../integration/servers/oci/registry.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod registry;
+#[path = "../../../integration/servers/git/sshd.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod sshd;
+#[path = "../../../integration/servers/versitygw/server.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod versitygw;
+#[path = "../../../integration/servers/versitygw/writer.rs"]
+#[allow(unreachable_pub)]
+mod writer;
 
 mod file;
 mod git;
+mod http;
 mod large;
+mod oci;
+mod s3;
+mod ssh;
 mod usage;
 
 use std::sync::Arc;
@@ -24,6 +46,7 @@ use std::time::{Duration, SystemTime};
 use invar_sources::{Poll, PollContext, Snapshot, Source, SourceError};
 use tokio_util::sync::CancellationToken;
 
+use fault_proxy::Fault;
 use usage::Usage;
 
 /// Polls of a plain run of the tests; a run for the record takes ten thousand.
@@ -51,6 +74,29 @@ trait Course {
 
     /// What the source keeps on disk, in bytes.
     fn kept(&self) -> u64;
+}
+
+/// What servers that speak HTTP do in turn.
+fn faults_of_http() -> Vec<Fault> {
+    vec![
+        Fault::Reset,
+        Fault::status(500),
+        Fault::Hang,
+        Fault::Truncate,
+        Fault::not_modified(),
+        Fault::TooShort,
+        Fault::HalfOpen,
+        Fault::page(),
+        Fault::Refuse,
+        Fault::Drip(Duration::from_millis(10)),
+        Fault::status(401),
+        Fault::TooLong,
+    ]
+}
+
+/// Does something that waits, from within what is waited for: on another thread.
+fn aside(runtime: &tokio::runtime::Runtime, work: impl Future<Output = ()> + Send) {
+    std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join()).unwrap();
 }
 
 /// How many polls ended how.
@@ -108,6 +154,11 @@ async fn lead(course: &mut dyn Course, previous: &mut Option<Snapshot>, polls: u
 
 /// Leads a source through its course, and compares what the process uses after a tenth of it and at its end.
 fn stays_flat(name: &str, make: impl FnOnce() -> Box<dyn Course>) {
+    let polls = std::env::var("INVAR_POLLS").ok().map_or(POLLS, |polls| polls.parse().unwrap());
+    stays_flat_over(name, polls, make);
+}
+
+fn stays_flat_over(name: &str, polls: usize, make: impl FnOnce() -> Box<dyn Course>) {
     let _alone = usage::alone();
     // Threads that nobody needs end at once, so that those that stay are seen.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,7 +167,6 @@ fn stays_flat(name: &str, make: impl FnOnce() -> Box<dyn Course>) {
         .enable_all()
         .build()
         .unwrap();
-    let polls = std::env::var("INVAR_POLLS").ok().map_or(POLLS, |polls| polls.parse().unwrap());
     let mut course = make();
     let (mut previous, mut tally) = (None, Tally::default());
     let (before, after) = runtime.block_on(async {
@@ -148,4 +198,37 @@ fn git_over_http() {
 #[test]
 fn files() {
     stays_flat("files", || Box::new(file::Folder::start()));
+}
+
+#[test]
+fn documents() {
+    if nginx::is_available() {
+        stays_flat("http", || Box::new(http::Document::start()));
+    }
+}
+
+#[test]
+fn buckets() {
+    if versitygw::Versitygw::is_available() {
+        stays_flat("s3", || Box::new(s3::Bucket::start().unwrap()));
+    }
+}
+
+#[test]
+fn artifacts() {
+    if registry::is_available() {
+        stays_flat("oci", || Box::new(oci::Artifact::start()));
+    }
+}
+
+#[test]
+fn git_over_ssh() {
+    if !sshd::is_available() {
+        assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "sshd is missing");
+        eprintln!("skipped: sshd, ssh-keygen and git are not installed");
+        return;
+    }
+    // Each poll logs in, which takes as long as many polls of other kinds.
+    let polls = std::env::var("INVAR_POLLS").ok().map_or(POLLS, |polls| polls.parse().unwrap()) / 5;
+    stays_flat_over("git over ssh", polls, || Box::new(ssh::Ssh::start()));
 }

@@ -98,3 +98,17 @@ async fn link_local_and_metadata_addresses_are_refused_unless_allowed() {
     let result = source.poll(None, &within(Duration::from_millis(300))).await;
     assert_ne!(result.unwrap_err().class, ErrorClass::Integrity);
 }
+
+#[tokio::test]
+async fn a_credential_in_a_redirect_is_not_quoted() {
+    let world = world();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let to = format!("http://{nobody}/as/{MARKER}/fleet.alloy");
+    let server = Scripted::start(move |_| Reply::redirect(302, to.clone()));
+    let source = world.with(&server.url("/x"), |http| {
+        http.headers.insert("x-key".to_owned(), text(MARKER));
+    });
+    let error = failed(&source, None).await;
+    assert_eq!(error.class, ErrorClass::Transient, "{error}");
+    assert!(!format!("{error:?}").contains(MARKER), "{error:?}");
+}

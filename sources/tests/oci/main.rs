@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../integration/servers/oci/publisher.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod publish;
 #[path = "../../../integration/servers/oci/registry.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod registry;
@@ -12,7 +15,6 @@ mod scripted;
 mod access;
 mod artifacts;
 mod faults;
-mod publish;
 mod signatures;
 
 use std::path::Path;

@@ -35,6 +35,39 @@ async fn slow_down_is_transient_and_limited_by_what_the_store_says() {
 }
 
 #[tokio::test]
+async fn a_listing_that_is_cut_off_is_not_a_shorter_one() {
+    let Some(world) = world().await else { return };
+    let entry = "<Contents><Key>f/a.alloy</Key><ETag>\"x\"</ETag><Size>3</Size></Contents>";
+    for head in ["<KeyCount>2</KeyCount><IsTruncated>false</IsTruncated>", "<Prefix>f/</Prefix>"] {
+        // As a proxy that counts wrong leaves it: the end is missing.
+        let body = format!("<?xml version=\"1.0\"?><ListBucketResult>{head}{entry}");
+        let headers = vec![("content-type".to_owned(), "application/xml".to_owned())];
+        let error = fault(&world, Instead::Answer { status: 200, headers, body }).await;
+        rejected(&error, Rejection::Shape, "cut off");
+    }
+}
+
+#[tokio::test]
+async fn what_a_listing_cannot_be_answered_with_has_words() {
+    let Some(world) = world().await else { return };
+    let error =
+        fault(&world, Instead::Answer { status: 304, headers: Vec::new(), body: String::new() }).await;
+    rejected(&error, Rejection::Shape, "without having been asked");
+    let error = fault(&world, Instead::error(412, "PreconditionFailed")).await;
+    assert_eq!(error.class, ErrorClass::Transient, "{error}");
+    assert!(error.message.contains("without a condition"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_repeats_the_credential_is_not_quoted() {
+    let Some(world) = world().await else { return };
+    let body = format!("<Error><Code>{SECRET_KEY}</Code><Message>no {SECRET_KEY} here</Message></Error>");
+    let headers = vec![("content-type".to_owned(), "application/xml".to_owned())];
+    let error = fault(&world, Instead::Answer { status: 400, headers, body }).await;
+    assert!(error.message.contains("no (the credential) here"), "{error}");
+}
+
+#[tokio::test]
 async fn the_scheduler_retries_and_not_the_library() {
     let Some(world) = world().await else { return };
     let source = world.open(&world.prefix("f"));

@@ -7,19 +7,19 @@ use flate2::write::GzEncoder;
 use reqwest::{Client, RequestBuilder};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) const FLUX_CONTENT: &str = "application/vnd.cncf.flux.content.v1.tar+gzip";
-pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const FLUX_CONTENT: &str = "application/vnd.cncf.flux.content.v1.tar+gzip";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Pushes to one repository.
-pub(crate) struct Publisher {
+pub struct Publisher {
     client: Client,
     base: String,
     user: Option<(String, String)>,
 }
 
 /// A compressed archive of these files.
-pub(crate) fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+pub fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -32,17 +32,17 @@ pub(crate) fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hash}")
 }
 
-pub(crate) fn descriptor(media_type: &str, content: &[u8]) -> String {
+pub fn descriptor(media_type: &str, content: &[u8]) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#, digest(content), content.len())
 }
 
 /// The manifest of an artifact with one layer, and its configuration.
-pub(crate) fn manifest(media_type: &str, layer: &[u8]) -> String {
+pub fn manifest(media_type: &str, layer: &[u8]) -> String {
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}],"annotations":{{"org.opencontainers.image.created":"2024-05-06T07:08:09Z","org.opencontainers.image.revision":"main@sha1:4be21c09"}}}}"#,
         descriptor("application/vnd.cncf.flux.config.v1+json", b"{}"),
@@ -51,11 +51,11 @@ pub(crate) fn manifest(media_type: &str, layer: &[u8]) -> String {
 }
 
 impl Publisher {
-    pub(crate) fn new(registry: &str, name: &str) -> Self {
+    pub fn new(registry: &str, name: &str) -> Self {
         Self::with_client(Client::builder().no_proxy(), registry, name, None)
     }
 
-    pub(crate) fn with_client(
+    pub fn with_client(
         builder: reqwest::ClientBuilder,
         registry: &str,
         name: &str,
@@ -77,7 +77,7 @@ impl Publisher {
         }
     }
 
-    pub(crate) async fn blob(&self, content: &[u8]) {
+    pub async fn blob(&self, content: &[u8]) {
         let started =
             self.as_user(self.client.post(format!("{}/blobs/uploads/", self.base))).send().await.unwrap();
         assert_eq!(started.status(), 202);
@@ -89,7 +89,7 @@ impl Publisher {
         assert_eq!(put.status(), 201);
     }
 
-    pub(crate) async fn put_manifest(&self, reference: &str, media_type: &str, manifest: &str) -> String {
+    pub async fn put_manifest(&self, reference: &str, media_type: &str, manifest: &str) -> String {
         let put = self.client.put(format!("{}/manifests/{reference}", self.base));
         let put = put.header("content-type", media_type).body(manifest.to_owned());
         let put = self.as_user(put).send().await.unwrap();
@@ -98,17 +98,17 @@ impl Publisher {
     }
 
     /// Publishes these files under a tag; gives the digest of the manifest.
-    pub(crate) async fn push(&self, tag: &str, files: &[(&str, &str)]) -> String {
+    pub async fn push(&self, tag: &str, files: &[(&str, &str)]) -> String {
         self.push_layer(tag, FLUX_CONTENT, &archive(files)).await
     }
 
-    pub(crate) async fn push_layer(&self, tag: &str, media_type: &str, layer: &[u8]) -> String {
+    pub async fn push_layer(&self, tag: &str, media_type: &str, layer: &[u8]) -> String {
         self.blob(b"{}").await;
         self.blob(layer).await;
         self.put_manifest(tag, MANIFEST, &manifest(media_type, layer)).await
     }
 
-    pub(crate) async fn delete(&self, reference: &str) {
+    pub async fn delete(&self, reference: &str) {
         let request = self.client.delete(format!("{}/manifests/{reference}", self.base));
         assert_eq!(self.as_user(request).send().await.unwrap().status(), 202);
     }
