@@ -87,7 +87,7 @@ static artifact_denied: Suite = Suite::new(oci::of_a_registry_denied);
 #[allow(non_upper_case_globals, reason = "as above")]
 static files: Suite = Suite::new(file::on_this_host);
 
-/// All of them: they are played at the same time.
+/// All of them, in the order in which they are begun: first those that wait for a minute.
 static SUITES: [&Suite; 12] = [
     &git_http_denied,
     &document_http_denied,
