@@ -18,7 +18,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 const WORKED: Duration = Duration::from_secs(120);
 /// So does one that the server ended in order after this long.
 const ENDED: Duration = Duration::from_secs(10);
-/// How often it is looked whether a watch is allowed by now.
+/// How often it is looked whether a watch is allowed by now, in the long run. At first more often: a server that has just
+/// started forbids what it will allow.
 const DENIED_DELAY: Duration = Duration::from_secs(60);
 
 /// What is watched.
@@ -75,7 +76,7 @@ impl ObjectWatch {
             let pause = match ended {
                 Ended::Denied(reason) => {
                     notice(WatchNotice::Denied(reason));
-                    DENIED_DELAY
+                    (delay * 4).min(DENIED_DELAY)
                 }
                 Ended::Failed(reason) => {
                     notice(WatchNotice::Interrupted(reason));
