@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnose::{Finding, findings_of};
-use crate::error::SourceError;
+use crate::error::{Failure, SourceError};
 use crate::snapshot::{Files, Snapshot, SourceKind, SourceName};
 
 /// A boxed future, as trait objects need it.
@@ -81,6 +81,23 @@ pub struct PollContext {
     pub cancellation: CancellationToken,
     /// The wall clock, for `fetched_at` and for dates of servers.
     pub now: SystemTime,
+}
+
+impl PollContext {
+    /// Runs `work` until the poll has to be over; `place` is what does not answer if it is not done by then.
+    pub(crate) async fn bound<T>(
+        &self,
+        place: &str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.cancellation.cancelled() => Err(Failure::transient("the poll was cancelled")),
+            done = tokio::time::timeout_at(self.deadline, work) => {
+                done.unwrap_or_else(|_| Err(Failure::transient(format!("{place} does not answer in time"))))
+            }
+        }
+    }
 }
 
 /// Something that yields snapshots of configuration.

@@ -9,6 +9,8 @@ mod reach;
 mod remote_http;
 mod remote_s3;
 pub mod remotecfg;
+#[cfg(test)]
+mod running;
 
 use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;

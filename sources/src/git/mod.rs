@@ -586,16 +586,10 @@ impl Source for GitSource {
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>> {
         Box::pin(async move {
-            let looked = tokio::select! {
-                looked = tokio::time::timeout_at(context.deadline, self.look(previous, context)) => looked,
-                () = context.cancellation.cancelled() => Ok(Err(Failure::transient("the poll was cancelled"))),
-            };
+            let result = context.bound(&self.settings.git.url, self.look(previous, context)).await;
             if let Wire::Remote(wire) = &self.wire {
                 wire.rest().await;
             }
-            let result = looked.unwrap_or_else(|_| {
-                Err(Failure::transient(format!("{} does not answer in time", self.settings.git.url)))
-            });
             match result {
                 Ok(poll) => Ok(poll),
                 Err(failure) => Err(self.shown(failure).await),
@@ -617,12 +611,10 @@ impl Source for GitSource {
             let Some(commit) = &snapshot.revision.commit else {
                 return Ok(TreeEntry::among(&snapshot.files, path));
             };
-            let read = tokio::time::timeout_at(context.deadline, self.read_of(commit, path, context)).await;
+            let read = context.bound(&self.settings.git.url, self.read_of(commit, path, context)).await;
             if let Wire::Remote(wire) = &self.wire {
                 wire.rest().await;
             }
-            let read =
-                read.unwrap_or_else(|_| Err(Failure::transient("reading the repository takes too long")));
             match read {
                 Ok(entry) => Ok(entry),
                 Err(failure) => Err(self.shown(failure).await),

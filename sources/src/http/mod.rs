@@ -354,14 +354,7 @@ impl Source for HttpSource {
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>> {
         Box::pin(async move {
-            let result = tokio::select! {
-                looked = tokio::time::timeout_at(context.deadline, self.look(previous, context)) => {
-                    looked.unwrap_or_else(|_| {
-                        Err(Failure::transient(format!("{} does not answer in time", self.place())))
-                    })
-                }
-                () = context.cancellation.cancelled() => Err(Failure::transient("the poll was cancelled")),
-            };
+            let result = context.bound(&self.place(), self.look(previous, context)).await;
             if result.is_err() {
                 // What the last good answer allowed says nothing about when to look after a bad one.
                 *self.fresh.lock() = None;

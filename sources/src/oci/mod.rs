@@ -326,14 +326,7 @@ impl Source for OciSource {
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>> {
         Box::pin(async move {
-            let result = tokio::select! {
-                looked = tokio::time::timeout_at(context.deadline, self.look(previous, context)) => {
-                    looked.unwrap_or_else(|_| {
-                        Err(Failure::transient(format!("{} does not answer in time", self.settings.repository)))
-                    })
-                }
-                () = context.cancellation.cancelled() => Err(Failure::transient("the poll was cancelled")),
-            };
+            let result = context.bound(&self.settings.repository, self.look(previous, context)).await;
             match result {
                 Ok(poll) => Ok(poll),
                 Err(failure) => Err(self.registry.without_credentials(failure).await.of(&self.name)),
@@ -349,10 +342,7 @@ impl Source for OciSource {
     ) -> BoxFuture<'a, Result<Option<TreeEntry>, SourceError>> {
         Box::pin(async move {
             let bounds = Bounds { deadline: context.deadline, now: context.now };
-            let read = tokio::time::timeout_at(context.deadline, self.read_of(snapshot, path, bounds)).await;
-            let read = read.unwrap_or_else(|_| {
-                Err(Failure::transient(format!("{} does not answer in time", self.settings.repository)))
-            });
+            let read = context.bound(&self.settings.repository, self.read_of(snapshot, path, bounds)).await;
             match read {
                 Ok(entry) => Ok(entry),
                 Err(failure) => Err(self.registry.without_credentials(failure).await.of(&self.name)),

@@ -13,7 +13,6 @@ mod object;
 mod prefix;
 mod signature;
 
-use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use invar_object_store::Session;
@@ -270,22 +269,6 @@ impl S3Source {
         self.memory.lock().catalog = Some((of, catalog.clone()));
         Ok(catalog)
     }
-
-    /// Runs `work` until the poll has to be over.
-    async fn bounded<T>(
-        &self,
-        context: &PollContext,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, SourceError> {
-        let result = tokio::select! {
-            biased;
-            () = context.cancellation.cancelled() => Err(Failure::transient("the poll was ended")),
-            done = tokio::time::timeout_at(context.deadline, work) => done.unwrap_or_else(|_| {
-                Err(Failure::transient(format!("{} does not answer in time", self.description)))
-            }),
-        };
-        result.map_err(|failure| failure.of(&self.name))
-    }
 }
 
 impl Source for S3Source {
@@ -314,7 +297,10 @@ impl Source for S3Source {
         previous: Option<&'a Snapshot>,
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Poll, SourceError>> {
-        Box::pin(self.bounded(context, self.look(previous, context)))
+        Box::pin(async move {
+            let looked = context.bound(&self.description, self.look(previous, context)).await;
+            looked.map_err(|failure| failure.of(&self.name))
+        })
     }
 
     fn read<'a>(
@@ -323,7 +309,10 @@ impl Source for S3Source {
         path: &'a str,
         context: &'a PollContext,
     ) -> BoxFuture<'a, Result<Option<TreeEntry>, SourceError>> {
-        Box::pin(self.bounded(context, self.read_entry(snapshot, path, context.now)))
+        Box::pin(async move {
+            let read = context.bound(&self.description, self.read_entry(snapshot, path, context.now)).await;
+            read.map_err(|failure| failure.of(&self.name))
+        })
     }
 
     /// One object and one manifest are written in one step; a prefix may be in the middle of an upload.

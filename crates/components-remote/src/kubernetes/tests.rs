@@ -10,13 +10,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use invar_engine::{Configuration, Engine, EngineOptions, Inputs, PrepareMode, Registry};
 use invar_secrets::kubernetes::{ClusterSettings, ObjectKind, ObjectName};
 use invar_syntax::arguments::Arguments as _;
 use parking_lot::Mutex;
-use tempfile::TempDir;
 
 use super::arguments::{KubernetesArguments, ServerClientArguments};
+use crate::running::Running;
 
 /// What `GET` of a path answers: status and body. Watches are forbidden unless they are in here.
 type Objects = Arc<Mutex<BTreeMap<String, (u16, String)>>>;
@@ -64,50 +63,6 @@ impl Server {
 
     fn put(&self, path: &str, status: u16, body: &str) {
         self.objects.lock().insert(path.to_owned(), (status, body.to_owned()));
-    }
-}
-
-struct Running {
-    engine: Engine,
-    _data: TempDir,
-}
-
-impl Running {
-    async fn start(configuration: &str) -> Result<Self, String> {
-        let data = tempfile::tempdir().unwrap();
-        let engine = Engine::new(EngineOptions::new(crate::register(Registry::new()), data.path()));
-        let running = Self { engine, _data: data };
-        running.apply(configuration).await?;
-        Ok(running)
-    }
-
-    async fn apply(&self, configuration: &str) -> Result<(), String> {
-        let parsed =
-            Configuration::parse([("main.alloy", configuration)], Inputs::default(), "test").unwrap();
-        let prepared = self.engine.prepare(parsed.into(), PrepareMode::AllOrNothing).await;
-        let prepared = prepared.map_err(|failure| failure.to_string())?;
-        self.engine.cut(prepared, |_| Ok::<_, String>(())).await.map_err(|error| error.to_string())?;
-        self.engine.commit().await;
-        Ok(())
-    }
-
-    fn shown(&self, id: &str) -> (String, String) {
-        let status = self.engine.component(id).unwrap();
-        (status.exports.to_string(), format!("{} {}", status.health.state, status.health.message))
-    }
-
-    async fn until(&self, id: &str, accept: impl Fn(&str, &str) -> bool) {
-        let waiting = async {
-            loop {
-                let (exports, health) = self.shown(id);
-                if accept(&exports, &health) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
-        assert!(waited.is_ok(), "last seen: {:?}", self.shown(id));
     }
 }
 

@@ -4,53 +4,10 @@
 
 use std::time::Duration;
 
-use invar_engine::{Configuration, Engine, EngineOptions, Inputs, PrepareMode, Registry};
-use tempfile::TempDir;
+use crate::running::Running;
 
-struct Running {
-    engine: Engine,
-    _data: TempDir,
-}
-
-impl Running {
-    async fn start(configuration: &str) -> Result<Self, String> {
-        let data = tempfile::tempdir().unwrap();
-        let engine = Engine::new(EngineOptions::new(crate::register(Registry::new()), data.path()));
-        let running = Self { engine, _data: data };
-        running.apply(configuration).await?;
-        Ok(running)
-    }
-
-    async fn apply(&self, configuration: &str) -> Result<(), String> {
-        let parsed =
-            Configuration::parse([("main.alloy", configuration)], Inputs::default(), "test").unwrap();
-        let prepared = self.engine.prepare(parsed.into(), PrepareMode::AllOrNothing).await;
-        let prepared = prepared.map_err(|failure| failure.to_string())?;
-        self.engine.cut(prepared, |_| Ok::<_, String>(())).await.map_err(|error| error.to_string())?;
-        self.engine.commit().await;
-        Ok(())
-    }
-
-    /// Exports and health as text.
-    fn shown(&self) -> (String, String) {
-        let status = self.engine.component("local.file.x").unwrap();
-        (status.exports.to_string(), format!("{} {}", status.health.state, status.health.message))
-    }
-
-    async fn until(&self, accept: impl Fn(&str, &str) -> bool) {
-        let waiting = async {
-            loop {
-                let (exports, health) = self.shown();
-                if accept(&exports, &health) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
-        assert!(waited.is_ok(), "last seen: {:?}", self.shown());
-    }
-}
+/// The component that is looked at.
+const NODE: &str = "local.file.x";
 
 fn block(file: &std::path::Path, more: &str) -> String {
     format!("local.file \"x\" {{\n  filename = {file:?}\n  {more}\n}}\n")
@@ -62,21 +19,21 @@ async fn the_content_follows_the_file() {
     let file = directory.path().join("content");
     std::fs::write(&file, " first\n").unwrap();
     let running = Running::start(&block(&file, "poll_frequency = \"1h\"")).await.unwrap();
-    assert!(running.shown().0.contains(" first"), "nothing is trimmed: {:?}", running.shown());
+    assert!(running.shown(NODE).0.contains(" first"), "nothing is trimmed: {:?}", running.shown(NODE));
     std::fs::write(&file, "second").unwrap();
-    running.until(|exports, health| exports.contains("second") && health.starts_with("healthy")).await;
+    running.until(NODE, |exports, health| exports.contains("second") && health.starts_with("healthy")).await;
     // Replaced by a rename, as editors do.
     let other = directory.path().join("other");
     std::fs::write(&other, "third").unwrap();
     std::fs::rename(&other, &file).unwrap();
-    running.until(|exports, _| exports.contains("third")).await;
+    running.until(NODE, |exports, _| exports.contains("third")).await;
     std::fs::remove_file(&file).unwrap();
-    running.until(|exports, health| exports.contains("third") && health.starts_with("unhealthy")).await;
+    running.until(NODE, |exports, health| exports.contains("third") && health.starts_with("unhealthy")).await;
     // While it is gone other arguments may change.
     running.apply(&block(&file, "poll_frequency = \"2h\"")).await.unwrap();
-    assert!(running.shown().0.contains("third"));
+    assert!(running.shown(NODE).0.contains("third"));
     std::fs::write(&file, "fourth").unwrap();
-    running.until(|exports, health| exports.contains("fourth") && health.starts_with("healthy")).await;
+    running.until(NODE, |exports, health| exports.contains("fourth") && health.starts_with("healthy")).await;
     running.engine.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -93,11 +50,11 @@ async fn symbolic_links_are_followed_when_they_are_swapped() {
     let file = directory.path().join("content");
     symlink("..data/content", &file).unwrap();
     let running = Running::start(&block(&file, "poll_frequency = \"1h\"")).await.unwrap();
-    assert!(running.shown().0.contains("first"));
+    assert!(running.shown(NODE).0.contains("first"));
     symlink("..2", directory.path().join("..data_tmp")).unwrap();
     std::fs::rename(directory.path().join("..data_tmp"), directory.path().join("..data")).unwrap();
     std::fs::remove_dir_all(directory.path().join("..1")).unwrap();
-    running.until(|exports, health| exports.contains("second") && health.starts_with("healthy")).await;
+    running.until(NODE, |exports, health| exports.contains("second") && health.starts_with("healthy")).await;
     running.engine.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -109,7 +66,7 @@ async fn polling_notices_too() {
     let text = block(&file, "detector = \"poll\"\n  poll_frequency = \"100ms\"");
     let running = Running::start(&text).await.unwrap();
     std::fs::write(&file, "second").unwrap();
-    running.until(|exports, _| exports.contains("second")).await;
+    running.until(NODE, |exports, _| exports.contains("second")).await;
     running.engine.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -119,7 +76,7 @@ async fn a_secret_is_exported_as_one() {
     let file = directory.path().join("content");
     std::fs::write(&file, "hunter2").unwrap();
     let running = Running::start(&block(&file, "is_secret = true")).await.unwrap();
-    let (exports, _) = running.shown();
+    let (exports, _) = running.shown(NODE);
     assert!(exports.contains("(secret)") && !exports.contains("hunter2"), "{exports}");
     running.engine.shutdown(Duration::from_secs(5)).await;
 }

@@ -8,54 +8,12 @@ mod scripted;
 
 use std::time::Duration;
 
-use invar_engine::{Configuration, Engine, EngineOptions, Inputs, PrepareMode, Registry};
 use scripted::{Reply, Scripted};
-use tempfile::TempDir;
 
-struct Running {
-    engine: Engine,
-    _data: TempDir,
-}
+use crate::running::Running;
 
-impl Running {
-    async fn start(configuration: &str) -> Result<Self, String> {
-        let data = tempfile::tempdir().unwrap();
-        let engine = Engine::new(EngineOptions::new(crate::register(Registry::new()), data.path()));
-        let running = Self { engine, _data: data };
-        running.apply(configuration).await?;
-        Ok(running)
-    }
-
-    async fn apply(&self, configuration: &str) -> Result<(), String> {
-        let parsed = Configuration::parse([("main.alloy", configuration)], Inputs::default(), "test")
-            .map_err(|error| format!("{error:?}"))?;
-        let prepared = self.engine.prepare(parsed.into(), PrepareMode::AllOrNothing).await;
-        let prepared = prepared.map_err(|failure| failure.to_string())?;
-        self.engine.cut(prepared, |_| Ok::<_, String>(())).await.map_err(|error| error.to_string())?;
-        self.engine.commit().await;
-        Ok(())
-    }
-
-    /// Exports and health as text.
-    fn shown(&self) -> (String, String) {
-        let status = self.engine.component("remote.http.x").unwrap();
-        (status.exports.to_string(), format!("{} {}", status.health.state, status.health.message))
-    }
-
-    async fn until(&self, accept: impl Fn(&str, &str) -> bool) {
-        let waiting = async {
-            loop {
-                let (exports, health) = self.shown();
-                if accept(&exports, &health) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
-        assert!(waited.is_ok(), "last seen: {:?}", self.shown());
-    }
-}
+/// The component that is looked at.
+const NODE: &str = "remote.http.x";
 
 /// Asks five times a second.
 fn block(server: &Scripted, more: &str) -> String {
@@ -69,15 +27,19 @@ fn block(server: &Scripted, more: &str) -> String {
 async fn the_content_follows_the_answer_and_outlives_its_failures() {
     let server = Scripted::start(|_| Reply::ok(" first\n").with("etag", "\"one\""));
     let running = Running::start(&block(&server, "")).await.unwrap();
-    assert!(running.shown().0.contains("\\\"first\\\""), "trimmed, as Alloy does: {:?}", running.shown());
-    running.until(|_, health| health.starts_with("healthy")).await;
+    assert!(
+        running.shown(NODE).0.contains("\\\"first\\\""),
+        "trimmed, as Alloy does: {:?}",
+        running.shown(NODE)
+    );
+    running.until(NODE, |_, health| health.starts_with("healthy")).await;
     server.set(|_| Reply::status(304));
     running
-        .until(|_, _| {
+        .until(NODE, |_, _| {
             server.take_log().iter().any(|request| request.header("if-none-match") == Some("\"one\""))
         })
         .await;
-    assert!(running.shown().1.starts_with("healthy"));
+    assert!(running.shown(NODE).1.starts_with("healthy"));
     for reply in [
         Reply::status as fn(u16) -> Reply,
         |_| Reply::status(204),
@@ -87,20 +49,22 @@ async fn the_content_follows_the_answer_and_outlives_its_failures() {
         |_| Reply::ok(b"\xff".to_vec()),
     ] {
         server.set(move |_| reply(500));
-        running.until(|exports, health| exports.contains("first") && health.starts_with("unhealthy")).await;
-        assert!(!running.shown().1.contains("hunter2"), "{:?}", running.shown());
+        running
+            .until(NODE, |exports, health| exports.contains("first") && health.starts_with("unhealthy"))
+            .await;
+        assert!(!running.shown(NODE).1.contains("hunter2"), "{:?}", running.shown(NODE));
         server.set(|_| Reply::ok("first"));
-        running.until(|_, health| health.starts_with("healthy")).await;
+        running.until(NODE, |_, health| health.starts_with("healthy")).await;
     }
     // While it fails, what is asked for stays the same and other arguments may change.
     server.set(|_| Reply::status(500));
     running.apply(&block(&server, "is_secret = true")).await.unwrap();
-    let (exports, _) = running.shown();
+    let (exports, _) = running.shown(NODE);
     assert!(exports.contains("(secret)") && !exports.contains("first"), "{exports}");
     server.set(|_| Reply::ok("second"));
-    running.until(|_, health| health.starts_with("healthy")).await;
+    running.until(NODE, |_, health| health.starts_with("healthy")).await;
     running.apply(&block(&server, "")).await.unwrap();
-    assert!(running.shown().0.contains("second"));
+    assert!(running.shown(NODE).0.contains("second"));
     running.engine.shutdown(Duration::from_secs(5)).await;
 }
 

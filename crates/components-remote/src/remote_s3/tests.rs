@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use invar_engine::{Configuration, Engine, EngineOptions, Inputs, PrepareMode, Registry};
 use tempfile::TempDir;
 
-use self::server::{ACCESS_KEY, FaultProxy, Instead, SECRET_KEY, Versitygw};
+use self::server::{ACCESS_KEY, Asked, FaultProxy, Instead, SECRET_KEY, Versitygw};
 use super::*;
+use crate::running::Running;
 
 #[path = "../../../../integration/servers/versitygw/server.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]
@@ -18,50 +18,8 @@ mod server;
 #[allow(unreachable_pub)]
 mod writer;
 
-struct Running {
-    engine: Engine,
-    _data: TempDir,
-}
-
-impl Running {
-    async fn start(configuration: &str) -> Result<Self, String> {
-        let data = tempfile::tempdir().unwrap();
-        let engine = Engine::new(EngineOptions::new(crate::register(Registry::new()), data.path()));
-        let running = Self { engine, _data: data };
-        running.apply(configuration).await?;
-        Ok(running)
-    }
-
-    async fn apply(&self, configuration: &str) -> Result<(), String> {
-        let parsed = Configuration::parse([("main.alloy", configuration)], Inputs::default(), "test");
-        let parsed = parsed.map_err(|error| format!("{error:?}"))?;
-        let prepared = self.engine.prepare(parsed.into(), PrepareMode::AllOrNothing).await;
-        let prepared = prepared.map_err(|failure| failure.to_string())?;
-        self.engine.cut(prepared, |_| Ok::<_, String>(())).await.map_err(|error| error.to_string())?;
-        self.engine.commit().await;
-        Ok(())
-    }
-
-    /// Exports and health as text.
-    fn shown(&self) -> (String, String) {
-        let status = self.engine.component("remote.s3.x").unwrap();
-        (status.exports.to_string(), format!("{} {}", status.health.state, status.health.message))
-    }
-
-    async fn until(&self, accept: impl Fn(&str, &str) -> bool) {
-        let waiting = async {
-            loop {
-                let (exports, health) = self.shown();
-                if accept(&exports, &health) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
-        assert!(waited.is_ok(), "last seen: {:?}", self.shown());
-    }
-}
+/// The component that is looked at.
+const NODE: &str = "remote.s3.x";
 
 /// A server with a bucket `bucket`, and a proxy before it.
 struct Store {
@@ -96,13 +54,24 @@ impl Store {
     }
 }
 
-/// Lets the polls that are due within `time` happen.
-async fn pass(time: Duration) {
-    // What was started is at its timers by now; only those move, not the network.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
+/// Lets the next poll that is due within `time` happen; gives what it asked. Only timers are moved, not the network: not
+/// again before it is clear that nothing was due yet.
+async fn next_poll(store: &Store, time: Duration) -> Vec<Asked> {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    store.proxy.take();
+    loop {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+        for _ in 0..50 {
+            let asked = store.proxy.take();
+            if !asked.is_empty() {
+                return asked;
+            }
+            assert!(std::time::Instant::now() < end, "nothing was asked");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -110,28 +79,21 @@ async fn the_content_follows_the_object_and_stays_when_it_goes() {
     let Some(store) = Store::start().await else { return };
     store.put(" first\n").await;
     let running = Running::start(&store.block("poll_frequency = \"31s\"", "key")).await.unwrap();
-    assert!(running.shown().0.contains(" first"), "nothing is trimmed: {:?}", running.shown());
-    running.until(|_, health| health.starts_with("healthy")).await;
-    store.proxy.take();
-    pass(Duration::from_secs(32)).await;
-    let mut asked = Vec::new();
-    let waiting = async {
-        while asked.is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            asked = store.proxy.take();
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    assert!(running.shown(NODE).0.contains(" first"), "nothing is trimmed: {:?}", running.shown(NODE));
+    running.until(NODE, |_, health| health.starts_with("healthy")).await;
+    let asked = next_poll(&store, Duration::from_secs(32)).await;
     assert!(!asked[0].header("if-none-match").is_empty(), "an unchanged object is not sent again");
     store.put("second").await;
-    pass(Duration::from_secs(32)).await;
-    running.until(|exports, health| exports.contains("second") && health.starts_with("healthy")).await;
+    next_poll(&store, Duration::from_secs(32)).await;
+    running.until(NODE, |exports, health| exports.contains("second") && health.starts_with("healthy")).await;
     store.proxy.script(|_| Some(Instead::error(503, "SlowDown")));
-    pass(Duration::from_secs(32)).await;
-    running.until(|exports, health| exports.contains("second") && health.starts_with("unhealthy")).await;
+    next_poll(&store, Duration::from_secs(32)).await;
+    running
+        .until(NODE, |exports, health| exports.contains("second") && health.starts_with("unhealthy"))
+        .await;
     // While the store is down other arguments may change.
     running.apply(&store.block("poll_frequency = \"1h\"", "key")).await.unwrap();
-    assert!(running.shown().0.contains("second"));
+    assert!(running.shown(NODE).0.contains("second"));
     running.engine.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -160,8 +122,8 @@ async fn a_secret_content_is_one() {
     let Some(store) = Store::start().await else { return };
     store.put("hunter2-content").await;
     let running = Running::start(&store.block("is_secret = true", "key")).await.unwrap();
-    assert!(running.shown().0.contains("(secret)"), "{:?}", running.shown());
-    let status = running.engine.component("remote.s3.x").unwrap();
+    assert!(running.shown(NODE).0.contains("(secret)"), "{:?}", running.shown(NODE));
+    let status = running.engine.component(NODE).unwrap();
     assert!(!format!("{status:?}").contains("hunter2"));
     running.engine.shutdown(Duration::from_secs(5)).await;
 }
