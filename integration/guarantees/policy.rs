@@ -359,12 +359,15 @@ fn two_sources_that_change_together_land_in_one_candidate() {
     let test = Ceiled::start(|directory| {
         write(&directory.join("team/team.alloy"), "prometheus.exporter.self \"team\" { }\n");
         // The first line belongs to the table before it.
-        format!("quiesce = {{ min = \"4s\", max = \"20s\" }}\n\n{}", team(directory, ""))
+        format!("quiesce = {{ min = \"8s\", max = \"20s\" }}\n\n{}", team(directory, ""))
     });
     until(&test, "both to run", |status| status["running"]["revision"].to_string().contains("file:"));
     let generation = |status: &Value| status["running"]["generation"].as_u64().unwrap_or_default();
     let before = generation(&test.fleet.agent.status().unwrap());
+    let revision = source(&test, "team", "its revision", |_| true)["revision"].clone();
     write(&test.directory.path().join("team/team.alloy"), "prometheus.exporter.self \"changed\" { }\n");
+    // A commit that is seen alone is whole and not waited with, so it has to come second.
+    source(&test, "team", "the change of the file", |team| team["revision"] != revision);
     let head = test.fleet.push(
         format!("{}\nlocal.file \"together\" {{\n\tfilename = \"/etc/hostname\"\n}}\n", test.pipeline),
         "together",

@@ -42,10 +42,7 @@ impl Credential {
             Self::File(path) => {
                 let path = path.clone();
                 tokio::task::spawn_blocking(move || read_secret_file(&path)).await.unwrap_or_else(|_| {
-                    Err(SecretError::Unavailable {
-                        reference: "file".to_owned(),
-                        reason: "reading was interrupted".to_owned(),
-                    })
+                    Err(SecretError::unavailable("file".to_owned(), "reading was interrupted".to_owned()))
                 })
             }
             Self::Environment(name) => EnvironmentStore::process().get(name),

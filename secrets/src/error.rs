@@ -1,5 +1,7 @@
 //! Why a secret could not be had; the variants are the ways of reacting.
 
+use std::time::Duration;
+
 /// A failure to read a secret. Names the reference, never a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
@@ -26,6 +28,16 @@ pub enum SecretError {
         reference: String,
         /// What went wrong.
         reason: String,
+        /// How long the store asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// Somebody else may know the secret: a wrapped value had been unwrapped before. Never tried again by itself.
+    #[error("secret `{reference}` may be in other hands: {reason}")]
+    Compromised {
+        /// `<store>/<path>#<field>`.
+        reference: String,
+        /// What was seen, and what to do.
+        reason: String,
     },
     /// The value has a shape no secret has: empty, too long, not text.
     #[error("secret `{reference}` is not usable: {reason}")]
@@ -46,6 +58,12 @@ pub enum SecretError {
 }
 
 impl SecretError {
+    /// The store cannot be reached now, for this reason.
+    #[must_use]
+    pub fn unavailable(reference: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Unavailable { reference: reference.into(), reason: reason.into(), retry_after: None }
+    }
+
     /// Whether trying again later, with nothing changed by a person, can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {

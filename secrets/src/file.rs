@@ -44,10 +44,7 @@ impl SecretStore for FileStore {
             tokio::task::spawn_blocking(move || read_secret_file(&full).map(SecretSnapshot::single))
                 .await
                 .unwrap_or_else(|_| {
-                    Err(SecretError::Unavailable {
-                        reference: path.to_owned(),
-                        reason: "reading was interrupted".to_owned(),
-                    })
+                    Err(SecretError::unavailable(path.to_owned(), "reading was interrupted".to_owned()))
                 })
         })
     }
@@ -108,7 +105,7 @@ fn io_error(reference: &str, error: &std::io::Error) -> SecretError {
             reference,
             reason: "the user the agent runs as may not read the file".to_owned(),
         },
-        _ => SecretError::Unavailable { reference, reason: error.to_string() },
+        _ => SecretError::unavailable(reference, error.to_string()),
     }
 }
 

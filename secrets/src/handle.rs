@@ -3,13 +3,30 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use invar_syntax::Secret;
 use tokio::sync::watch;
 
 use crate::error::SecretError;
 use crate::reference::SecretReference;
+
+/// A grant for a time, as dynamic secrets come with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// By what the store knows it. It gives whoever may renew it power over the credential: never shown.
+    pub id: String,
+    /// For how long it was granted, from the receipt of the answer.
+    pub duration: Duration,
+    /// Whether it can be extended.
+    pub renewable: bool,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({:?}, renewable: {})", self.duration, self.renewable)
+    }
+}
 
 /// What one read of a path gave: its fields belong together, such as a user name with its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,6 +37,12 @@ pub struct SecretSnapshot {
     pub fields: BTreeMap<String, Secret>,
     /// When the values end, as the store said it.
     pub not_after: Option<SystemTime>,
+    /// What has to be renewed for the values to last.
+    pub lease: Option<Lease>,
+    /// When the store replaces the values by itself: nothing new is to be had before.
+    pub read_again: Option<Duration>,
+    /// What the store calls this version, for people.
+    pub store_version: Option<String>,
 }
 
 impl fmt::Debug for SecretSnapshot {
@@ -36,7 +59,7 @@ impl SecretSnapshot {
     /// A first version of `fields`.
     #[must_use]
     pub fn new(fields: BTreeMap<String, Secret>) -> Self {
-        Self { version: 1, fields, not_after: None }
+        Self { version: 1, fields, not_after: None, lease: None, read_again: None, store_version: None }
     }
 
     /// A first version with one unnamed field.

@@ -19,7 +19,7 @@ pub use credential::Credential;
 pub use environment::EnvironmentStore;
 pub use error::SecretError;
 pub use file::{FileStore, read_secret_file};
-pub use handle::{SecretHandle, SecretSnapshot};
+pub use handle::{Lease, SecretHandle, SecretSnapshot};
 pub use invar_syntax::Secret;
 pub use reference::{ReferenceError, SecretReference};
 pub use store::{BoxFuture, SecretStore, SecretStores, StoreKind};

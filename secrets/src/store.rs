@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::SecretError;
-use crate::handle::{SecretHandle, SecretSnapshot};
+use crate::handle::{Lease, SecretHandle, SecretSnapshot};
 use crate::reference::SecretReference;
 
 /// A boxed future, as trait objects need it.
@@ -29,6 +29,12 @@ pub enum StoreKind {
     Vault,
     /// Secrets of a Kubernetes cluster.
     Kubernetes,
+    /// Credentials that systemd handed to the process.
+    Systemd,
+    /// Commands of this host.
+    Exec,
+    /// Encrypted files that come with the configuration.
+    Age,
 }
 
 /// A place that secrets are read from.
@@ -41,6 +47,36 @@ pub trait SecretStore: Send + Sync + 'static {
     /// # Errors
     /// [`SecretError`]; the reference in it is written `<path>` and is completed by the caller.
     fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<SecretSnapshot, SecretError>>;
+
+    /// Extends what a read of this store granted; the answer says for how long. Fewer seconds than were granted first, or
+    /// none, mean that the grant nears its end.
+    ///
+    /// # Errors
+    /// [`SecretError::Missing`] when the store does not know the lease any more; others as for a read.
+    fn renew<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<Lease, SecretError>> {
+        Box::pin(async {
+            Err(SecretError::Invalid {
+                reference: lease.id.clone(),
+                reason: "this store grants nothing for a time".to_owned(),
+            })
+        })
+    }
+
+    /// Gives back what a read of this store granted.
+    ///
+    /// # Errors
+    /// As for a read.
+    fn revoke<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Result<(), SecretError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Whether the store can be reached and lets us in, and as whom: one line for an operator.
+    ///
+    /// # Errors
+    /// As for a read; the reference is empty.
+    fn check(&self) -> BoxFuture<'_, Result<String, SecretError>> {
+        Box::pin(async { Ok("at hand".to_owned()) })
+    }
 
     /// How often what has no end of its own is read again; `None` when it cannot change.
     fn refresh_interval(&self) -> Option<Duration> {
@@ -165,7 +201,10 @@ fn complete(error: SecretError, of: &SecretReference) -> SecretError {
     match error {
         SecretError::Missing { reason, .. } => SecretError::Missing { reference, reason },
         SecretError::Denied { reason, .. } => SecretError::Denied { reference, reason },
-        SecretError::Unavailable { reason, .. } => SecretError::Unavailable { reference, reason },
+        SecretError::Unavailable { reason, retry_after, .. } => {
+            SecretError::Unavailable { reference, reason, retry_after }
+        }
+        SecretError::Compromised { reason, .. } => SecretError::Compromised { reference, reason },
         SecretError::Invalid { reason, .. } => SecretError::Invalid { reference, reason },
         SecretError::UnknownStore { store, .. } => SecretError::UnknownStore { reference, store },
     }
@@ -188,10 +227,7 @@ mod tests {
             Box::pin(async move {
                 let fields = self.0.lock();
                 if fields.is_empty() {
-                    return Err(SecretError::Unavailable {
-                        reference: path.to_owned(),
-                        reason: "sealed".to_owned(),
-                    });
+                    return Err(SecretError::unavailable(path.to_owned(), "sealed".to_owned()));
                 }
                 let fields =
                     fields.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect();

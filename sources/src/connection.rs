@@ -468,7 +468,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 pub(crate) fn secret_failure(error: &SecretError) -> Failure {
     let class = match error {
         SecretError::Unavailable { .. } => ErrorClass::Transient,
-        SecretError::UnknownStore { .. } => ErrorClass::Stalled,
+        SecretError::UnknownStore { .. } | SecretError::Compromised { .. } => ErrorClass::Stalled,
         SecretError::Missing { .. } | SecretError::Denied { .. } | SecretError::Invalid { .. } => {
             ErrorClass::AuthExpired
         }

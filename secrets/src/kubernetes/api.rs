@@ -313,7 +313,7 @@ impl ApiError {
         match self {
             Self::Missing(reason) => SecretError::Missing { reference, reason },
             Self::Denied(reason) => SecretError::Denied { reference, reason },
-            Self::Unavailable(reason) | Self::Gone(reason) => SecretError::Unavailable { reference, reason },
+            Self::Unavailable(reason) | Self::Gone(reason) => SecretError::unavailable(reference, reason),
             Self::Invalid(reason) => SecretError::Invalid { reference, reason },
         }
     }

@@ -153,6 +153,7 @@ fn credential_finding(key: &str, credential: &Credential, resolved: Result<(), S
             "give the store its table in the settings, or correct the name before the first `/`".to_owned()
         }
         (SecretError::Unavailable { .. }, _) => "is the store up, and reached from here?".to_owned(),
+        (SecretError::Compromised { .. }, _) => "find out who unwrapped it, and issue a new one".to_owned(),
         (SecretError::Invalid { .. }, _) => "it has to be text, and not empty".to_owned(),
         _ => "give the agent's identity the right to read it".to_owned(),
     };
