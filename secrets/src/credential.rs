@@ -13,7 +13,7 @@ use crate::environment::EnvironmentStore;
 use crate::error::SecretError;
 use crate::file::read_secret_file;
 use crate::reference::SecretReference;
-use crate::store::SecretStores;
+use crate::stores::SecretStores;
 
 /// A credential in settings: `"text"`, `{ secret = "…" }`, `{ file = "…" }` or `{ env = "…" }`.
 ///

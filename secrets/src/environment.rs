@@ -3,7 +3,7 @@
 use invar_syntax::Secret;
 
 use crate::error::SecretError;
-use crate::handle::SecretSnapshot;
+use crate::snapshot::SecretSnapshot;
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 
 type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;

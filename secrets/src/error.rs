@@ -64,6 +64,22 @@ impl SecretError {
         Self::Unavailable { reference: reference.into(), reason: reason.into(), retry_after: None }
     }
 
+    /// The same, of the secret that this reference names.
+    #[must_use]
+    pub fn of(self, reference: &str) -> Self {
+        let reference = reference.to_owned();
+        match self {
+            Self::Missing { reason, .. } => Self::Missing { reference, reason },
+            Self::Denied { reason, .. } => Self::Denied { reference, reason },
+            Self::Unavailable { reason, retry_after, .. } => {
+                Self::Unavailable { reference, reason, retry_after }
+            }
+            Self::Compromised { reason, .. } => Self::Compromised { reference, reason },
+            Self::Invalid { reason, .. } => Self::Invalid { reference, reason },
+            Self::UnknownStore { store, .. } => Self::UnknownStore { reference, store },
+        }
+    }
+
     /// Whether trying again later, with nothing changed by a person, can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use invar_syntax::Secret;
 
 use crate::error::SecretError;
-use crate::handle::SecretSnapshot;
+use crate::snapshot::SecretSnapshot;
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 
 /// The longest secret file, in bytes: what Kubernetes allows as well.

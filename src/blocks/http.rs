@@ -7,8 +7,8 @@ use invar_engine::{
     Component, ExportContext, InstanceContext, PrepareError, Stability, StateContext, Transition,
 };
 use invar_policy::Access;
-use invar_syntax::Secret;
 use invar_syntax::arguments::Arguments;
+use invar_syntax::{LiveSecret, LiveText};
 use invar_tls::{
     CipherSuites, ClientAuthentication, LowestVersion, Origin, Origins, PemError, ServerSettings, ServerTls,
 };
@@ -49,7 +49,7 @@ pub(crate) struct BasicBlock {
     username: String,
     /// The password.
     #[argument(required)]
-    password: Secret,
+    password: LiveSecret,
 }
 
 /// `filter`.
@@ -68,17 +68,17 @@ pub(crate) struct FilterBlock {
 #[arguments(validate = "Self::validate")]
 pub(crate) struct TlsBlock {
     /// The server's chain of certificates, as PEM text.
-    cert_pem: String,
+    cert_pem: LiveText,
     /// A file with the server's chain of certificates.
     #[argument(names = "file")]
     cert_file: String,
     /// The server's key, as PEM text.
-    key_pem: Secret,
+    key_pem: LiveSecret,
     /// A file with the server's key.
     #[argument(names = "file")]
     key_file: String,
     /// The authorities that issue client certificates, as PEM text.
-    client_ca_pem: String,
+    client_ca_pem: LiveText,
     /// A file with the authorities that issue client certificates.
     #[argument(names = "file")]
     client_ca_file: String,
@@ -211,11 +211,10 @@ impl TlsBlock {
             let problem = "windows_certificate_filter: there is no certificate store on this system";
             return Err(PemError::Unusable(problem.to_owned()));
         }
-        let text = |text: &str| Secret::new(text);
         let origins = Origins {
-            authorities: Origin::new("client_ca_pem", &text(&self.client_ca_pem), &self.client_ca_file),
-            certificate: Origin::new("cert_pem", &text(&self.cert_pem), &self.cert_file),
-            key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+            authorities: Origin::new("client_ca_pem", self.client_ca_pem.live(), &self.client_ca_file),
+            certificate: Origin::new("cert_pem", self.cert_pem.live(), &self.cert_file),
+            key: Origin::new("key_pem", self.key_pem.clone(), &self.key_file),
             access: access.clone(),
         };
         let settings = ServerSettings {

@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use invar_syntax::Secret;
+use invar_syntax::LiveSecret;
 use invar_tls::ServerTls;
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) username: String,
-    pub(crate) password: Secret,
+    pub(crate) password: LiveSecret,
     pub(crate) paths: Paths,
 }
 
@@ -74,7 +74,7 @@ impl Gate {
         shown(headers).is_some_and(|(username, password)| {
             // Digests of equal length: how far two texts agree shows in no timing.
             let same = |left: &str, right: &str| Sha256::digest(left) == Sha256::digest(right);
-            same(&username, &credentials.username) & same(&password, credentials.password.expose())
+            same(&username, &credentials.username) & same(&password, credentials.password.read().expose())
         })
     }
 }
@@ -102,11 +102,13 @@ pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use invar_syntax::Secret;
+
     use super::*;
 
     fn gate(paths: Paths) -> Gate {
         let gate = Gate::default();
-        let (username, password) = ("ana".to_owned(), Secret::new("pass:word"));
+        let (username, password) = ("ana".to_owned(), LiveSecret::from(Secret::new("pass:word")));
         gate.set(Some(Arc::new(Credentials { username, password, paths })));
         gate
     }

@@ -13,7 +13,7 @@ async fn guarded() -> (SocketAddr, DropGuard) {
     let server = Server::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (server.address(), CancellationToken::new());
     let credentials =
-        Credentials { username: "ana".to_owned(), password: Secret::new("pass"), paths: Paths::All };
+        Credentials { username: "ana".to_owned(), password: Secret::new("pass").into(), paths: Paths::All };
     server.face().gate().set(Some(Arc::new(credentials)));
     tokio::spawn(server.serve(stop.clone()));
     (address, stop.drop_guard())

@@ -8,8 +8,8 @@ use invar_engine::{ListenRequest, PrepareError};
 use invar_policy::Access;
 use invar_syntax::arguments::Arguments;
 use invar_syntax::convert::{ConvertError, FromValue, ToValue};
+use invar_syntax::live_secret::{LiveSecret, LiveText};
 use invar_syntax::schema::Type;
-use invar_syntax::secret::Secret;
 use invar_syntax::value::Value;
 use invar_tls::{
     CipherSuites, ClientAuthentication, LowestVersion, Origin, Origins, PemError, ServerSettings, ServerTls,
@@ -124,9 +124,9 @@ pub struct GrpcServerBlock {
 #[arguments(validate = "Self::validate")]
 pub struct ServerTlsBlock {
     /// The server's certificate chain.
-    pub cert_pem: String,
+    pub cert_pem: LiveText,
     /// The server's key.
-    pub key_pem: Secret,
+    pub key_pem: LiveSecret,
     /// A file with the server's certificate chain.
     #[argument(names = "file")]
     pub cert_file: String,
@@ -149,7 +149,7 @@ pub struct ServerTlsBlock {
     #[argument(names = "file")]
     pub client_ca_file: String,
     /// The authorities of client certificates.
-    pub client_ca: String,
+    pub client_ca: LiveText,
     /// The cipher suites of TLS 1.2 to offer, by name, separated by commas; empty for all. Unsafe ones are never spoken.
     pub cipher_suites: String,
     /// The lowest protocol version: `VersionTLS10` to `VersionTLS13`. Nothing below TLS 1.2 is ever spoken.
@@ -298,11 +298,10 @@ impl ServerTlsBlock {
     /// # Errors
     /// When certificates or keys cannot be read or used.
     pub async fn server_tls(&self, http2: bool, access: &Access) -> Result<ServerTls, PemError> {
-        let plain = |text: &str| Secret::new(text);
         let origins = Origins {
-            authorities: Origin::new("client_ca", &plain(&self.client_ca), &self.client_ca_file),
-            certificate: Origin::new("cert_pem", &plain(&self.cert_pem), &self.cert_file),
-            key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+            authorities: Origin::new("client_ca", self.client_ca.live(), &self.client_ca_file),
+            certificate: Origin::new("cert_pem", self.cert_pem.live(), &self.cert_file),
+            key: Origin::new("key_pem", self.key_pem.clone(), &self.key_file),
             access: access.clone(),
         };
         let settings = ServerSettings {

@@ -212,7 +212,9 @@ fn write_text(text: &mut String, value: &Value) -> Result<(), ConvertError> {
             }
             text.push(']');
         }
-        Value::Secret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => return refused("a secret"),
+        Value::Secret(_) | Value::LiveSecret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => {
+            return refused("a secret");
+        }
         Value::Null => return refused("null"),
         Value::Function(_) => return refused("a function"),
         Value::Capsule(_) => return refused("a capsule"),

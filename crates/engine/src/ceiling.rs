@@ -246,13 +246,17 @@ impl Walk<'_> {
 }
 
 fn is_secret(value: &Value) -> bool {
-    matches!(value, Value::Secret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)))
+    matches!(
+        value,
+        Value::Secret(_) | Value::LiveSecret(_) | Value::OptionalSecret(OptionalSecret::Secret(_))
+    )
 }
 
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.to_string()),
         Value::Secret(secret) => Some(secret.expose().to_owned()),
+        Value::LiveSecret(live) => Some(live.read().expose().to_owned()),
         Value::OptionalSecret(optional) => Some(optional.expose().to_owned()),
         _ => None,
     }

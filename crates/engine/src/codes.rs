@@ -34,6 +34,10 @@ pub const TOO_DEEP: &str = "E215";
 pub const ARGUMENT: &str = "E216";
 /// The ceiling of the host's settings does not allow it.
 pub const NOT_ALLOWED: &str = "E217";
+/// Which secret is meant is not known before anything runs.
+pub const SECRET_REFERENCE: &str = "E218";
+/// A secret is not to be had.
+pub const SECRET_UNAVAILABLE: &str = "E219";
 /// A component that Alloy has and this binary lacks.
 pub const NOT_AVAILABLE: &str = "E220";
 /// A function is used under a name that is going to vanish.

@@ -17,6 +17,7 @@ use crate::block::BodyRef;
 use crate::ceiling::guarded_name;
 pub(crate) use crate::inputs::INPUT_NAMES;
 use crate::modules::{ImportRequest, Lexicon, ModuleFault, ModuleSet};
+use crate::secrets::SecretTable;
 
 pub use builder::ConfigurationBuilder;
 pub(crate) use digest::{add_text, hexadecimal};
@@ -41,6 +42,8 @@ pub struct Configuration {
     faults: Vec<ModuleFault>,
     /// For what is imported by modules that only running components give.
     pub(crate) module_set: Arc<ModuleSet>,
+    /// The secrets it names.
+    pub(crate) secrets: Arc<SecretTable>,
 }
 
 /// Files that see each other, and nothing of other roots.

@@ -33,6 +33,7 @@ use crate::prepare::Prepared;
 use crate::registry::Registry;
 use crate::report::{ComponentStatus, GenerationStatus, GraphReport, HealthCounts};
 use crate::resources::ResourceRegistry;
+use crate::secrets::{SecretUser, Secrets};
 use crate::services::Services;
 use crate::tap::TapStream;
 use crate::variables::Variables;
@@ -61,6 +62,8 @@ pub struct EngineOptions {
     pub restart_backoff: Duration,
     /// The id of the last generation before this process; the first cut gets the next.
     pub last_generation: u64,
+    /// Whose changes waves follow; the same that configurations have their secrets from.
+    pub secrets: Secrets,
 }
 
 /// Applies configurations. Clones are handles to the same engine. One that has run anything must be [shut
@@ -178,6 +181,7 @@ impl EngineOptions {
             wave_interval: Duration::from_millis(100),
             restart_backoff: Duration::from_secs(1),
             last_generation: 0,
+            secrets: Secrets::default(),
         }
     }
 }
@@ -216,6 +220,7 @@ impl Shared {
     fn ensure_running(self: &Arc<Self>) {
         if self.runtime.set(Handle::current()).is_ok() {
             self.spawn(self.tasks.track_future(Arc::clone(self).run_waves()));
+            self.spawn(self.tasks.track_future(Arc::clone(self).follow_secrets()));
         }
     }
 
@@ -394,6 +399,12 @@ impl Engine {
     #[must_use]
     pub fn variables(&self) -> Variables {
         self.shared.base().0.configuration.inputs.variables.clone()
+    }
+
+    /// Who uses which secrets in the running pipeline.
+    #[must_use]
+    pub fn secret_users(&self) -> Vec<SecretUser> {
+        self.shared.secret_users()
     }
 
     /// One component with its debug information.

@@ -9,6 +9,7 @@ use invar_syntax::arguments::{self, DecodeError};
 use invar_syntax::ast::Attribute;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
 use invar_syntax::evaluate::{EvaluatedBody, evaluate_body};
+use invar_syntax::live_secret::recording;
 use invar_syntax::scope::{Missing, Scope};
 use invar_syntax::span::Span;
 use invar_syntax::value::Value;
@@ -23,6 +24,7 @@ use crate::engine::FailureClass;
 use crate::graph::{Graph, GraphNode};
 use crate::inputs::INPUT_NAMES;
 use crate::instance::panic_message;
+use crate::secrets::{NodeSecrets, SECRET};
 
 /// What expressions of a graph can see: the exports of its nodes, and the inputs.
 pub(crate) struct View<'a, E> {
@@ -54,6 +56,8 @@ pub(crate) struct Accepted {
     pub(crate) addresses: Vec<String>,
     /// What those who wrote them may use.
     pub(crate) access: Access,
+    /// The secrets in them.
+    pub(crate) secrets: NodeSecrets,
 }
 
 /// The code of errors in evaluating an expression.
@@ -100,6 +104,9 @@ impl<E: Fn(u32) -> Value> Scope for NodeScope<'_, E> {
         }
         if let Some(guarded) = guarded_name(path, &self.access, self.environment_known) {
             return Some(guarded);
+        }
+        if let [SECRET, ..] = path {
+            return Some((configuration.secret_function(&self.access), 1));
         }
         let module_path = &graph.frame(self.frame).module_path;
         let access = self.access.clone();
@@ -154,8 +161,23 @@ pub(crate) fn evaluate_attribute(
     })
 }
 
+/// Evaluates a node's body, decodes it and lets the component check it.
+pub(crate) fn accept<E: Fn(u32) -> Value>(
+    node: &GraphNode,
+    definition: &Arc<dyn Definition>,
+    scope: &NodeScope<'_, E>,
+) -> Result<Accepted, NodeError> {
+    let (accepted, frozen) = recording(|| {
+        let body = evaluate(&node.block, scope)?;
+        let accepted = accept_body(node, definition, &body, scope.access())?;
+        Ok((accepted, body))
+    });
+    let (accepted, body) = accepted?;
+    Ok(Accepted { secrets: NodeSecrets::new(&body, frozen), ..accepted })
+}
+
 /// Decodes an evaluated body and lets the component check it.
-pub(crate) fn accept(
+pub(crate) fn accept_body(
     node: &GraphNode,
     definition: &Arc<dyn Definition>,
     body: &EvaluatedBody,
@@ -180,7 +202,8 @@ pub(crate) fn accept(
     }
     match arguments {
         Some(arguments) if !diagnostics.has_errors() => {
-            Ok(Accepted { arguments, addresses: check.addresses, access: access.clone() })
+            let secrets = NodeSecrets::default();
+            Ok(Accepted { arguments, addresses: check.addresses, access: access.clone(), secrets })
         }
         _ => Err(NodeError::content(diagnostics)),
     }

@@ -17,6 +17,7 @@ use crate::lease::LeaseWord;
 use crate::listener::{LoanId, SocketId};
 use crate::node::NodeId;
 use crate::receiver::Receiver;
+use crate::secrets::NodeSecrets;
 
 /// An applied configuration at one moment: `id` counts configurations and is durable, `epoch` counts re-evaluations inside it.
 pub struct Generation {
@@ -46,6 +47,8 @@ pub(crate) struct Place {
     pub(crate) occupant: Occupant,
     /// What the node exports.
     pub(crate) exports: Value,
+    /// The secrets that went into it.
+    pub(crate) secrets: Arc<NodeSecrets>,
 }
 
 /// A configuration kept to roll back to: its places, ready to be assembled.
@@ -274,10 +277,15 @@ impl Place {
         }
     }
 
+    /// The same, with other secrets behind it.
+    pub(crate) fn with_secrets(self, secrets: NodeSecrets) -> Self {
+        Self { secrets: Arc::new(secrets), ..self }
+    }
+
     /// The place of a value, with why it is not the newest.
     pub(crate) fn value(exports: Value, problem: Option<String>) -> Self {
         let problem = problem.map(|reason| Arc::new(Problem { reason, since: jiff::Timestamp::now() }));
-        Self { occupant: Occupant::Value(problem), exports }
+        Self { occupant: Occupant::Value(problem), exports, secrets: Arc::default() }
     }
 }
 

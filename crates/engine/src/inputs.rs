@@ -15,6 +15,7 @@ use invar_syntax::value::{Object, Value};
 
 use crate::authors::Authors;
 use crate::configuration::Configuration;
+use crate::secrets::Secrets;
 use crate::variables::{Definition, Undefined, Variables};
 
 /// The names by which expressions reach the inputs.
@@ -42,6 +43,8 @@ pub struct Inputs {
     pub policy: Arc<Policy>,
     /// Who wrote which file.
     pub authors: Authors,
+    /// Where secrets come from.
+    pub secrets: Secrets,
 }
 
 impl Default for Inputs {
@@ -53,6 +56,7 @@ impl Default for Inputs {
             off_host: false,
             policy: Arc::default(),
             authors: Authors::default(),
+            secrets: Secrets::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::configuration::{Configuration, add_text, hexadecimal};
 use crate::definition::{AnyArc, Definition};
 use crate::engine::Shared;
-use crate::evaluate::{NodeError, View, accept, evaluate};
+use crate::evaluate::{NodeError, View, accept_body, evaluate};
 use crate::generation::{Generation, Unit};
 use crate::graph::{Expansion, Graph, GraphNode, NodeKind};
 use crate::inspect::provenance;
@@ -210,7 +210,7 @@ fn plan_of(
         match evaluate(&node.block, &scope).and_then(|body| {
             let accepted = match body.has_unknown() {
                 true => None,
-                false => Some(accept(node, definition, &body, scope.access())?),
+                false => Some(accept_body(node, definition, &body, scope.access())?),
             };
             let arguments = accepted.as_ref().map(|accepted| &accepted.arguments);
             Ok((change(node, definition, running(base, node), arguments)?, accepted))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 use futures_util::FutureExt;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics};
+use invar_syntax::live_secret::recording;
 use invar_syntax::value::Value;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ use crate::graph::{Dynamics, Expansion, Graph, GraphNode, NodeKind};
 use crate::instance::InstanceCell;
 use crate::logging::{self, LogSettings};
 use crate::node::NodeId;
+use crate::secrets::NodeSecrets;
 use crate::value_node::{Valued, evaluate_value, placeholder};
 
 /// A prepared configuration. Dropping it undoes the preparation.
@@ -80,6 +82,7 @@ impl Shared {
         configuration: Arc<Configuration>,
         mode: PrepareMode,
     ) -> Result<Prepared, PrepareFailure> {
+        self.require_secrets(&configuration, mode).await?;
         self.prepare_from(configuration, mode, None).await
     }
 
@@ -446,7 +449,7 @@ impl<'a> Work<'a> {
         let accepted = {
             let view = self.view();
             let scope = view.at(node.frame, &node.block);
-            evaluate(&node.block, &scope).and_then(|body| accept(node, definition, &body, scope.access()))?
+            accept(node, definition, &scope)?
         };
         self.claim_addresses(index, &accepted.addresses)?;
         let place = self.shared.prepare_node(node, definition, accepted, copies).await;
@@ -491,7 +494,7 @@ impl Shared {
         accepted: Accepted,
         copies: &[Place],
     ) -> Result<Place, NodeError> {
-        let Accepted { arguments, access, addresses: _ } = accepted;
+        let Accepted { arguments, access, secrets, addresses: _ } = accepted;
         let fitting = || {
             copies.iter().filter_map(|place| {
                 let unit = place.unit()?;
@@ -503,7 +506,7 @@ impl Shared {
             if unit.access == access
                 && guarded(node, || definition.equal_arguments(&arguments, &unit.arguments))?
             {
-                return Ok(place.clone());
+                return Ok(place.clone().with_secrets(secrets));
             }
         }
         let identity = guarded(node, || definition.identity(&arguments))?;
@@ -541,7 +544,7 @@ impl Shared {
         let receivers = definition.receivers(&arguments);
         let loans = std::mem::take(&mut *loans.lock());
         let unit = Unit { cell, arguments, state, receivers, loans, access };
-        Ok(Place { occupant: Occupant::Ready(Arc::new(unit)), exports })
+        Ok(Place { occupant: Occupant::Ready(Arc::new(unit)), exports, secrets: Arc::new(secrets) })
     }
 }
 
@@ -567,14 +570,17 @@ pub(crate) fn failed(node: &GraphNode, error: &NodeError, before: Option<&Failur
         Some(definition) => definition.placeholder_exports(&context),
         None => placeholder(node),
     };
-    Place { occupant: Occupant::Failed(Arc::new(failure)), exports }
+    Place { occupant: Occupant::Failed(Arc::new(failure)), exports, secrets: Arc::default() }
 }
 
 /// What a node keeps whose new inputs were not accepted. A component's health is told when that is stored; a value says it
 /// itself.
 pub(crate) fn kept_place(place: &Place, error: &NodeError) -> Place {
     match &place.occupant {
-        Occupant::Value(_) => Place::value(place.exports.clone(), Some(error.reason())),
+        Occupant::Value(_) => {
+            let secrets = Arc::clone(&place.secrets);
+            Place { secrets, ..Place::value(place.exports.clone(), Some(error.reason())) }
+        }
         _ => place.clone(),
     }
 }
@@ -595,7 +601,9 @@ pub(crate) fn value_place<E: Fn(u32) -> Value>(
     refused: &Refused,
 ) -> Result<ValuePlace, NodeError> {
     let present = view.graph.dynamics.get(&node.id);
-    let valued = match evaluate_value(node, view) {
+    let (valued, frozen) = recording(|| evaluate_value(node, view));
+    let secrets = NodeSecrets::taken(frozen);
+    let valued = match valued {
         Ok(valued) => valued,
         Err(error) if present.is_some() && matches!(node.kind, NodeKind::Import) => {
             // With the place in the module.
@@ -607,7 +615,7 @@ pub(crate) fn value_place<E: Fn(u32) -> Value>(
         Valued::Dynamic(exports, Some(expansion)) if present != Some(&expansion) => {
             match refused.get(&node.id) {
                 Some((tried, reason)) if *tried == expansion => {
-                    Ok(ValuePlace::Place(Place::value(exports, Some(reason.clone()))))
+                    Ok(ValuePlace::Place(Place::value(exports, Some(reason.clone())).with_secrets(secrets)))
                 }
                 _ => Ok(ValuePlace::Expand(expansion)),
             }
@@ -620,7 +628,7 @@ pub(crate) fn value_place<E: Fn(u32) -> Value>(
                 let diagnostic = node.block.label(diagnostic, node.block.header(), "");
                 return Err(NodeError::content(diagnostic.into()));
             }
-            Ok(ValuePlace::Place(Place::value(exports, None)))
+            Ok(ValuePlace::Place(Place::value(exports, None).with_secrets(secrets)))
         }
     }
 }

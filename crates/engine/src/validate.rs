@@ -77,6 +77,7 @@ pub fn validate_with(
         let errors = check_body_at(&block.get().body, &logging::schema(), &types, block.header());
         diagnostics.extend(decode_diagnostics(block, errors));
     }
+    diagnostics.extend(configuration.secrets.faults().clone());
     permissions(&graph, options, &mut diagnostics);
     lint(registry, configuration, &mut diagnostics);
     diagnostics.sort();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::configuration::Configuration;
 use crate::definition::Definition;
 use crate::engine::Shared;
-use crate::evaluate::{Accepted, NodeError, View, accept, evaluate, guarded};
+use crate::evaluate::{Accepted, NodeError, View, accept, guarded};
 use crate::generation::{Generation, Occupant, Place, Retained};
 use crate::graph::{Expansion, Graph, GraphNode};
 use crate::instance::InstanceCell;
@@ -61,7 +61,7 @@ impl Shared {
                 () = self.root.published() => {}
                 () = due => {}
             }
-            if self.root.published_count() == 0 && !self.retry_is_due() {
+            if self.root.published_count() == 0 && !self.retry_is_due() && !self.secrets_are_outdated() {
                 continue;
             }
             // What comes within the interval goes along.
@@ -82,6 +82,13 @@ impl Shared {
         self.root.current().next_retry().is_some_and(|at| at <= Instant::now())
     }
 
+    fn secrets_are_outdated(&self) -> bool {
+        let (base, retained) = self.base();
+        let kept =
+            retained.as_ref().is_some_and(|kept| kept.places.iter().any(|place| place.secrets.is_outdated()));
+        kept || base.slots.iter().any(|slot| slot.place.secrets.is_outdated())
+    }
+
     /// One wave: everything published so far, and the failed nodes that are due.
     async fn wave(self: &Arc<Self>) {
         let published = self.root.take_published();
@@ -92,12 +99,18 @@ impl Shared {
             let mut running = Side::new(&base.graph, &base.configuration, base.places());
             running.take(&published);
             running.take_due_retries();
+            if !running.dirty.is_empty() {
+                // What could not be prepared may lack a secret.
+                self.resolve_secrets(&base.configuration).await;
+            }
+            running.take_outdated();
             let mut verdicts = Verdicts::default();
             self.propagate(&mut running, None, Some(&mut verdicts)).await;
             let mut retained = None;
             if let Some(kept) = &base_retained {
                 let mut side = Side::new(&kept.graph, &kept.configuration, kept.places.clone());
                 side.take(&published);
+                side.take_outdated();
                 self.propagate(&mut side, Some(&running), None).await;
                 retained = Some(if side.changed {
                     Arc::new(Retained {
@@ -160,6 +173,10 @@ impl Shared {
                         guarded(node, || definition.equal_arguments(&accepted.arguments, &unit.arguments))
                     });
                     match unchanged {
+                        // Of another version, and the same all the same.
+                        Some(Ok(true)) if present.secrets.is_outdated() => {
+                            Ok(Some(present.clone().with_secrets(accepted.secrets)))
+                        }
                         Some(Ok(true)) => Ok(None),
                         Some(Err(error)) => Err(error),
                         Some(Ok(false)) | None => {
@@ -289,6 +306,15 @@ impl<'a> Side<'a> {
         }
     }
 
+    /// Takes up the nodes that use the text of a secret that has another one by now.
+    fn take_outdated(&mut self) {
+        for index in self.graph.order() {
+            if self.places[*index as usize].secrets.is_outdated() {
+                self.dirty.insert((self.graph.rank(*index), *index));
+            }
+        }
+    }
+
     /// Marks the dependants of a node whose exports changed.
     fn spread(&mut self, index: u32) {
         for dependant in &self.graph.node(index).dependants {
@@ -307,7 +333,7 @@ impl<'a> Side<'a> {
     fn accepted(&self, node: &GraphNode, definition: &Arc<dyn Definition>) -> Result<Accepted, NodeError> {
         let view = self.view();
         let scope = view.at(node.frame, &node.block);
-        evaluate(&node.block, &scope).and_then(|body| accept(node, definition, &body, scope.access()))
+        accept(node, definition, &scope)
     }
 
     /// Evaluates a node without a component.
@@ -317,7 +343,10 @@ impl<'a> Side<'a> {
         match result {
             Ok(ValuePlace::Expand(expansion)) => self.expansions.push((node.id.clone(), expansion)),
             Ok(ValuePlace::Place(place)) => {
-                if place.problem() != present.problem() || place.exports != present.exports {
+                if place.problem() != present.problem()
+                    || place.exports != present.exports
+                    || present.secrets.is_outdated()
+                {
                     self.replace(index, place);
                 }
             }

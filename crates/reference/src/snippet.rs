@@ -43,7 +43,7 @@ pub fn value_hole(field: &Field, number: usize) -> String {
         Type::Number | Type::Integer { .. } | Type::Float => format!("${{{number}:0}}"),
         Type::Duration => format!("\"${{{number}:1m}}\""),
         Type::ByteSize => format!("\"${{{number}:64MiB}}\""),
-        Type::String | Type::Enum(_) => format!("\"${number}\""),
+        Type::String | Type::LiveText | Type::Enum(_) => format!("\"${number}\""),
         Type::List(_) => format!("[${number}]"),
         Type::Map(_) | Type::Object(_) => format!("{{${number}}}"),
         Type::Null | Type::Any | Type::Secret | Type::OptionalSecret | Type::Capsule(_) | Type::Function => {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use invar_engine::modules::ModuleSet;
 use invar_engine::{
-    Authors, Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode, Prepared,
+    Authors, Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode,
+    Prepared, Secrets,
 };
 use invar_policy::Policy;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -50,6 +51,13 @@ impl EnginePipeline {
     #[must_use]
     pub fn under(mut self, policy: Arc<Policy>) -> Self {
         self.inputs.policy = policy;
+        self
+    }
+
+    /// Where its configurations have their secrets from.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.inputs.secrets = secrets;
         self
     }
 

@@ -165,7 +165,7 @@ pub fn zero_of(ty: &Type) -> Value {
         Type::Bool => Value::Bool(false),
         Type::Number | Type::Integer { .. } => Value::from(0_i64),
         Type::Float => Value::from(0.0),
-        Type::String | Type::Enum(_) => Value::string(""),
+        Type::String | Type::LiveText | Type::Enum(_) => Value::string(""),
         Type::Duration => Value::string("0s"),
         Type::ByteSize => Value::string("0B"),
         Type::Secret => Value::Secret(crate::secret::Secret::default()),

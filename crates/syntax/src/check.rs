@@ -466,6 +466,12 @@ fn path(expr: &Expr) -> Option<Vec<&str>> {
 fn is_text(ty: &Type) -> bool {
     matches!(
         ty,
-        Type::String | Type::Secret | Type::OptionalSecret | Type::Enum(_) | Type::Duration | Type::ByteSize
+        Type::String
+            | Type::Secret
+            | Type::OptionalSecret
+            | Type::LiveText
+            | Type::Enum(_)
+            | Type::Duration
+            | Type::ByteSize
     )
 }

@@ -36,7 +36,9 @@ pub(crate) fn fits(value: &Value, wanted: &Type) -> Result<(), ConvertError> {
                 }
             }
         }
-        Type::String | Type::Secret | Type::OptionalSecret => text_from_value(value).map(drop),
+        Type::String | Type::Secret | Type::OptionalSecret | Type::LiveText => {
+            text_from_value(value).map(drop)
+        }
         Type::Duration => {
             let text = text_from_value(value)?;
             parse_duration(&text).map(drop).map_err(|error| {
@@ -100,11 +102,11 @@ pub fn may_convert(got: &Type, wanted: &Type) -> bool {
         (Type::Capsule(got), Type::Capsule(wanted)) => got == wanted,
         (Type::Capsule(name), Type::Map(_) | Type::Object(_))
         | (Type::Map(_) | Type::Object(_), Type::Capsule(name)) => built_from_objects(name),
-        (Type::Secret, Type::Secret | Type::OptionalSecret) => true,
+        (Type::Secret, Type::Secret | Type::OptionalSecret | Type::LiveText) => true,
         (Type::OptionalSecret, wanted) => {
-            textual(wanted) || matches!(wanted, Type::Secret | Type::OptionalSecret)
+            textual(wanted) || matches!(wanted, Type::Secret | Type::OptionalSecret | Type::LiveText)
         }
-        (got, Type::Secret | Type::OptionalSecret) => textual(got),
+        (got, Type::Secret | Type::OptionalSecret | Type::LiveText) => textual(got),
         // Bytes are a list of numbers until text is wanted.
         (Type::List(element), wanted) if matches!(**element, Type::Integer { .. }) => textual(wanted),
         (Type::Bool, Type::Bool) | (Type::Function, Type::Function) => true,

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 
 use crate::byte_size::ByteSize;
 use crate::duration::{format_duration, parse_duration};
+use crate::live_secret::{LiveSecret, LiveText};
 use crate::number::Number;
 use crate::schema::Type;
 use crate::secret::{OptionalSecret, Secret};
@@ -108,9 +109,11 @@ pub fn text_from_value(value: &Value) -> Result<Arc<str>, ConvertError> {
             Ok(text) => Ok(text.into()),
             Err(_) => Err(ConvertError::new("should be string, got bytes that are not UTF-8")),
         },
-        Value::Secret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => Err(ConvertError::new(
-            "is secret, and secrets may not be converted into strings; convert.nonsensitive releases one",
-        )),
+        Value::Secret(_) | Value::LiveSecret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => {
+            Err(ConvertError::new(
+                "is secret, and secrets may not be converted into strings; convert.nonsensitive releases one",
+            ))
+        }
         other => Err(ConvertError::mismatch(&Type::String, other)),
     }
 }
@@ -258,6 +261,7 @@ conversions!(
     Type::Secret,
     |value| match value {
         Value::Secret(secret) | Value::OptionalSecret(OptionalSecret::Secret(secret)) => Ok(secret.clone()),
+        Value::LiveSecret(live) => Ok(live.freeze()),
         Value::String(_)
         | Value::Null
         | Value::Bytes(_)
@@ -270,10 +274,38 @@ conversions!(
     |this| Value::Secret(this.clone())
 );
 conversions!(
+    LiveSecret,
+    Type::Secret,
+    |value| match value {
+        Value::LiveSecret(live) => Ok(live.clone()),
+        other => Secret::from_value(other).map(Self::from),
+    },
+    |this| match this.is_live() {
+        true => Value::LiveSecret(this.clone()),
+        false => Value::Secret(this.read()),
+    }
+);
+conversions!(
+    LiveText,
+    Type::LiveText,
+    |value| match value {
+        Value::LiveSecret(live) => Ok(Self::Secret(live.clone())),
+        other => OptionalSecret::from_value(other).map(|text| match text {
+            OptionalSecret::Plain(text) => Self::Plain(text),
+            OptionalSecret::Secret(secret) => Self::Secret(secret.into()),
+        }),
+    },
+    |this| match this {
+        Self::Plain(text) => Value::string(text.as_str()),
+        Self::Secret(secret) => secret.to_value(),
+    }
+);
+conversions!(
     OptionalSecret,
     Type::OptionalSecret,
     |value| match value {
         Value::Secret(secret) => Ok(Self::Secret(secret.clone())),
+        Value::LiveSecret(live) => Ok(Self::Secret(live.freeze())),
         Value::OptionalSecret(optional) => Ok(optional.clone()),
         Value::String(_) | Value::Null | Value::Number(_) | Value::Bytes(_) => {
             text_from_value(value).map(|text| Self::Plain(text.to_string()))

@@ -435,6 +435,50 @@ fn references_of_body(body: &Body, found: &mut Vec<Reference>) {
     }
 }
 
+/// Every call of the function `name` in the expressions of a body, those of nested blocks included, in the order of the text:
+/// the call, and what it is given.
+#[must_use]
+pub fn calls<'a>(body: &'a Body, name: &str) -> Vec<(&'a Expr, &'a [Expr])> {
+    let mut found = Vec::new();
+    calls_of_body(body, name, &mut found);
+    found
+}
+
+fn calls_of_body<'a>(body: &'a Body, name: &str, found: &mut Vec<(&'a Expr, &'a [Expr])>) {
+    for statement in &body.statements {
+        match statement {
+            Statement::Attribute(attribute) => calls_of(&attribute.value, name, found),
+            Statement::Block(block) => calls_of_body(&block.body, name, found),
+        }
+    }
+}
+
+fn calls_of<'a>(expr: &'a Expr, name: &str, found: &mut Vec<(&'a Expr, &'a [Expr])>) {
+    match &expr.kind {
+        ExprKind::Literal(_) | ExprKind::Identifier(_) => {}
+        ExprKind::Access { value, .. } => calls_of(value, name, found),
+        ExprKind::Array(items) => items.iter().for_each(|item| calls_of(item, name, found)),
+        ExprKind::Object(fields) => fields.iter().for_each(|field| calls_of(&field.value, name, found)),
+        ExprKind::Index { value, index, .. } => {
+            calls_of(value, name, found);
+            calls_of(index, name, found);
+        }
+        ExprKind::Call { callee, arguments, .. } => {
+            if matches!(&callee.kind, ExprKind::Identifier(called) if &**called == name) {
+                found.push((expr, arguments));
+            }
+            calls_of(callee, name, found);
+            arguments.iter().for_each(|argument| calls_of(argument, name, found));
+        }
+        ExprKind::Unary { operand, .. } => calls_of(operand, name, found),
+        ExprKind::Binary { left, right, .. } => {
+            calls_of(left, name, found);
+            calls_of(right, name, found);
+        }
+        ExprKind::Paren(inner) => calls_of(inner, name, found),
+    }
+}
+
 /// As [`references`], of one expression.
 pub fn references_of(expr: &Expr, found: &mut Vec<Reference>) {
     match &expr.kind {

@@ -90,7 +90,7 @@ fn write_value(text: &mut String, value: &Value) {
         }
         Value::Function(function) => text.push_str(function.name()),
         Value::Unknown(expected) => push_formatted(text, format_args!("(a {expected} not known yet)")),
-        Value::Secret(_) | Value::OptionalSecret(_) | Value::Capsule(_) => {
+        Value::Secret(_) | Value::OptionalSecret(_) | Value::LiveSecret(_) | Value::Capsule(_) => {
             text.push_str(&capsule_text(value).unwrap_or_default());
         }
     }

@@ -21,7 +21,7 @@ pub fn value_to_json(value: &Value) -> Json {
             object.iter().map(|(key, item)| json!({"key": &**key, "value": value_to_json(item)})).collect()
         }
         Value::Function(_) => json!("function"),
-        Value::Secret(_) | Value::OptionalSecret(_) | Value::Capsule(_) => {
+        Value::Secret(_) | Value::OptionalSecret(_) | Value::LiveSecret(_) | Value::Capsule(_) => {
             json!(capsule_text(value).unwrap_or_default())
         }
         Value::Unknown(expected) => json!(expected.to_string()),

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use crate::ast::{BinaryOp, UnaryOp};
+use crate::live_secret::LiveSecret;
 use crate::number::{Number, NumberError};
 use crate::schema::Type;
 use crate::secret::{OptionalSecret, Secret};
@@ -166,6 +167,12 @@ fn add(left: &Value, right: &Value) -> Result<Value, OperatorError> {
     }
     let joined = |left: &str, right: &str| format!("{left}{right}");
     Ok(match (left, right) {
+        (Value::LiveSecret(_), _) | (_, Value::LiveSecret(_)) => {
+            let both = LiveSecret::derived("join", vec![part(left), part(right)], |texts| {
+                Some(Secret::new(texts.iter().map(Secret::expose).collect::<String>()))
+            });
+            both.map_or(Value::Null, Value::LiveSecret)
+        }
         (Value::Secret(_), _) | (_, Value::Secret(_)) => {
             Value::Secret(Secret::new(joined(exposed(left), exposed(right))))
         }
@@ -183,6 +190,14 @@ fn add(left: &Value, right: &Value) -> Result<Value, OperatorError> {
 
 fn is_composite(value: &Value) -> bool {
     matches!(value, Value::Array(_) | Value::Object(_) | Value::Capsule(_))
+}
+
+/// A text as part of one that may change.
+fn part(value: &Value) -> LiveSecret {
+    match value {
+        Value::LiveSecret(live) => live.clone(),
+        other => Secret::new(exposed(other)).into(),
+    }
 }
 
 fn exposed(value: &Value) -> &str {

@@ -85,6 +85,8 @@ pub enum Type {
     Secret,
     /// Text that may be secret.
     OptionalSecret,
+    /// Text where a secret may stand, too. Alloy knows only strings there, and so the interface says.
+    LiveText,
     /// A list of one type.
     List(Box<Self>),
     /// An object whose values have one type.
@@ -123,14 +125,16 @@ impl Type {
             (Self::Capsule(_), Some(note)) => format!("capsule<{note}>"),
             (Self::Integer { .. } | Self::Number | Self::Float, Some(note)) => format!("number<{note}>"),
             (Self::Any, Some(note)) => format!("any<{note}>"),
-            (Self::Enum(_) | Self::ByteSize | Self::String, Some(note)) => format!("string<{note}>"),
+            (Self::Enum(_) | Self::ByteSize | Self::String | Self::LiveText, Some(note)) => {
+                format!("string<{note}>")
+            }
             (Self::Null, _) => "null".to_owned(),
             (Self::Any, None) => "any<interface {}>".to_owned(),
             (Self::Bool, _) => "bool".to_owned(),
             (Self::Number, None) => "number".to_owned(),
             (Self::Integer { name, .. }, None) => format!("number<{name}>"),
             (Self::Float, None) => "number<float>".to_owned(),
-            (Self::String | Self::Enum(_), None) => "string".to_owned(),
+            (Self::String | Self::LiveText | Self::Enum(_), None) => "string".to_owned(),
             (Self::ByteSize, None) => "string<units.Base2Bytes>".to_owned(),
             (Self::Duration, _) => "duration".to_owned(),
             (Self::Secret, _) => "secret".to_owned(),
@@ -156,7 +160,7 @@ impl fmt::Display for Type {
             Self::Bool => formatter.write_str("bool"),
             Self::Number | Self::Float => formatter.write_str("number"),
             Self::Integer { .. } => formatter.write_str("integer"),
-            Self::String | Self::Enum(_) => formatter.write_str("string"),
+            Self::String | Self::LiveText | Self::Enum(_) => formatter.write_str("string"),
             Self::Duration => formatter.write_str("duration"),
             Self::ByteSize => formatter.write_str("byte size"),
             Self::Secret => formatter.write_str("secret"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::function::Function;
+use crate::live_secret::LiveSecret;
 use crate::number::Number;
 use crate::schema::Type;
 use crate::secret::{OptionalSecret, REDACTED, Secret};
@@ -35,6 +36,8 @@ pub enum Value {
     Secret(Secret),
     /// Text that may be secret.
     OptionalSecret(OptionalSecret),
+    /// Text that is never shown and that may change while it is in use.
+    LiveSecret(LiveSecret),
     /// A value of the host: a receiver, a target, rules.
     Capsule(Capsule),
     /// A value that does not exist yet, such as the export of a component that has not been prepared. Every operation
@@ -74,7 +77,7 @@ impl Value {
             Self::Array(_) | Self::Bytes(_) => "array",
             Self::Object(_) => "object",
             Self::Function(_) => "function",
-            Self::Secret(_) | Self::OptionalSecret(_) | Self::Capsule(_) => "capsule",
+            Self::Secret(_) | Self::OptionalSecret(_) | Self::LiveSecret(_) | Self::Capsule(_) => "capsule",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -83,7 +86,7 @@ impl Value {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Secret(_) => "secret".to_owned(),
+            Self::Secret(_) | Self::LiveSecret(_) => "secret".to_owned(),
             Self::OptionalSecret(_) => "optional secret".to_owned(),
             Self::Capsule(capsule) => format!("capsule \"{}\"", capsule.type_name()),
             Self::Unknown(expected) => format!("a {expected} that is not known yet"),
@@ -135,13 +138,23 @@ impl Value {
     #[must_use]
     pub fn has_secret(&self) -> bool {
         match self {
-            Self::Secret(_) | Self::OptionalSecret(OptionalSecret::Secret(_)) => true,
+            Self::Secret(_) | Self::LiveSecret(_) | Self::OptionalSecret(OptionalSecret::Secret(_)) => true,
             Self::Array(items) => items.iter().any(Self::has_secret),
             Self::Object(object) => object.values().any(Self::has_secret),
             Self::Capsule(capsule) => {
                 capsule.to_object().is_some_and(|object| object.values().any(Self::has_secret))
             }
             _ => false,
+        }
+    }
+
+    /// Calls `visit` for every secret within the value whose text may change.
+    pub fn visit_live_secrets(&self, visit: &mut dyn FnMut(&LiveSecret)) {
+        match self {
+            Self::LiveSecret(live) => visit(live),
+            Self::Array(items) => items.iter().for_each(|item| item.visit_live_secrets(visit)),
+            Self::Object(object) => object.values().for_each(|value| value.visit_live_secrets(visit)),
+            _ => {}
         }
     }
 
@@ -157,7 +170,7 @@ impl Value {
 }
 
 /// The language's `==`: values of different types differ, numbers compare across kinds, arrays and objects deeply,
-/// functions never equal, secrets by their text.
+/// functions never equal, secrets by their text and live ones by what they stand for.
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -169,6 +182,7 @@ impl PartialEq for Value {
             (Self::Object(left), Self::Object(right)) => left == right,
             (Self::Secret(left), Self::Secret(right)) => left == right,
             (Self::OptionalSecret(left), Self::OptionalSecret(right)) => left == right,
+            (Self::LiveSecret(left), Self::LiveSecret(right)) => left == right,
             (Self::Capsule(left), Self::Capsule(right)) => left == right,
             (Self::Unknown(left), Self::Unknown(right)) => left == right,
             (Self::Bytes(left), Self::Bytes(right)) => left == right,
@@ -357,7 +371,9 @@ impl fmt::Debug for Capsule {
 #[must_use]
 pub fn capsule_text(value: &Value) -> Option<String> {
     match value {
-        Value::Secret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => Some(REDACTED.to_owned()),
+        Value::Secret(_) | Value::LiveSecret(_) | Value::OptionalSecret(OptionalSecret::Secret(_)) => {
+            Some(REDACTED.to_owned())
+        }
         Value::OptionalSecret(OptionalSecret::Plain(text)) => Some(crate::expression_text::quote(text)),
         Value::Capsule(capsule) => Some(capsule.display()),
         _ => None,

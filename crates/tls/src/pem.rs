@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use invar_policy::Access;
+use invar_syntax::live_secret::{LiveSecret, read_together};
 use invar_syntax::secret::Secret;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,8 +51,8 @@ pub enum Origin {
     Text {
         /// What errors call it.
         name: &'static str,
-        /// The text.
-        text: Secret,
+        /// The text, which may change.
+        text: LiveSecret,
     },
     /// A file, read again when it changes.
     File(PathBuf),
@@ -89,8 +90,8 @@ pub(crate) struct PemText {
 
 impl Origin {
     /// The text of the setting `name`, or the file beside it, whichever is not empty; the text before the file.
-    pub fn new(name: &'static str, text: &Secret, file: &str) -> Self {
-        let text = text.clone();
+    pub fn new(name: &'static str, text: impl Into<LiveSecret>, file: &str) -> Self {
+        let text = text.into();
         if !text.is_empty() {
             Self::Text { name, text }
         } else if file.is_empty() {
@@ -107,10 +108,21 @@ impl Origin {
         }
     }
 
-    async fn read(&self, access: &Access) -> Result<Option<PemText>, PemError> {
+    fn text(&self) -> Option<&LiveSecret> {
+        match self {
+            Self::Text { text, .. } => Some(text),
+            Self::None | Self::File(_) => None,
+        }
+    }
+
+    async fn read(
+        &self,
+        access: &Access,
+        texts: &mut std::vec::IntoIter<Secret>,
+    ) -> Result<Option<PemText>, PemError> {
         Ok(match self {
             Self::None => None,
-            Self::Text { name, text } => Some(PemText { origin: (*name).to_owned(), text: text.clone() }),
+            Self::Text { name, .. } => texts.next().map(|text| PemText { origin: (*name).to_owned(), text }),
             Self::File(path) => {
                 Some(PemText { origin: path.display().to_string(), text: read_file(path, access).await? })
             }
@@ -126,15 +138,40 @@ impl Origins {
         [&self.authorities, &self.certificate, &self.key].into_iter().filter_map(Origin::file)
     }
 
-    /// Reads all of it.
+    /// The texts that may change.
+    fn texts(&self) -> Vec<&LiveSecret> {
+        [&self.authorities, &self.certificate, &self.key].into_iter().filter_map(Origin::text).collect()
+    }
+
+    /// Differs after each change of a secret among them.
+    pub(crate) fn version(&self) -> u64 {
+        self.texts().iter().map(|text| text.version()).fold(0, u64::wrapping_add)
+    }
+
+    /// Calls `visit` with the reference of each secret among them.
+    pub(crate) fn visit_references(&self, visit: &mut dyn FnMut(&str)) {
+        self.texts().iter().for_each(|text| text.visit_references(visit));
+    }
+
+    /// Tells whoever keeps the secrets among them that those of this version cannot be used.
+    pub(crate) fn refused(&self, version: u64) {
+        let texts = self.texts();
+        let versions: Vec<u64> = texts.iter().map(|text| text.version()).collect();
+        if versions.iter().copied().fold(0, u64::wrapping_add) == version {
+            texts.iter().zip(versions).for_each(|(text, version)| text.refused(version));
+        }
+    }
+
+    /// Reads all of it; secrets of one path in one version.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub async fn read(&self) -> Result<Material, PemError> {
+        let mut texts = read_together(&self.texts()).into_iter();
         Ok(Material {
-            authorities: self.authorities.read(&self.access).await?,
-            certificate: self.certificate.read(&self.access).await?,
-            key: self.key.read(&self.access).await?,
+            authorities: self.authorities.read(&self.access, &mut texts).await?,
+            certificate: self.certificate.read(&self.access, &mut texts).await?,
+            key: self.key.read(&self.access, &mut texts).await?,
         })
     }
 }

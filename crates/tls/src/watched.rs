@@ -1,5 +1,5 @@
-//! What is made of certificate files, and made again when they change: looked at when somebody needs it, at most once a
-//! second, so that nothing runs in the background and nobody holds a task.
+//! What is made of certificates, and made again when they change: files are looked at when somebody needs them, at most once a
+//! second, and secrets are asked for their version each time; so nothing runs in the background and nobody holds a task.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ struct Current<T> {
     material: Material,
     made: Arc<T>,
     checked: Instant,
+    /// The version of the secrets that were looked at last.
+    version: u64,
     problem: Option<String>,
 }
 
@@ -42,17 +44,21 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
         origins: Origins,
         make: impl Fn(&Material) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
-        let checked = Instant::now();
+        let (checked, version) = (Instant::now(), origins.version());
         let material = origins.read().await?;
         let made = Arc::new(make(&material)?);
-        let current = Mutex::new(Current { material, made, checked, problem: None });
+        let current = Mutex::new(Current { material, made, checked, version, problem: None });
         Ok(Self { origins, make: Box::new(make), current, checking: Semaphore::new(1) })
     }
 
     /// The newest that could be made. Looks at the files unless somebody did within the last second.
     pub async fn current(&self) -> Arc<T> {
-        let due = self.current.lock().checked.elapsed() >= CHECK_INTERVAL;
-        if due && self.origins.files().next().is_some() {
+        let (checked, version) = {
+            let current = self.current.lock();
+            (current.checked, current.version)
+        };
+        let files = || checked.elapsed() >= CHECK_INTERVAL && self.origins.files().next().is_some();
+        if self.origins.version() != version || files() {
             self.refresh().await;
         }
         Arc::clone(&self.current.lock().made)
@@ -65,7 +71,12 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
 
     async fn refresh(&self) {
         let Ok(_permit) = self.checking.try_acquire() else { return };
-        self.current.lock().checked = Instant::now();
+        let version = self.origins.version();
+        {
+            let mut current = self.current.lock();
+            current.checked = Instant::now();
+            current.version = version;
+        }
         let renewed = match self.origins.read().await {
             Ok(material) if material == self.current.lock().material => Ok(None),
             Ok(material) => (self.make)(&material).map(|made| Some((material, made))),
@@ -77,7 +88,7 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
                 if let Some((material, made)) = renewed {
                     current.material = material;
                     current.made = Arc::new(made);
-                    tracing::info!(files = %self.names(), "changed certificates are in use");
+                    tracing::info!(from = %self.names(), "changed certificates are in use");
                 }
                 current.problem = None;
             }
@@ -85,15 +96,19 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
                 let problem = error.to_string();
                 // Said once, not with every connection.
                 if current.problem.as_ref() != Some(&problem) {
-                    tracing::warn!(files = %self.names(), %problem, "changed certificates cannot be used, the previous ones stay in use");
+                    tracing::warn!(from = %self.names(), %problem, "changed certificates cannot be used, the previous ones stay in use");
                 }
                 current.problem = Some(problem);
+                drop(current);
+                self.origins.refused(version);
             }
         }
     }
 
     fn names(&self) -> String {
-        let names: Vec<String> = self.origins.files().map(|path| path.display().to_string()).collect();
+        let files = self.origins.files().map(|path| path.display().to_string());
+        let mut names: Vec<String> = files.collect();
+        self.origins.visit_references(&mut |reference| names.push(reference.to_owned()));
         names.join(", ")
     }
 }

@@ -15,7 +15,7 @@ use super::api::KubernetesApi;
 use super::object::{ObjectKind, ObjectName};
 use super::watch::{ObjectWatch, WatchNotice};
 use crate::error::SecretError;
-use crate::handle::SecretSnapshot;
+use crate::snapshot::SecretSnapshot;
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 
 /// How long one read may take.

@@ -7,6 +7,7 @@ use std::fmt;
 use invar_policy::Access;
 use invar_syntax::arguments::Arguments;
 use invar_syntax::convert::{ConvertError, FromValue, ToValue};
+use invar_syntax::live_secret::{LiveSecret, LiveText};
 use invar_syntax::schema::Type;
 use invar_syntax::secret::Secret;
 use invar_syntax::value::Value;
@@ -35,7 +36,7 @@ pub struct HttpClientArguments {
     #[argument(default = "true")]
     pub enable_http2: bool,
     /// Headers that are added to each request.
-    pub http_headers: BTreeMap<String, Vec<Secret>>,
+    pub http_headers: BTreeMap<String, Vec<LiveSecret>>,
 }
 
 /// The same group where HTTP/2 is off unless asked for, as `prometheus.remote_write` has it: one HTTP/2 connection
@@ -59,7 +60,7 @@ pub struct Http1ClientArguments {
     #[argument(default = "false")]
     pub enable_http2: bool,
     /// Headers that are added to each request.
-    pub http_headers: BTreeMap<String, Vec<Secret>>,
+    pub http_headers: BTreeMap<String, Vec<LiveSecret>>,
 }
 
 /// The ways to authenticate; at most one may be used.
@@ -76,7 +77,7 @@ pub struct AuthenticationArguments {
     #[argument(block)]
     pub oauth2: Option<OAuth2Block>,
     /// A bearer token.
-    pub bearer_token: Secret,
+    pub bearer_token: LiveSecret,
     /// A file with a bearer token, read for each request.
     #[argument(names = "file")]
     pub bearer_token_file: String,
@@ -87,9 +88,9 @@ pub struct AuthenticationArguments {
 #[arguments(validate = "Self::validate")]
 pub struct BasicAuthBlock {
     /// The username.
-    pub username: String,
+    pub username: LiveText,
     /// The password.
-    pub password: Secret,
+    pub password: LiveSecret,
     /// A file with the password, read for each request.
     #[argument(names = "file")]
     pub password_file: String,
@@ -103,7 +104,7 @@ pub struct AuthorizationBlock {
     #[argument(name = "type")]
     pub scheme: String,
     /// What follows the scheme.
-    pub credentials: Secret,
+    pub credentials: LiveSecret,
     /// A file with the credentials, read for each request.
     #[argument(names = "file")]
     pub credentials_file: String,
@@ -116,7 +117,7 @@ pub struct OAuth2Block {
     /// The client's public name.
     pub client_id: String,
     /// The client's secret.
-    pub client_secret: Secret,
+    pub client_secret: LiveSecret,
     /// A file with the client's secret, read whenever a token is fetched.
     #[argument(names = "file")]
     pub client_secret_file: String,
@@ -158,17 +159,17 @@ pub struct ProxyArguments {
 #[arguments(validate = "Self::validate")]
 pub struct TlsConfigBlock {
     /// Certificates to trust, instead of the system's.
-    pub ca_pem: String,
+    pub ca_pem: LiveText,
     /// A file with certificates to trust.
     #[argument(names = "file")]
     pub ca_file: String,
     /// The client's certificate chain.
-    pub cert_pem: String,
+    pub cert_pem: LiveText,
     /// A file with the client's certificate chain.
     #[argument(names = "file")]
     pub cert_file: String,
     /// The client's key.
-    pub key_pem: Secret,
+    pub key_pem: LiveSecret,
     /// A file with the client's key.
     #[argument(names = "file")]
     pub key_file: String,
@@ -240,7 +241,7 @@ impl AuthenticationArguments {
             ("basic_auth", self.basic_auth.is_some()),
             ("authorization", self.authorization.is_some()),
             ("oauth2", self.oauth2.is_some()),
-            ("bearer_token", !self.bearer_token.expose().is_empty()),
+            ("bearer_token", !self.bearer_token.is_empty()),
             ("bearer_token_file", !self.bearer_token_file.is_empty()),
         ];
         configured.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
@@ -265,7 +266,7 @@ impl AuthenticationArguments {
 
 impl BasicAuthBlock {
     fn validate(&self) -> FieldErrors {
-        exclusive("password_file", "password", !self.password.expose().is_empty(), &self.password_file)
+        exclusive("password_file", "password", !self.password.is_empty(), &self.password_file)
     }
 
     pub(super) fn password(&self) -> SecretSource {
@@ -286,7 +287,7 @@ impl AuthorizationBlock {
         let mut errors = exclusive(
             "credentials_file",
             "credentials",
-            !self.credentials.expose().is_empty(),
+            !self.credentials.is_empty(),
             &self.credentials_file,
         );
         let scheme = self.effective_scheme();
@@ -308,7 +309,7 @@ impl OAuth2Block {
         let mut errors = exclusive(
             "client_secret_file",
             "client_secret",
-            !self.client_secret.expose().is_empty(),
+            !self.client_secret.is_empty(),
             &self.client_secret_file,
         );
         if self.client_id.is_empty() {
@@ -343,7 +344,10 @@ impl ProxyArguments {
         if !self.proxy_connect_header.is_empty() && !has_url && !self.proxy_from_environment {
             errors.push(("proxy_connect_header", "needs proxy_url or proxy_from_environment".to_owned()));
         }
-        errors.extend(check_headers("proxy_connect_header", &self.proxy_connect_header));
+        let values = |values: &Vec<Secret>| values.iter().cloned().map(LiveSecret::from).collect();
+        let headers =
+            self.proxy_connect_header.iter().map(|(name, all)| (name.clone(), values(all))).collect();
+        errors.extend(check_headers("proxy_connect_header", &headers));
         named(errors)
     }
 }
@@ -352,9 +356,9 @@ impl TlsConfigBlock {
     /// Where its certificates and its key are.
     pub(super) fn origins(&self, access: &Access) -> Origins {
         Origins {
-            authorities: Origin::new("ca_pem", &Secret::new(self.ca_pem.as_str()), &self.ca_file),
-            certificate: Origin::new("cert_pem", &Secret::new(self.cert_pem.as_str()), &self.cert_file),
-            key: Origin::new("key_pem", &self.key_pem, &self.key_file),
+            authorities: Origin::new("ca_pem", self.ca_pem.live(), &self.ca_file),
+            certificate: Origin::new("cert_pem", self.cert_pem.live(), &self.cert_file),
+            key: Origin::new("key_pem", self.key_pem.clone(), &self.key_file),
             access: access.clone(),
         }
     }
@@ -375,7 +379,7 @@ impl TlsConfigBlock {
 
     fn validate(&self) -> FieldErrors {
         let mut errors = Vec::new();
-        let key_pem = !self.key_pem.expose().is_empty();
+        let key_pem = !self.key_pem.is_empty();
         for (file_field, text_field, text_set, file) in [
             ("ca_file", "ca_pem", !self.ca_pem.is_empty(), &self.ca_file),
             ("cert_file", "cert_pem", !self.cert_pem.is_empty(), &self.cert_file),
@@ -560,7 +564,7 @@ const RESERVED_HEADERS: [&str; 18] = [
     "x-prometheus-scrape-timeout-seconds",
 ];
 
-fn check_headers(field: &'static str, headers: &BTreeMap<String, Vec<Secret>>) -> FieldErrors {
+fn check_headers(field: &'static str, headers: &BTreeMap<String, Vec<LiveSecret>>) -> FieldErrors {
     let mut errors = Vec::new();
     for (name, values) in headers {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
@@ -568,7 +572,7 @@ fn check_headers(field: &'static str, headers: &BTreeMap<String, Vec<Secret>>) -
         } else if field == "http_headers" && RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
             errors.push((field, format!("{field}: the header {name:?} is set by the client itself")));
         }
-        if values.iter().any(|value| http::HeaderValue::from_str(value.expose()).is_err()) {
+        if values.iter().any(|value| http::HeaderValue::from_str(value.read().expose()).is_err()) {
             errors.push((
                 field,
                 format!("{field}: a value of {name:?} holds characters that a header cannot carry"),

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use invar_policy::Access;
+use invar_syntax::live_secret::{LiveSecret, read_together};
 use invar_syntax::secret::Secret;
 use tokio::io::AsyncReadExt as _;
 
@@ -24,11 +25,11 @@ const MAX_SECRET_BYTES: u64 = 1 << 20;
 /// How long a credential's file may take (it may lie on a network file system).
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A secret in the arguments, or in a file that is read at each use so that it can rotate.
+/// A secret in the arguments, which may change, or in a file that is read at each use so that it can rotate.
 #[derive(Clone, Debug)]
 pub(crate) enum SecretSource {
     /// The secret itself.
-    Inline(Secret),
+    Inline(LiveSecret),
     /// A file that holds it; surrounding white space is not part of it.
     File(PathBuf),
 }
@@ -37,7 +38,7 @@ pub(crate) enum SecretSource {
 #[derive(Debug)]
 pub(super) enum Authentication {
     None,
-    Basic { username: String, password: SecretSource },
+    Basic { username: LiveSecret, password: SecretSource },
     Scheme { scheme: String, credentials: SecretSource },
     OAuth2(Box<TokenSource>),
     Other(Arc<dyn RequestAuthenticator>),
@@ -60,14 +61,14 @@ pub type AuthenticationHeaders<'a> =
 // === impl SecretSource ===
 
 impl SecretSource {
-    pub(crate) fn new(secret: &Secret, file: &str) -> Self {
+    pub(crate) fn new(secret: &LiveSecret, file: &str) -> Self {
         if file.is_empty() { Self::Inline(secret.clone()) } else { Self::File(file.into()) }
     }
 
     /// The secret as it is now.
     pub(crate) async fn read(&self, access: &Access) -> Result<Secret, HttpClientError> {
         let path = match self {
-            Self::Inline(secret) => return Ok(secret.clone()),
+            Self::Inline(secret) => return Ok(secret.read()),
             Self::File(path) => path,
         };
         let failed = |source| HttpClientError::File { path: path.clone(), source };
@@ -103,7 +104,7 @@ impl Authentication {
     /// What the arguments ask for. The token source of OAuth 2.0 is built by the caller, which has its client.
     pub(super) fn new(arguments: &AuthenticationArguments, token_source: Option<TokenSource>) -> Self {
         if let Some(basic) = &arguments.basic_auth {
-            Self::Basic { username: basic.username.clone(), password: basic.password() }
+            Self::Basic { username: basic.username.live(), password: basic.password() }
         } else if let Some(authorization) = &arguments.authorization {
             Self::Scheme {
                 scheme: authorization.effective_scheme().to_owned(),
@@ -111,7 +112,7 @@ impl Authentication {
             }
         } else if let Some(token_source) = token_source {
             Self::OAuth2(Box::new(token_source))
-        } else if !arguments.bearer_token.expose().is_empty() || !arguments.bearer_token_file.is_empty() {
+        } else if !arguments.bearer_token.is_empty() || !arguments.bearer_token_file.is_empty() {
             Self::Scheme {
                 scheme: "Bearer".to_owned(),
                 credentials: SecretSource::new(&arguments.bearer_token, &arguments.bearer_token_file),
@@ -133,12 +134,17 @@ impl Authentication {
         Ok(self.header(access).await?.into_iter().map(|value| (AUTHORIZATION, value)).collect())
     }
 
-    async fn header(&self, access: &Access) -> Result<Option<HeaderValue>, HttpClientError> {
+    pub(super) async fn header(&self, access: &Access) -> Result<Option<HeaderValue>, HttpClientError> {
         match self {
             Self::None | Self::Other(_) => Ok(None),
+            Self::Basic { username, password: SecretSource::Inline(password) } => {
+                let both = read_together(&[username, password]);
+                let [username, password] = both.as_slice() else { return Ok(None) };
+                basic_header(username, password).map(Some)
+            }
             Self::Basic { username, password } => {
                 let password = password.read(access).await?;
-                basic_header(username, &password).map(Some)
+                basic_header(&username.read(), &password).map(Some)
             }
             Self::Scheme { scheme, credentials } => {
                 let credentials = credentials.read(access).await?;
@@ -148,6 +154,52 @@ impl Authentication {
                 let token = source.token().await?;
                 scheme_header(&token.scheme, &token.access).map(Some)
             }
+        }
+    }
+
+    /// The secrets that each request reads anew.
+    fn live(&self) -> Vec<&LiveSecret> {
+        match self {
+            Self::Basic { username, password: SecretSource::Inline(password) } => vec![username, password],
+            Self::Basic { username, .. } => vec![username],
+            Self::Scheme { credentials: SecretSource::Inline(credentials), .. } => vec![credentials],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The version of what requests are authenticated with now.
+    pub(super) fn version(&self) -> u64 {
+        self.live().iter().map(|secret| secret.version()).fold(0, u64::wrapping_add)
+    }
+
+    /// What requests were authenticated with before a change that was not long ago: whoever is asked may not know of the
+    /// change yet, or the new credentials may be wrong.
+    pub(super) fn before(&self) -> Option<HeaderValue> {
+        let previous: Vec<Option<Secret>> = self.live().iter().map(|secret| secret.previous()).collect();
+        if previous.iter().all(Option::is_none) {
+            return None;
+        }
+        let text = |index: usize| {
+            previous
+                .get(index)
+                .cloned()
+                .flatten()
+                .or_else(|| self.live().get(index).map(|secret| secret.read()))
+        };
+        match self {
+            Self::Basic { password: SecretSource::Inline(_), .. } => basic_header(&text(0)?, &text(1)?).ok(),
+            Self::Scheme { scheme, .. } => scheme_header(scheme, &text(0)?).ok(),
+            _ => None,
+        }
+    }
+
+    /// Tells whoever keeps the secrets that those of this version were refused.
+    pub(super) fn refused_version(&self, version: u64) {
+        let live = self.live();
+        let versions: Vec<u64> = live.iter().map(|secret| secret.version()).collect();
+        // Of a newer one nothing is known.
+        if versions.iter().copied().fold(0, u64::wrapping_add) == version {
+            live.iter().zip(versions).for_each(|(secret, version)| secret.refused(version));
         }
     }
 
@@ -165,8 +217,8 @@ impl Authentication {
 }
 
 /// `Basic …` for these credentials, marked as sensitive.
-pub(super) fn basic_header(username: &str, password: &Secret) -> Result<HeaderValue, HttpClientError> {
-    let pair = Secret::new(format!("{username}:{}", password.expose()));
+pub(super) fn basic_header(username: &Secret, password: &Secret) -> Result<HeaderValue, HttpClientError> {
+    let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
     sensitive(Secret::new(format!("Basic {}", BASE64.encode(pair.expose()))))
 }
 

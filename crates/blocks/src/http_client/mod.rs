@@ -17,8 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName,
-    LOCATION,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION,
 };
 use http::{Method, StatusCode};
 use tokio::time::Instant;
@@ -33,6 +32,7 @@ pub use self::credentials::{AuthenticationHeaders, RequestAuthenticator};
 use self::oauth2::TokenSource;
 use self::transport::Transport;
 use invar_policy::{Access, Refusal};
+use invar_syntax::live_secret::LiveSecret;
 use invar_tls::PemError;
 
 /// As many redirects as Go programs follow.
@@ -67,7 +67,7 @@ pub struct HttpClient {
 struct Shared {
     transport: Transport,
     authentication: Authentication,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, LiveSecret)>,
     follow_redirects: bool,
     default_timeout: Duration,
     access: Access,
@@ -200,14 +200,15 @@ impl HttpClient {
                 Some(TokenSource::new(block, transport)?)
             }
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = Vec::new();
         for (name, values) in &arguments.http_headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HttpClientError::Invalid {
                 field: "http_headers",
                 message: format!("{name:?} is no header name"),
             })?;
             for value in values {
-                headers.append(name.clone(), sensitive(value.clone())?);
+                sensitive(value.read())?;
+                headers.push((name.clone(), value.clone()));
             }
         }
         Ok(Self {
@@ -236,15 +237,16 @@ impl HttpClient {
         let timeout = request.timeout().copied().unwrap_or(shared.default_timeout);
         let deadline = Instant::now() + timeout;
         let origin = request.url().origin();
-        for name in shared.headers.keys() {
+        for (name, _) in &shared.headers {
             request.headers_mut().remove(name);
         }
         for (name, value) in &shared.headers {
-            request.headers_mut().append(name.clone(), value.clone());
+            request.headers_mut().append(name.clone(), sensitive(value.read())?);
         }
 
         let mut authenticated: Vec<HeaderName> = Vec::new();
         for _ in 0..=MAX_REDIRECTS {
+            let version = shared.authentication.version();
             let own = request.url().origin() == origin;
             // Those of the request before, which may have been another one.
             for name in authenticated.drain(..) {
@@ -265,18 +267,29 @@ impl HttpClient {
             *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
             // The transport may rewrite the host, and a body that is a stream cannot be sent twice.
             let url = request.url().clone();
-            let again = if shared.follow_redirects { request.try_clone() } else { None };
-            let response = shared.transport.send(request).await?;
+            let again = if shared.follow_redirects || version > 0 { request.try_clone() } else { None };
+            let mut response = shared.transport.send(request).await?;
             if own {
                 shared.authentication.refused(response.status());
+                if is_refusal(response.status()) && version > 0 {
+                    response = shared.go_back(again.as_ref(), version, response, deadline).await;
+                }
             }
+            let again = again.filter(|_| shared.follow_redirects);
             let (Some(next), Some(location)) = (again, redirect_target(&response, &url)?) else {
                 return Ok(response);
             };
             request = next;
-            redirect(&mut request, &url, location, response.status(), &shared.headers)?;
+            let names = shared.headers.iter().map(|(name, _)| name);
+            redirect(&mut request, &url, location, response.status(), names)?;
         }
         Err(HttpClientError::Redirect { message: format!("more than {MAX_REDIRECTS} in a row") })
+    }
+
+    /// Whether a secret that requests are authenticated with changed so lately that a refusal may be due to that.
+    #[must_use]
+    pub fn rotated_lately(&self) -> bool {
+        self.shared.authentication.before().is_some()
     }
 
     /// A `GET` request for `url` with default options, executed.
@@ -287,6 +300,42 @@ impl HttpClient {
     pub async fn get(&self, url: Url) -> Result<reqwest::Response, HttpClientError> {
         self.execute(reqwest::Request::new(Method::GET, url)).await
     }
+}
+
+impl Shared {
+    /// The server refused the credentials of `version`: asks with those that came meanwhile, or with those before, if they are
+    /// not long gone. Where these pass, they are back in use.
+    async fn go_back(
+        &self,
+        request: Option<&reqwest::Request>,
+        version: u64,
+        refused: reqwest::Response,
+        deadline: Instant,
+    ) -> reqwest::Response {
+        let request = request.and_then(reqwest::Request::try_clone);
+        let other = if self.authentication.version() == version {
+            self.authentication.before()
+        } else {
+            self.authentication.header(&self.access).await.ok().flatten()
+        };
+        let (Some(mut request), Some(other)) = (request, other) else {
+            self.authentication.refused_version(version);
+            return refused;
+        };
+        request.headers_mut().insert(AUTHORIZATION, other);
+        *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
+        match self.transport.send(request).await {
+            Ok(response) if !is_refusal(response.status()) => {
+                self.authentication.refused_version(version);
+                response
+            }
+            Ok(_) | Err(_) => refused,
+        }
+    }
+}
+
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 fn redirect_target(response: &reqwest::Response, url: &Url) -> Result<Option<Url>, HttpClientError> {
@@ -304,12 +353,12 @@ fn redirect_target(response: &reqwest::Response, url: &Url) -> Result<Option<Url
 }
 
 /// Turns `request` into the one that follows a redirect from `url` to `target` (RFC 9110, section 15.4).
-fn redirect(
+fn redirect<'a>(
     request: &mut reqwest::Request,
     url: &Url,
     target: Url,
     status: StatusCode,
-    configured: &HeaderMap,
+    configured: impl Iterator<Item = &'a HeaderName>,
 ) -> Result<(), HttpClientError> {
     if url.scheme() == "https"
         && target.scheme() == "http"
@@ -330,7 +379,7 @@ fn redirect(
     request.headers_mut().remove(HOST);
     if target.origin() != url.origin() {
         // What was meant for the first origin stays with it.
-        for name in configured.keys().chain([&AUTHORIZATION, &COOKIE]) {
+        for name in configured.chain([&AUTHORIZATION, &COOKIE]) {
             request.headers_mut().remove(name);
         }
     }

@@ -177,7 +177,7 @@ impl TokenSource {
             let password = Secret::new(encode(secret.expose()));
             headers.insert(
                 AUTHORIZATION,
-                basic_header(&encode(&self.client_id), &password).map_err(Refused::local)?,
+                basic_header(&Secret::new(encode(&self.client_id)), &password).map_err(Refused::local)?,
             );
         }
         *request.body_mut() = Some(Bytes::from(form).into());

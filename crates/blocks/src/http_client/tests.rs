@@ -336,9 +336,9 @@ impl Authority {
 
 async fn tls(certificate: &str, key: &str, client_authority: Option<&str>) -> Arc<rustls::ServerConfig> {
     let block = ServerTlsBlock {
-        cert_pem: certificate.to_owned(),
-        key_pem: Secret::new(key),
-        client_ca: client_authority.unwrap_or_default().to_owned(),
+        cert_pem: certificate.into(),
+        key_pem: Secret::new(key).into(),
+        client_ca: client_authority.unwrap_or_default().into(),
         client_auth_type: client_authority.map_or("", |_| "RequireAndVerifyClientCert").to_owned(),
         ..ServerTlsBlock::default()
     };
@@ -359,7 +359,7 @@ async fn a_server_is_verified_against_the_authority_and_the_name() {
     let authority = Authority::new();
     let (certificate, key) = authority.issue("service.test");
     let (server, address) = Server::start(&[], Some(tls(&certificate, &key, None).await)).await;
-    let trusting = TlsConfigBlock { ca_pem: authority.0.pem(), ..TlsConfigBlock::default() };
+    let trusting = TlsConfigBlock { ca_pem: authority.0.pem().into(), ..TlsConfigBlock::default() };
 
     // By address: the certificate bears another name.
     let error = tls_client(trusting.clone()).await.get(secure(address)).await.unwrap_err();
@@ -373,7 +373,7 @@ async fn a_server_is_verified_against_the_authority_and_the_name() {
     assert_eq!(server.names.lock().last().unwrap().as_deref(), Some("service.test"));
     assert_eq!(header(&server.requests()[0], "host"), Some(address.to_string().as_str()));
     // Another authority.
-    let stranger = TlsConfigBlock { ca_pem: Authority::new().0.pem(), ..named };
+    let stranger = TlsConfigBlock { ca_pem: Authority::new().0.pem().into(), ..named };
     assert!(tls_client(stranger).await.get(secure(address)).await.is_err());
     // No verification at all.
     let blind = TlsConfigBlock { insecure_skip_verify: true, ..TlsConfigBlock::default() };
@@ -388,7 +388,7 @@ async fn a_self_signed_certificate_is_trusted_when_it_is_the_authority() {
     let certificate = params.self_signed(&key).unwrap().pem();
     let (_server, address) =
         Server::start(&[], Some(tls(&certificate, &key.serialize_pem(), None).await)).await;
-    let block = TlsConfigBlock { ca_pem: certificate.clone(), ..TlsConfigBlock::default() };
+    let block = TlsConfigBlock { ca_pem: certificate.clone().into(), ..TlsConfigBlock::default() };
     assert_eq!(tls_client(block.clone()).await.get(secure(address)).await.unwrap().status(), StatusCode::OK);
     let other_name = TlsConfigBlock { server_name: "other.test".to_owned(), ..block };
     assert!(tls_client(other_name).await.get(secure(address)).await.is_err());
@@ -411,7 +411,7 @@ async fn a_client_certificate_is_presented_and_reloaded_when_its_file_changes() 
     // Issued by somebody the server does not trust.
     write(&Authority::new());
     let client = tls_client(TlsConfigBlock {
-        ca_pem: authority.0.pem(),
+        ca_pem: authority.0.pem().into(),
         cert_file: cert_file.to_str().unwrap().to_owned(),
         key_file: key_file.to_str().unwrap().to_owned(),
         ..TlsConfigBlock::default()
@@ -442,7 +442,12 @@ async fn every_client_auth_type_does_what_its_name_says() {
     let client = |identity: Option<(String, String)>| {
         let (cert_pem, key_pem) = identity.unwrap_or_default();
         let key_pem = Secret::new(key_pem);
-        tls_client(TlsConfigBlock { ca_pem: servers.0.pem(), cert_pem, key_pem, ..TlsConfigBlock::default() })
+        tls_client(TlsConfigBlock {
+            ca_pem: servers.0.pem().into(),
+            cert_pem: cert_pem.into(),
+            key_pem: key_pem.into(),
+            ..TlsConfigBlock::default()
+        })
     };
     // Without a certificate, with one of a stranger, with one of an authority that is trusted.
     for (mode, expected) in [
@@ -453,9 +458,9 @@ async fn every_client_auth_type_does_what_its_name_says() {
         ("RequireAndVerifyClientCert", [false, false, true]),
     ] {
         let block = ServerTlsBlock {
-            cert_pem: certificate.clone(),
-            key_pem: Secret::new(key.as_str()),
-            client_ca: clients.0.pem(),
+            cert_pem: certificate.clone().into(),
+            key_pem: Secret::new(key.as_str()).into(),
+            client_ca: clients.0.pem().into(),
             client_auth_type: mode.to_owned(),
             cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256".to_owned(),
             ..ServerTlsBlock::default()
@@ -475,7 +480,7 @@ async fn every_client_auth_type_does_what_its_name_says() {
 #[tokio::test]
 async fn unusable_certificates_fail_when_the_client_is_built() {
     for (block, part) in [
-        (TlsConfigBlock { ca_pem: "nonsense".to_owned(), ..TlsConfigBlock::default() }, "ca_pem"),
+        (TlsConfigBlock { ca_pem: "nonsense".into(), ..TlsConfigBlock::default() }, "ca_pem"),
         (
             TlsConfigBlock { ca_file: "/nonexistent/ca".to_owned(), ..TlsConfigBlock::default() },
             "/nonexistent/ca",

@@ -569,7 +569,7 @@ async fn a_rotated_certificate_serves_new_handshakes_and_a_broken_one_leaves_the
         made.cert.pem()
     };
     let trusting = async |certificate: &str| {
-        let tls_config = Some(TlsConfigBlock { ca_pem: certificate.to_owned(), ..TlsConfigBlock::default() });
+        let tls_config = Some(TlsConfigBlock { ca_pem: certificate.into(), ..TlsConfigBlock::default() });
         let arguments = HttpClientArguments { tls_config, ..HttpClientArguments::defaults() };
         HttpClient::new(&arguments, HttpClientOptions::under(invar_policy::Access::unrestricted()))
             .await

@@ -1,6 +1,6 @@
 //! An endpoint as one generation has it: the client, the rules, and what happens to one request.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -167,7 +167,8 @@ impl Endpoint {
         if status.is_success() {
             return Sent::Accepted { written };
         }
-        let rotated = self.grace_until.is_some_and(|until| Instant::now() < until);
+        let rotated =
+            self.grace_until.is_some_and(|until| Instant::now() < until) || self.client.rotated_lately();
         let retry = status.is_server_error()
             || (status == StatusCode::TOO_MANY_REQUESTS && self.queue.retry_on_http_429)
             || (rotated && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN));
@@ -193,20 +194,25 @@ fn fingerprint(arguments: &EndpointArguments, external: &Labels) -> u64 {
     hasher.write(format!("{arguments:?}\u{0}{external}").as_bytes());
     let authentication = &arguments.client.authentication;
     let oauth = authentication.oauth2.as_ref();
-    let secrets = [
+    let live = [
         Some(&authentication.bearer_token),
         authentication.basic_auth.as_ref().map(|block| &block.password),
         authentication.authorization.as_ref().map(|block| &block.credentials),
         oauth.map(|block| &block.client_secret),
         oauth.and_then(|block| block.tls_config.as_ref()).map(|block| &block.key_pem),
         arguments.client.tls_config.as_ref().map(|block| &block.key_pem),
+    ];
+    let texts = [
         arguments.sigv4.as_ref().map(|block| &block.secret_key),
         arguments.azuread.as_ref().and_then(|block| block.oauth.as_ref()).map(|block| &block.client_secret),
     ];
     let headers = arguments.client.http_headers.values().flatten();
-    for secret in secrets.into_iter().flatten().chain(headers) {
-        hasher.write(secret.expose().as_bytes());
-        hasher.write_u8(0xff);
+    // Live ones by what they stand for: they change without another endpoint.
+    for secret in live.into_iter().flatten().chain(headers) {
+        secret.hash(&mut hasher);
+    }
+    for secret in texts.into_iter().flatten() {
+        secret.hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -10,6 +10,7 @@ use super::digest::digest;
 use super::{Configuration, Inputs, ScopeRoot};
 use crate::block::BodyRef;
 use crate::modules::{ModuleSet, REMOTE_CONFIG, Resolver};
+use crate::secrets::SecretTable;
 
 /// Collects what a [`Configuration`] is made of.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ impl ConfigurationBuilder {
         let modules: Vec<_> = found.modules.iter().map(|module| &**module).collect();
         let digest = digest(&files, &modules, &self.inputs);
         self.inputs.authors = found.authors;
+        let secrets = SecretTable::of(roots.iter().flat_map(|root| &root.bodies), &self.inputs);
         let local = all.into_iter().next().map(|(_, files)| files).unwrap_or_default();
         Configuration {
             files: local,
@@ -117,6 +119,7 @@ impl ConfigurationBuilder {
             missing: found.missing,
             faults: found.faults,
             module_set: self.modules,
+            secrets: Arc::new(secrets),
         }
     }
 }

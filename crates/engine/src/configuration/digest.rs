@@ -107,6 +107,7 @@ fn add_value(hasher: &mut Sha256, value: &Value) {
         | Value::Function(_)
         | Value::Secret(_)
         | Value::OptionalSecret(_)
+        | Value::LiveSecret(_)
         | Value::Capsule(_)
         | Value::Unknown(_) => {}
     }

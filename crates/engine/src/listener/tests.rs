@@ -412,7 +412,7 @@ fn free_port() -> u16 {
 
 async fn tls() -> Arc<ServerTls> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let text = |name, text: String| Origin::new(name, &Secret::new(text), "");
+    let text = |name, text: String| Origin::new(name, Secret::new(text), "");
     let origins = Origins {
         certificate: text("cert_pem", made.cert.pem()),
         key: text("key_pem", made.signing_key.serialize_pem()),

@@ -125,7 +125,12 @@ pub(super) fn group_by(arguments: &[Value]) -> Outcome {
         let group = match item.get(&key) {
             None if drop_missing => continue,
             None => Value::string(""),
-            Some(value @ (Value::String(_) | Value::Secret(_) | Value::OptionalSecret(_))) => value.clone(),
+            Some(
+                value @ (Value::String(_)
+                | Value::Secret(_)
+                | Value::OptionalSecret(_)
+                | Value::LiveSecret(_)),
+            ) => value.clone(),
             Some(other) => {
                 return Err(FunctionError {
                     argument: Some(0),
@@ -137,6 +142,7 @@ pub(super) fn group_by(arguments: &[Value]) -> Outcome {
         // A secret groups by its text but stays a secret in the result.
         let identity: (bool, Arc<str>) = match &group {
             Value::Secret(secret) => (true, secret.expose().into()),
+            Value::LiveSecret(live) => (true, live.freeze().expose().into()),
             Value::OptionalSecret(optional) => (optional.is_secret(), optional.expose().into()),
             text => (false, text_from_value(text).unwrap_or_default()),
         };

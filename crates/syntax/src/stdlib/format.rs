@@ -31,7 +31,7 @@ fn check_printable(value: &Value) -> Result<(), String> {
             Some(object) => object.values().try_for_each(check_printable),
             None => Err(format!("is or holds a {}, which has no text", value.describe())),
         },
-        Value::Function(_) | Value::Unknown(_) | Value::Secret(_) => {
+        Value::Function(_) | Value::Unknown(_) | Value::Secret(_) | Value::LiveSecret(_) => {
             Err(format!("is a {}", value.describe()))
         }
         _ => Ok(()),
@@ -485,7 +485,7 @@ fn go_type(value: &Value) -> &'static str {
         Value::Number(Number::Int(_)) => "int",
         Value::Number(Number::Uint(_)) => "uint64",
         Value::Number(Number::Float(_)) => "float64",
-        Value::String(_) | Value::Secret(_) | Value::OptionalSecret(_) => "string",
+        Value::String(_) | Value::Secret(_) | Value::OptionalSecret(_) | Value::LiveSecret(_) => "string",
         Value::Array(_) => "[]interface {}",
         Value::Bytes(_) => "[]uint8",
         Value::Object(_) | Value::Capsule(_) => "map[string]interface {}",

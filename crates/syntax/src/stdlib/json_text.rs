@@ -150,7 +150,11 @@ fn write_value(text: &mut String, value: &Value, depth: usize) -> Result<(), Fun
             None => return Err(unsupported(value)),
         },
         // Secrets have been revealed before, in a call whose result is secret.
-        Value::Function(_) | Value::Secret(_) | Value::OptionalSecret(_) | Value::Unknown(_) => {
+        Value::Function(_)
+        | Value::Secret(_)
+        | Value::OptionalSecret(_)
+        | Value::LiveSecret(_)
+        | Value::Unknown(_) => {
             return Err(unsupported(value));
         }
     }

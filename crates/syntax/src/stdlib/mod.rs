@@ -19,7 +19,9 @@ use std::sync::LazyLock;
 use indexmap::IndexMap;
 
 use crate::convert::{ConvertError, text_from_value};
+use crate::expression_text::value_to_expression;
 use crate::function::{Function, FunctionError};
+use crate::live_secret::LiveSecret;
 use crate::schema::{Stability, Type};
 use crate::secret::{OptionalSecret, Secret};
 use crate::value::{Object, Value};
@@ -102,6 +104,7 @@ fn definitions() -> Vec<Definition> {
         define("string.trim_prefix", Exactly(2), Taint, Type::String, text::trim_prefix),
         define("string.trim_suffix", Exactly(2), Taint, Type::String, text::trim_suffix),
         define("string.trim_space", Exactly(1), Taint, Type::String, text::trim_space),
+        define("secret", Exactly(1), Own, Type::Secret, select::secret),
         define("sys.env", Exactly(1), Own, Type::String, select::environment),
     ]
 }
@@ -207,7 +210,7 @@ pub fn arity_error(name: &str, arguments: usize) -> Option<String> {
 #[must_use]
 pub fn is_pure(name: &str) -> bool {
     let name = deprecated(name).map_or(name, |(_, instead)| instead);
-    name != "sys.env" && LIBRARY.functions.contains_key(name)
+    !matches!(name, "sys.env" | "secret") && LIBRARY.functions.contains_key(name)
 }
 
 /// How mature the function at the beginning of a path is; none if the path names no function of the library.
@@ -230,8 +233,15 @@ fn function_value(definition: Definition) -> Value {
         if secrets != Secrets::Taint || !arguments.iter().any(Value::has_secret) {
             return body(arguments);
         }
-        let revealed: Vec<Value> = arguments.iter().map(reveal).collect();
+        let mut secrets = Vec::new();
+        let revealed: Vec<Value> = arguments
+            .iter()
+            .map(|argument| reveal(argument, &mut |secret| take(secret, &mut secrets)))
+            .collect();
         match body(&revealed) {
+            Ok(result) if secrets.iter().any(LiveSecret::is_live) => {
+                Ok(follow(&result, &mut Vec::new(), &Call { name, body, arguments, secrets: &secrets }))
+            }
             Ok(result) => taint(&result),
             // The message of a parser quotes what it read.
             Err(error) => Err(FunctionError {
@@ -258,18 +268,101 @@ fn check_arity(arity: Arity, got: usize) -> Result<(), FunctionError> {
     Err(FunctionError::call(message))
 }
 
-/// The value with its secrets as plain text.
-fn reveal(value: &Value) -> Value {
+/// The value with its secrets as the plain text that `text` gives for each, in the order of the value.
+fn reveal(value: &Value, text: &mut dyn FnMut(LiveSecret) -> Secret) -> Value {
     match value {
-        Value::Secret(secret) => Value::string(secret.expose()),
-        Value::OptionalSecret(OptionalSecret::Secret(secret)) => Value::string(secret.expose()),
-        Value::Array(items) => Value::array(items.iter().map(reveal)),
-        Value::Object(object) => Value::object(object.iter().map(|(key, item)| (key.clone(), reveal(item)))),
+        Value::Secret(secret) | Value::OptionalSecret(OptionalSecret::Secret(secret)) => {
+            Value::string(text(secret.clone().into()).expose())
+        }
+        Value::LiveSecret(live) => Value::string(text(live.clone()).expose()),
+        Value::Array(items) => Value::array(items.iter().map(|item| reveal(item, text)).collect::<Vec<_>>()),
+        Value::Object(object) => {
+            let fields: Vec<_> = object.iter().map(|(key, item)| (key.clone(), reveal(item, text))).collect();
+            Value::object(fields)
+        }
         Value::Capsule(capsule) => match capsule.to_object() {
-            Some(object) => reveal(&Value::from(object)),
+            Some(object) => reveal(&Value::from(object), text),
             None => value.clone(),
         },
         other => other.clone(),
+    }
+}
+
+/// The text of a secret now; it joins those that are used.
+fn take(secret: LiveSecret, secrets: &mut Vec<LiveSecret>) -> Secret {
+    let text = secret.read();
+    secrets.push(secret);
+    text
+}
+
+/// A call with secrets among its arguments that may change.
+struct Call<'a> {
+    name: &'static str,
+    body: fn(&[Value]) -> Outcome,
+    arguments: &'a [Value],
+    secrets: &'a [LiveSecret],
+}
+
+/// The result with every text in it as a secret that changes as those of the call do. `path` leads there from the whole
+/// result.
+fn follow(value: &Value, path: &mut Vec<Step>, call: &Call<'_>) -> Value {
+    match value {
+        Value::Null | Value::Function(_) | Value::Secret(_) | Value::LiveSecret(_) | Value::Unknown(_) => {
+            value.clone()
+        }
+        Value::Array(items) => {
+            let mut followed = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                path.push(Step::Index(index));
+                followed.push(follow(item, path, call));
+                path.pop();
+            }
+            Value::Array(followed.into())
+        }
+        Value::Object(object) => {
+            let mut followed = Object::new();
+            for (key, item) in object.iter() {
+                path.push(Step::Key(key.clone()));
+                followed.insert(key.clone(), follow(item, path, call));
+                path.pop();
+            }
+            Value::from(followed)
+        }
+        _ => {
+            let (body, arguments, path) = (call.body, call.arguments.to_vec(), path.clone());
+            let shown: Vec<String> = arguments.iter().map(value_to_expression).collect();
+            let operation = format!("{}({})@{path:?}", call.name, shown.join(", "));
+            let made = LiveSecret::derived(&operation, call.secrets.to_vec(), move |texts| {
+                let mut texts = texts.iter().cloned();
+                let revealed: Vec<Value> = arguments
+                    .iter()
+                    .map(|argument| reveal(argument, &mut |_| texts.next().unwrap_or_default()))
+                    .collect();
+                let result = body(&revealed).ok()?;
+                match taint(path.iter().try_fold(&result, |value, step| step.within(value))?).ok()? {
+                    Value::Secret(secret) => Some(secret),
+                    _ => None,
+                }
+            });
+            made.map_or(Value::Null, Value::LiveSecret)
+        }
+    }
+}
+
+/// One step into a value.
+#[derive(Clone, Debug)]
+enum Step {
+    Index(usize),
+    Key(std::sync::Arc<str>),
+}
+
+impl Step {
+    fn within<'a>(&self, value: &'a Value) -> Option<&'a Value> {
+        match (self, value) {
+            (Self::Index(index), Value::Array(items)) => items.get(*index),
+            (Self::Key(key), Value::Object(object)) => object.get(key),
+            _ => None,
+        }
     }
 }
 
@@ -277,9 +370,12 @@ fn reveal(value: &Value) -> Value {
 /// nothing could be taken out of a decoded document.
 fn taint(value: &Value) -> Outcome {
     Ok(match value {
-        Value::Null | Value::Function(_) | Value::Secret(_) | Value::Capsule(_) | Value::Unknown(_) => {
-            value.clone()
-        }
+        Value::Null
+        | Value::Function(_)
+        | Value::Secret(_)
+        | Value::LiveSecret(_)
+        | Value::Capsule(_)
+        | Value::Unknown(_) => value.clone(),
         Value::Bool(flag) => Value::Secret(Secret::new(flag.to_string())),
         Value::Array(items) => {
             Value::Array(items.iter().map(taint).collect::<Result<Vec<Value>, FunctionError>>()?.into())

@@ -174,7 +174,7 @@ fn no_function_in_no_argument_gives_a_secret_away() {
     // A function that refuses every secret would pass: only these are to.
     let refusing: Vec<&str> =
         accepted.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
-    assert_eq!(refusing, ["env", "sys.env"], "{accepted:?}");
+    assert_eq!(refusing, ["env", "secret", "sys.env"], "{accepted:?}");
 }
 
 #[test]

@@ -1,12 +1,10 @@
-//! The cell through which a secret is used: always the newest version, replaced as a whole.
+//! What one read of a store gives: fields that belong together, of one version.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use invar_syntax::Secret;
-use tokio::sync::watch;
 
 use crate::error::SecretError;
 use crate::reference::SecretReference;
@@ -62,6 +60,15 @@ impl SecretSnapshot {
         Self { version: 1, fields, not_after: None, lease: None, read_again: None, store_version: None }
     }
 
+    /// With the end that its lease gives it, if nothing else does.
+    #[must_use]
+    pub(crate) fn with_end_of_lease(mut self) -> Self {
+        if let (None, Some(lease)) = (self.not_after, &self.lease) {
+            self.not_after = SystemTime::now().checked_add(lease.duration);
+        }
+        self
+    }
+
     /// A first version with one unnamed field.
     #[must_use]
     pub fn single(secret: Secret) -> Self {
@@ -88,55 +95,5 @@ impl SecretSnapshot {
                 }
             }
         }
-    }
-}
-
-/// A shared view of one path of a store. Cloning is cheap; all clones see the same newest snapshot.
-#[derive(Clone)]
-pub struct SecretHandle {
-    reference: SecretReference,
-    cell: watch::Receiver<Arc<SecretSnapshot>>,
-}
-
-impl fmt::Debug for SecretHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretHandle({} v{})", self.reference, self.version())
-    }
-}
-
-impl SecretHandle {
-    pub(crate) fn new(reference: SecretReference, cell: watch::Receiver<Arc<SecretSnapshot>>) -> Self {
-        Self { reference, cell }
-    }
-
-    /// What the handle stands for.
-    #[must_use]
-    pub fn reference(&self) -> &SecretReference {
-        &self.reference
-    }
-
-    /// The newest snapshot, all fields of one version.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<SecretSnapshot> {
-        Arc::clone(&self.cell.borrow())
-    }
-
-    /// The version of the newest snapshot.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.cell.borrow().version
-    }
-
-    /// The value the reference names, in its newest version.
-    ///
-    /// # Errors
-    /// [`SecretError::Missing`] when the newest version lacks the field.
-    pub fn secret(&self) -> Result<Secret, SecretError> {
-        self.snapshot().field(&self.reference).cloned()
-    }
-
-    /// Waits for a newer version; `false` once no store can bring one any more.
-    pub async fn changed(&mut self) -> bool {
-        self.cell.changed().await.is_ok()
     }
 }

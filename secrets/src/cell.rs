@@ -1,0 +1,321 @@
+//! The cell of one path: what is newest of it, what came before for as long as that may still hold, and how it stands.
+//! A reference to a field of it is a [`FieldCell`], through which expressions and clients read it.
+
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use invar_syntax::{Secret, SecretCell};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::error::SecretError;
+use crate::reference::SecretReference;
+use crate::snapshot::SecretSnapshot;
+use crate::store::StoreKind;
+
+/// How long a value is kept after its successor came: what is behind the store may learn of that later than we do.
+pub(crate) const OVERLAP: Duration = Duration::from_secs(60);
+
+/// One path of one store.
+pub(crate) struct Cell {
+    pub(crate) store: String,
+    pub(crate) path: String,
+    pub(crate) kind: StoreKind,
+    current: ArcSwap<SecretSnapshot>,
+    rotation: Mutex<Rotation>,
+    standing: Mutex<Standing>,
+    /// Wakes whoever keeps it up to date.
+    pub(crate) asked: Notify,
+    /// Counts changes of all cells.
+    changes: watch::Sender<u64>,
+    /// When somebody asked for it last; in milliseconds since `born`.
+    touched: AtomicU64,
+    born: Instant,
+    /// Tells values from each other without keeping them.
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct Rotation {
+    /// What was in use before, and until when it is kept.
+    previous: Option<(Arc<SecretSnapshot>, Instant)>,
+    /// The fingerprint of a value that was refused where its predecessor was accepted.
+    rejected: Option<u64>,
+    /// Somebody's credentials were refused, and there is no predecessor to go back to.
+    lost: bool,
+}
+
+/// How it stands with a cell.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// Why the newest value is not to be had, or not in use.
+    pub(crate) trouble: Option<(Trouble, SystemTime)>,
+    /// When the value in use was read.
+    pub(crate) read_at: SystemTime,
+    /// When it is read or renewed next.
+    pub(crate) next: Option<SystemTime>,
+    pub(crate) attempts: u64,
+    pub(crate) rotations: u64,
+    pub(crate) failures: u64,
+}
+
+/// Why the newest value is not to be had, or not in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It could not be read; the value in use stays.
+    Unread(SecretError),
+    /// It was refused where the one before was accepted, or has not the shape that it had.
+    Rejected(String),
+}
+
+/// What became of a value that was read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is what is in use already.
+    Same,
+    /// It is in use from now on.
+    Published,
+    /// It is not used.
+    Refused,
+}
+
+// === impl Cell ===
+
+impl Cell {
+    pub(crate) fn new(
+        reference: &SecretReference,
+        kind: StoreKind,
+        snapshot: SecretSnapshot,
+        changes: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            store: reference.store.clone(),
+            path: reference.path.clone(),
+            kind,
+            current: ArcSwap::from_pointee(snapshot),
+            rotation: Mutex::default(),
+            standing: Mutex::new(Standing {
+                trouble: None,
+                read_at: SystemTime::now(),
+                next: None,
+                attempts: 0,
+                rotations: 0,
+                failures: 0,
+            }),
+            asked: Notify::new(),
+            changes,
+            touched: AtomicU64::new(0),
+            born: Instant::now(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// `store/path`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.store, self.path)
+    }
+
+    /// The value in use.
+    pub(crate) fn snapshot(&self) -> Arc<SecretSnapshot> {
+        self.current.load_full()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.lock().clone()
+    }
+
+    /// Notes that somebody wants it.
+    pub(crate) fn touch(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.touched.store(now, Ordering::Relaxed);
+    }
+
+    /// How long nobody has asked for it.
+    pub(crate) fn idle(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.touched.load(Ordering::Relaxed)))
+    }
+
+    /// Considers what was read just now.
+    pub(crate) fn take(&self, mut new: SecretSnapshot) -> Taken {
+        let mut rotation = self.rotation.lock();
+        rotation.lost = false;
+        let held = self.snapshot();
+        let fingerprint = self.fingerprint(&new);
+        if rotation.rejected == Some(fingerprint) {
+            return Taken::Refused;
+        }
+        rotation.rejected = None;
+        if held.fields == new.fields {
+            // The lease and the end may be others.
+            new.version = held.version;
+            self.current.store(Arc::new(new));
+            drop(rotation);
+            self.settle();
+            return Taken::Same;
+        }
+        if let Err(reason) = crate::shape::successor(&held.fields, &new.fields) {
+            drop(rotation);
+            self.trouble(Trouble::Rejected(reason));
+            return Taken::Refused;
+        }
+        new.version = held.version + 1;
+        rotation.previous = Some((held, Instant::now() + OVERLAP));
+        self.current.store(Arc::new(new));
+        drop(rotation);
+        self.standing.lock().rotations += 1;
+        self.settle();
+        self.tell();
+        Taken::Published
+    }
+
+    /// The value in use ends later than was said, or has another lease.
+    pub(crate) fn extend(&self, extended: SecretSnapshot) {
+        let _guard = self.rotation.lock();
+        let version = self.snapshot().version;
+        self.current.store(Arc::new(SecretSnapshot { version, ..extended }));
+        self.settle();
+    }
+
+    /// Drops the value before the one in use if its time is over; answers when it will be.
+    pub(crate) fn forget_previous(&self) -> Option<Instant> {
+        let mut rotation = self.rotation.lock();
+        let until = rotation.previous.as_ref().map(|(_, until)| *until)?;
+        if until > Instant::now() {
+            return Some(until);
+        }
+        rotation.previous = None;
+        None
+    }
+
+    /// The value of `version` was refused. Where there is one before it that is back in use; else a new one is asked for.
+    fn refuse(&self, version: u64) {
+        let mut rotation = self.rotation.lock();
+        let current = self.snapshot();
+        if current.version != version {
+            return;
+        }
+        match rotation.previous.take() {
+            Some((previous, until)) if until > Instant::now() => {
+                rotation.rejected = Some(self.fingerprint(&current));
+                let back = SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&previous) };
+                self.current.store(Arc::new(back));
+                drop(rotation);
+                let reason = "the new value was refused where the one before was accepted".to_owned();
+                self.trouble(Trouble::Rejected(reason));
+                self.tell();
+            }
+            _ => rotation.lost = true,
+        }
+        self.asked.notify_one();
+    }
+
+    /// Whether a value in use was refused, and none could take its place.
+    pub(crate) fn take_lost(&self) -> bool {
+        std::mem::take(&mut self.rotation.lock().lost)
+    }
+
+    /// Nothing stands against the value in use any more.
+    fn settle(&self) {
+        let mut standing = self.standing.lock();
+        standing.trouble = None;
+        standing.read_at = SystemTime::now();
+    }
+
+    /// Something stands between the newest value and its use; said once per kind.
+    pub(crate) fn trouble(&self, trouble: Trouble) {
+        let mut standing = self.standing.lock();
+        standing.failures += 1;
+        let since = match &standing.trouble {
+            Some((before, since)) if std::mem::discriminant(before) == std::mem::discriminant(&trouble) => {
+                *since
+            }
+            _ => {
+                let reason = match &trouble {
+                    Trouble::Unread(error) => error.to_string(),
+                    Trouble::Rejected(reason) => reason.clone(),
+                };
+                tracing::warn!(secret = %self.name(), %reason, "the value in use stays");
+                SystemTime::now()
+            }
+        };
+        standing.trouble = Some((trouble, since));
+    }
+
+    /// It was attempted to read it.
+    pub(crate) fn count_attempt(&self) {
+        self.standing.lock().attempts += 1;
+    }
+
+    pub(crate) fn plan_next(&self, at: Instant) {
+        let wait = at.saturating_duration_since(Instant::now());
+        self.standing.lock().next = SystemTime::now().checked_add(wait);
+    }
+
+    fn tell(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn fingerprint(&self, snapshot: &SecretSnapshot) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        for (name, secret) in &snapshot.fields {
+            (name, secret).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    fn previous(&self) -> Option<Arc<SecretSnapshot>> {
+        let rotation = self.rotation.lock();
+        rotation
+            .previous
+            .as_ref()
+            .filter(|(_, until)| *until > Instant::now())
+            .map(|(held, _)| Arc::clone(held))
+    }
+}
+
+/// A field of a cell, by the reference that names it.
+pub(crate) struct FieldCell {
+    cell: Arc<Cell>,
+    field: Option<String>,
+    reference: String,
+}
+
+impl FieldCell {
+    pub(crate) fn new(cell: Arc<Cell>, reference: &SecretReference) -> Self {
+        Self { cell, field: reference.field.clone(), reference: reference.to_string() }
+    }
+
+    fn of(&self, snapshot: &SecretSnapshot) -> Option<Secret> {
+        match &self.field {
+            Some(name) => snapshot.fields.get(name).cloned(),
+            None => snapshot.fields.values().next().cloned(),
+        }
+    }
+}
+
+impl SecretCell for FieldCell {
+    fn reference(&self) -> &str {
+        &self.reference
+    }
+
+    fn version(&self) -> u64 {
+        self.cell.current.load().version
+    }
+
+    fn read(&self) -> Secret {
+        // A successor without the field is refused, so it is there.
+        self.of(&self.cell.current.load()).unwrap_or_default()
+    }
+
+    fn previous(&self) -> Option<Secret> {
+        self.cell.previous().and_then(|snapshot| self.of(&snapshot))
+    }
+
+    fn refused(&self, version: u64) {
+        self.cell.refuse(version);
+    }
+}

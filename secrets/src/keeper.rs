@@ -1,0 +1,303 @@
+//! Keeps one cell up to date: reads it again by time and by notice, renews its lease, takes up what replaces it, and gives
+//! back what nobody uses any more. One task per cell; it ends with the stores, or some time after the last user.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cell::{Cell, Taken, Trouble};
+use crate::error::SecretError;
+use crate::schedule::{self, Pauses};
+use crate::snapshot::{Lease, SecretSnapshot};
+use crate::store::SecretStore;
+use crate::stores::{Registry, Surroundings};
+
+/// How long one question to a store may take.
+pub(crate) const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+/// How long a lease outlives the value that replaced its own.
+const LEASE_OVERLAP: Duration = Duration::from_secs(30);
+/// How long a value is kept that nobody uses: sources ask for theirs with every poll.
+const LINGER: Duration = Duration::from_secs(600);
+/// A credential that was refused is replaced at most this often.
+const BETWEEN_LOSSES: Duration = Duration::from_secs(10);
+/// How long giving back a lease may take at the end.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
+/// Nothing is due later than this.
+const FAR: Duration = Duration::from_secs(86_400);
+
+pub(crate) struct Keeper {
+    cell: Arc<Cell>,
+    store: Arc<dyn SecretStore>,
+    surroundings: Surroundings,
+    registry: Weak<Registry>,
+    pauses: Pauses,
+    /// How often a value that should have been replaced by now was still the old one.
+    waits: u32,
+    last_read: Instant,
+    /// For how long the lease was granted first.
+    granted: Duration,
+    /// When the value in use ends.
+    ends: Option<Instant>,
+    due: Instant,
+    /// Leases of values that were replaced, and when they are given back.
+    superseded: Vec<(Lease, Instant)>,
+}
+
+impl Keeper {
+    /// A keeper of a value that was read just now, or could not be.
+    pub(crate) fn new(
+        cell: Arc<Cell>,
+        store: Arc<dyn SecretStore>,
+        surroundings: Surroundings,
+        registry: Weak<Registry>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut keeper = Self {
+            cell,
+            store,
+            surroundings,
+            registry,
+            pauses: Pauses::default(),
+            waits: 0,
+            last_read: now,
+            granted: Duration::ZERO,
+            ends: None,
+            due: now,
+            superseded: Vec::new(),
+        };
+        keeper.received();
+        if let Some((Trouble::Unread(error), _)) = keeper.cell.standing().trouble {
+            keeper.failed(&error);
+        }
+        keeper
+    }
+
+    pub(crate) async fn keep(mut self, stop: CancellationToken) {
+        let mut changes = self.store.watch(&self.cell.path);
+        loop {
+            self.cell.plan_next(self.due);
+            let mut wake = self.due.min(Instant::now() + LINGER);
+            for other in self.superseded.iter().map(|(_, at)| *at).chain(self.cell.forget_previous()) {
+                wake = wake.min(other);
+            }
+            let mut now = false;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(wake) => {}
+                () = changed(&mut changes) => now = true,
+                () = self.cell.asked.notified() => {
+                    let earliest = self.last_read + BETWEEN_LOSSES;
+                    if self.cell.take_lost() && earliest > Instant::now() {
+                        self.due = self.due.min(earliest);
+                    } else {
+                        now = true;
+                    }
+                }
+            }
+            let working = async {
+                self.give_back_superseded().await;
+                if now || self.due <= Instant::now() {
+                    self.act(now).await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = working => {}
+            }
+            if self.registry.upgrade().is_none_or(|registry| registry.forget_unused(&self.cell, LINGER)) {
+                break;
+            }
+        }
+        self.farewell().await;
+    }
+
+    /// Reads, or renews.
+    async fn act(&mut self, told: bool) {
+        if !told
+            && let Some(lease) = self.cell.snapshot().lease.clone().filter(|lease| lease.renewable)
+            && self.renew(&lease).await
+        {
+            return;
+        }
+        self.read().await;
+    }
+
+    /// Whether nothing more is to be done for now.
+    async fn renew(&mut self, lease: &Lease) -> bool {
+        let answer = tokio::time::timeout(LONGEST_ANSWER, self.store.renew(lease)).await;
+        let renewed = answer.unwrap_or_else(|_| Err(no_answer(&self.cell)));
+        let grace = schedule::grace(self.granted, self.unit());
+        match renewed {
+            Ok(renewed) if !schedule::nears_its_end(self.granted, renewed.duration, grace) => {
+                let not_after = SystemTime::now().checked_add(renewed.duration);
+                let held = self.cell.snapshot();
+                self.cell.extend(SecretSnapshot {
+                    lease: Some(renewed),
+                    not_after,
+                    ..SecretSnapshot::clone(&held)
+                });
+                let granted = self.granted;
+                self.pauses.reset();
+                self.received();
+                self.granted = granted;
+                true
+            }
+            Ok(_) => false,
+            // The store does not know it any more, or will not extend it.
+            Err(SecretError::Missing { .. } | SecretError::Denied { .. } | SecretError::Invalid { .. }) => {
+                false
+            }
+            Err(error) => {
+                let pause = self.pause(&error);
+                let at = Instant::now() + pause;
+                // Near the end a new one is worth more than another attempt.
+                if self.ends.is_some_and(|ends| at + grace >= ends) {
+                    return false;
+                }
+                self.cell.trouble(Trouble::Unread(error));
+                self.due = at;
+                true
+            }
+        }
+    }
+
+    async fn read(&mut self) {
+        self.last_read = Instant::now();
+        let answer = tokio::time::timeout(LONGEST_ANSWER, self.store.read(&self.cell.path)).await;
+        match answer.unwrap_or_else(|_| Err(no_answer(&self.cell))) {
+            Ok(new) => self.consider(new),
+            Err(error) => {
+                self.failed(&error);
+                self.cell.trouble(Trouble::Unread(error.of(&self.cell.name())));
+            }
+        }
+        self.cell.count_attempt();
+        self.surroundings.attempted.send_modify(|count| *count += 1);
+    }
+
+    fn consider(&mut self, new: SecretSnapshot) {
+        let new = new.with_end_of_lease();
+        let (lease, before) = (new.lease.clone(), self.cell.snapshot().lease.clone());
+        let now = Instant::now();
+        match self.cell.take(new) {
+            Taken::Refused => {
+                self.superseded.extend(lease.map(|lease| (lease, now)));
+                let pause = self.pauses.next(false, self.unit());
+                let usual = self.store.refresh_interval().unwrap_or(FAR);
+                self.due = now + pause.min(usual);
+                return;
+            }
+            Taken::Published => {
+                tracing::info!(secret = %self.cell.name(), version = self.cell.snapshot().version, "a new value is in use");
+                self.waits = 0;
+            }
+            Taken::Same => self.waits += 1,
+        }
+        if before != lease {
+            self.superseded.extend(before.map(|lease| (lease, now + LEASE_OVERLAP)));
+        }
+        self.pauses.reset();
+        self.received();
+        self.surroundings.remember(&self.cell.store, &self.cell.path, &self.cell.snapshot());
+    }
+
+    /// Plans by what was received just now.
+    fn received(&mut self) {
+        let snapshot = self.cell.snapshot();
+        let now = Instant::now();
+        let unit = self.unit();
+        let remaining = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        self.ends = snapshot.not_after.map(|end| now + remaining(end));
+        let by_end = match (&snapshot.lease, snapshot.not_after) {
+            (Some(lease), _) => {
+                self.granted = lease.duration;
+                self.ends = Some(now + lease.duration);
+                Some(schedule::renewal(lease.duration, unit))
+            }
+            // What cannot be extended is replaced before its end.
+            (None, Some(end)) => Some(remaining(end).mul_f64(0.8 + 0.1 * unit)),
+            (None, None) => None,
+        };
+        let by_store = snapshot.read_again.map(|left| schedule::roll_over(left, self.waits));
+        let by_interval = self.store.refresh_interval().map(|interval| schedule::refresh(interval, unit));
+        let wait = match (by_end, by_store) {
+            // A lease says all: reading again would make another one.
+            (Some(by_end), None) if snapshot.lease.is_some() => by_end,
+            (by_end, by_store) => [by_end, by_store, by_interval].into_iter().flatten().min().unwrap_or(FAR),
+        };
+        // Never in a spin, whatever a store says.
+        self.due = now + wait.max(Duration::from_millis(500));
+    }
+
+    fn failed(&mut self, error: &SecretError) {
+        self.due = Instant::now() + self.pause(error);
+    }
+
+    fn pause(&mut self, error: &SecretError) -> Duration {
+        let unit = self.unit();
+        match error {
+            SecretError::Unavailable { retry_after, .. } => {
+                let pause = self.pauses.next(false, unit);
+                // Not all at the very moment that was named.
+                retry_after.map_or(pause, |after| pause.max(after + after.mul_f64(0.1 * unit)))
+            }
+            // Somebody has to look at it; reading it again is for a person to say.
+            SecretError::Compromised { .. } => FAR,
+            _ => self.pauses.next(true, unit),
+        }
+    }
+
+    fn unit(&self) -> f64 {
+        (self.surroundings.randomness)()
+    }
+
+    async fn give_back_superseded(&mut self) {
+        let now = Instant::now();
+        let (over, kept) = std::mem::take(&mut self.superseded).into_iter().partition(|(_, at)| *at <= now);
+        self.superseded = kept;
+        for (lease, _) in over {
+            self.give_back(&lease).await;
+        }
+    }
+
+    async fn give_back(&self, lease: &Lease) {
+        match tokio::time::timeout(LONGEST_FAREWELL, self.store.revoke(lease)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = error.of(&self.cell.name());
+                tracing::warn!(secret = %self.cell.name(), %error, "a lease that is not used any more ends by itself only");
+            }
+            Err(_) => {
+                tracing::warn!(secret = %self.cell.name(), "no answer to giving back a lease; it ends by itself");
+            }
+        }
+    }
+
+    /// Gives back what would otherwise live on without a user. What is remembered for the next start is needed then.
+    async fn farewell(self) {
+        if !self.surroundings.remembers() {
+            let current = self.cell.snapshot().lease.clone();
+            for lease in self.superseded.iter().map(|(lease, _)| lease).chain(current.as_ref()) {
+                self.give_back(lease).await;
+            }
+        }
+    }
+}
+
+fn no_answer(cell: &Cell) -> SecretError {
+    SecretError::unavailable(cell.name(), format!("no answer within {LONGEST_ANSWER:?}"))
+}
+
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody tells any more; polling goes on.
+    *changes = None;
+    std::future::pending().await
+}
