@@ -64,6 +64,20 @@ impl SecretError {
         Self::Unavailable { reference: reference.into(), reason: reason.into(), retry_after: None }
     }
 
+    /// The same way of failing for another secret, which needs this one as its `part`.
+    #[must_use]
+    pub(crate) fn of_part(self, reference: &str, part: &str) -> Self {
+        let reason = format!("{part}: {self}");
+        let reference = reference.to_owned();
+        match self {
+            Self::Missing { .. } => Self::Missing { reference, reason },
+            Self::Denied { .. } => Self::Denied { reference, reason },
+            Self::Unavailable { retry_after, .. } => Self::Unavailable { reference, reason, retry_after },
+            Self::Compromised { .. } => Self::Compromised { reference, reason },
+            Self::Invalid { .. } | Self::UnknownStore { .. } => Self::Invalid { reference, reason },
+        }
+    }
+
     /// Whether trying again later, with nothing changed by a person, can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
