@@ -64,6 +64,19 @@ impl SecretError {
         Self::Unavailable { reference: reference.into(), reason: reason.into(), retry_after: None }
     }
 
+    /// Why, without what it is about.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Missing { reason, .. }
+            | Self::Denied { reason, .. }
+            | Self::Unavailable { reason, .. }
+            | Self::Compromised { reason, .. }
+            | Self::Invalid { reason, .. } => reason,
+            Self::UnknownStore { .. } => "there is no such store",
+        }
+    }
+
     /// The same way of failing for another secret, which needs this one as its `part`.
     #[must_use]
     pub(crate) fn of_part(self, reference: &str, part: &str) -> Self {

@@ -95,7 +95,9 @@ impl ExecSettings {
                     ));
                 }
                 None => {
-                    return Some(format!("`command` of `{name}` is empty: it is a program and its arguments"));
+                    return Some(format!(
+                        "`command` of `{name}` is empty: it is a program and its arguments"
+                    ));
                 }
             }
         }

@@ -21,6 +21,7 @@ pub mod kubernetes;
 mod reference;
 mod settings;
 mod snapshot_files;
+mod status;
 mod store;
 mod systemd;
 
@@ -39,5 +40,8 @@ pub use settings::{
     SystemdSettings, build, unknown_store,
 };
 pub use snapshot_files::SnapshotFiles;
+pub use status::{
+    ChangeClass, SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, TrialOutcome,
+};
 pub use store::{BoxFuture, SecretStore, SecretStores, StoreKind};
 pub use systemd::SystemdStore;
