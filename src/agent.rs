@@ -26,6 +26,7 @@ use crate::blocks::livedebugging::LiveDebuggingSwitch;
 use crate::blocks::remotecfg;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
+use crate::secrets::{SecretMetrics, Secrets};
 use crate::server::{Rooms, Server, SourceDeclaration};
 use crate::settings::Settings;
 use crate::webhook::{AgentTarget, Webhooks};
@@ -101,18 +102,22 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
 
     services.insert(face.gate());
     services.insert(Arc::new(LiveDebuggingSwitch::new(settings.allows_live_debugging())));
-    let agent = Agent::start(&settings, services)?;
+    let secrets = Secrets::of(&settings).map_err(|problems| StartError::Settings(problems.join("\n")))?;
+    let agent = Agent::start(&settings, services, &secrets)?;
     let target = AgentTarget {
         rollout: agent.rollout.clone(),
         sources: agent.poller.clone(),
         modules: agent.modules.poller().clone(),
     };
-    let (webhooks, stores) = (&settings.webhook, SecretStores::local());
-    let webhooks = Webhooks::start(webhooks, Arc::new(target), stores, &agent.pipeline.engine().metrics())?;
+    let metrics = agent.pipeline.engine().metrics();
+    metrics.register(Box::new(SecretMetrics::new(secrets.stores.clone())?))?;
+    let (webhooks, stores) = (&settings.webhook, secrets.stores.clone());
+    let webhooks = Webhooks::start(webhooks, Arc::new(target), stores, &metrics)?;
     face.open(Rooms {
         pipeline: agent.pipeline.clone(),
         rollout: agent.rollout.clone(),
         declared: agent.declared.clone(),
+        secrets: secrets.stores.clone(),
         webhooks,
     });
     // Not started by systemd: nothing to tell.
@@ -164,7 +169,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(settings: &Settings, services: Services) -> Result<Self, StartError> {
+    fn start(settings: &Settings, services: Services, secrets: &Secrets) -> Result<Self, StartError> {
         let state = StateDirectory::open(&settings.state.dir)?;
         state.panic_note().install();
         let identity = identity(settings);
@@ -177,8 +182,9 @@ impl Agent {
         // A fleet that reboots together has something to run, and so no reason to ask its servers all at once; but an agent
         // that is told to wait for them does not.
         let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
-        let poller = poller(settings, &sources, &identity, warm)?;
-        let modules = Arc::new(ModuleLoader::new(&poller, source_environment(settings)));
+        let environment = source_environment(settings, secrets.stores.clone());
+        let poller = poller(&environment, &sources, &identity, warm)?;
+        let modules = Arc::new(ModuleLoader::new(&poller, environment));
         let options = RolloutOptions {
             settings: settings.rollout.clone(),
             boot: settings.state.boot,
@@ -307,8 +313,8 @@ pub(crate) fn stability(text: &str) -> Result<Stability, StartError> {
     }
 }
 
-pub(crate) fn source_environment(settings: &Settings) -> SourceEnvironment {
-    SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() }
+pub(crate) fn source_environment(settings: &Settings, secrets: SecretStores) -> SourceEnvironment {
+    SourceEnvironment { state_directory: settings.state.dir.clone(), secrets }
 }
 
 fn sources(settings: &Settings, agent: &AgentIdentity) -> Result<Vec<SourceSettings>, StartError> {
@@ -347,15 +353,14 @@ pub(crate) fn declared_sources(
 }
 
 fn poller(
-    settings: &Settings,
+    environment: &SourceEnvironment,
     sources: &[SourceSettings],
     agent: &AgentIdentity,
     warm: bool,
 ) -> Result<Poller, StartError> {
-    let environment = source_environment(settings);
     let mut opened: Vec<Arc<dyn Source>> = Vec::new();
     for source in sources {
-        let source = invar_sources::open(source, &environment)
+        let source = invar_sources::open(source, environment)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         opened.push(source);
     }

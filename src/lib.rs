@@ -10,6 +10,7 @@ mod log;
 mod module_feed;
 mod planning;
 mod registry;
+mod secrets;
 mod server;
 mod settings;
 mod tls;
