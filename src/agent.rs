@@ -26,8 +26,10 @@ use crate::blocks::livedebugging::LiveDebuggingSwitch;
 use crate::blocks::remotecfg;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
+use crate::secrets::{SecretMetrics, Secrets};
 use crate::server::{Rooms, Server, SourceDeclaration};
 use crate::settings::Settings;
+use crate::store_secrets::StoreSecrets;
 use crate::webhook::{AgentTarget, Webhooks};
 
 /// How long components may take to shut down, unless a flag says otherwise.
@@ -101,18 +103,22 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
 
     services.insert(face.gate());
     services.insert(Arc::new(LiveDebuggingSwitch::new(settings.allows_live_debugging())));
-    let agent = Agent::start(&settings, services)?;
+    let secrets = Secrets::of(&settings).map_err(|problems| StartError::Settings(problems.join("\n")))?;
+    let agent = Agent::start(&settings, services, &secrets)?;
     let target = AgentTarget {
         rollout: agent.rollout.clone(),
         sources: agent.poller.clone(),
         modules: agent.modules.poller().clone(),
     };
-    let (webhooks, stores) = (&settings.webhook, SecretStores::local());
-    let webhooks = Webhooks::start(webhooks, Arc::new(target), stores, &agent.pipeline.engine().metrics())?;
+    let metrics = agent.pipeline.engine().metrics();
+    metrics.register(Box::new(SecretMetrics::new(secrets.stores.clone())?))?;
+    let (webhooks, stores) = (&settings.webhook, secrets.stores.clone());
+    let webhooks = Webhooks::start(webhooks, Arc::new(target), stores, &metrics)?;
     face.open(Rooms {
         pipeline: agent.pipeline.clone(),
         rollout: agent.rollout.clone(),
         declared: agent.declared.clone(),
+        secrets: secrets.stores.clone(),
         webhooks,
     });
     // Not started by systemd: nothing to tell.
@@ -124,6 +130,7 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     face.stop();
     agent.stop(deadline).await;
+    secrets.stores.shutdown().await;
     stop_server.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the HTTP server did not end in order");
@@ -164,21 +171,25 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(settings: &Settings, services: Services) -> Result<Self, StartError> {
+    fn start(settings: &Settings, services: Services, secrets: &Secrets) -> Result<Self, StartError> {
         let state = StateDirectory::open(&settings.state.dir)?;
         state.panic_note().install();
         let identity = identity(settings);
-        let engine = Engine::new(engine_options(settings, services)?);
+        let source = invar_engine::Secrets::from(Arc::new(StoreSecrets(secrets.stores.clone())));
+        let engine =
+            Engine::new(EngineOptions { secrets: source.clone(), ..engine_options(settings, services)? });
         about_this_process(&engine.metrics())?;
         let policy = Arc::new(settings.policy().map_err(StartError::Settings)?);
-        let pipeline = EnginePipeline::new(engine, &identity, module_path(settings)).under(policy);
+        let pipeline =
+            EnginePipeline::new(engine, &identity, module_path(settings)).under(policy).with_secrets(source);
         let sources = sources(settings, &identity)?;
         let declared = sources.iter().map(SourceDeclaration::of).collect();
         // A fleet that reboots together has something to run, and so no reason to ask its servers all at once; but an agent
         // that is told to wait for them does not.
         let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
-        let poller = poller(settings, &sources, &identity, warm)?;
-        let modules = Arc::new(ModuleLoader::new(&poller, source_environment(settings)));
+        let environment = source_environment(settings, secrets.stores.clone());
+        let poller = poller(&environment, &sources, &identity, warm)?;
+        let modules = Arc::new(ModuleLoader::new(&poller, environment));
         let options = RolloutOptions {
             settings: settings.rollout.clone(),
             boot: settings.state.boot,
@@ -307,8 +318,8 @@ pub(crate) fn stability(text: &str) -> Result<Stability, StartError> {
     }
 }
 
-pub(crate) fn source_environment(settings: &Settings) -> SourceEnvironment {
-    SourceEnvironment { state_directory: settings.state.dir.clone(), secrets: SecretStores::local() }
+pub(crate) fn source_environment(settings: &Settings, secrets: SecretStores) -> SourceEnvironment {
+    SourceEnvironment { state_directory: settings.state.dir.clone(), secrets }
 }
 
 fn sources(settings: &Settings, agent: &AgentIdentity) -> Result<Vec<SourceSettings>, StartError> {
@@ -347,15 +358,14 @@ pub(crate) fn declared_sources(
 }
 
 fn poller(
-    settings: &Settings,
+    environment: &SourceEnvironment,
     sources: &[SourceSettings],
     agent: &AgentIdentity,
     warm: bool,
 ) -> Result<Poller, StartError> {
-    let environment = source_environment(settings);
     let mut opened: Vec<Arc<dyn Source>> = Vec::new();
     for source in sources {
-        let source = invar_sources::open(source, &environment)
+        let source = invar_sources::open(source, environment)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         opened.push(source);
     }

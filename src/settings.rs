@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use invar_policy::{Policy, PolicySettings};
 use invar_rollout::{RolloutSettings, StateSettings};
+use invar_secrets::StoreTable;
 use invar_sources::SourceSettings;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) state: StateSettings,
     /// Where configuration comes from, in order.
     pub(crate) source: Vec<SourceSettings>,
+    /// Where secrets come from, by the name that stands before the first slash of a reference.
+    pub(crate) secrets: StoreTable,
     /// When and how a candidate is applied.
     pub(crate) rollout: RolloutSettings,
     /// Ceilings.

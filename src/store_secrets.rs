@@ -36,7 +36,9 @@ impl StoreSecrets {
             SecretError::UnknownStore { store, .. } => {
                 let known: Vec<&str> = self.0.stores().map(|(name, _)| name).collect();
                 let known = known.join(", ");
-                Some(format!("give the store a table, [secrets.{store}], in the settings of this host; there are: {known}"))
+                Some(format!(
+                    "give the store a table, [secrets.{store}], in the settings of this host; there are: {known}"
+                ))
             }
             SecretError::Missing { .. } => Some("write it to its store, or correct the reference".to_owned()),
             SecretError::Denied { .. } => Some("give the agent's identity the right to read it".to_owned()),

@@ -56,6 +56,8 @@ pub(crate) struct Standing {
     pub(crate) trouble: Option<(Trouble, SystemTime)>,
     /// When the value in use was read.
     pub(crate) read_at: SystemTime,
+    /// Since when it is in use.
+    pub(crate) changed_at: SystemTime,
     /// When it is read or renewed next.
     pub(crate) next: Option<SystemTime>,
     pub(crate) attempts: u64,
@@ -101,6 +103,7 @@ impl Cell {
             standing: Mutex::new(Standing {
                 trouble: None,
                 read_at: SystemTime::now(),
+                changed_at: SystemTime::now(),
                 next: None,
                 attempts: 0,
                 rotations: 0,
@@ -166,7 +169,7 @@ impl Cell {
         rotation.previous = Some((held, Instant::now() + OVERLAP));
         self.current.store(Arc::new(new));
         drop(rotation);
-        self.standing.lock().rotations += 1;
+        self.note_change();
         self.settle();
         self.tell();
         Taken::Published
@@ -206,6 +209,7 @@ impl Cell {
                 drop(rotation);
                 let reason = "the new value was refused where the one before was accepted".to_owned();
                 self.trouble(Trouble::Rejected(reason));
+                self.note_change();
                 self.tell();
             }
             _ => rotation.lost = true,
@@ -243,6 +247,12 @@ impl Cell {
             }
         };
         standing.trouble = Some((trouble, since));
+    }
+
+    fn note_change(&self) {
+        let mut standing = self.standing.lock();
+        standing.rotations += 1;
+        standing.changed_at = SystemTime::now();
     }
 
     /// It was attempted to read it.

@@ -11,26 +11,42 @@ type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 /// Reads environment variables; the path is the variable's name.
 pub struct EnvironmentStore {
     lookup: Box<Lookup>,
+    /// The names that may be read; all where none are named.
+    variables: Option<Vec<String>>,
 }
 
 impl EnvironmentStore {
     /// The environment of this process.
     #[must_use]
     pub fn process() -> Self {
-        Self { lookup: Box::new(|name| std::env::var(name).ok()) }
+        Self::with_lookup(|name| std::env::var(name).ok())
     }
 
     /// Any lookup, so that tests need not change the environment of the process.
     #[must_use]
     pub fn with_lookup(lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self { lookup: Box::new(lookup) }
+        Self { lookup: Box::new(lookup), variables: None }
+    }
+
+    /// The same store, of these variables only.
+    #[must_use]
+    pub fn only(mut self, variables: Vec<String>) -> Self {
+        self.variables = Some(variables);
+        self
     }
 
     /// The variable's value.
     ///
     /// # Errors
-    /// [`SecretError::Missing`] when it is not set, not UTF-8, or empty.
+    /// [`SecretError::Missing`] when it is not set, not UTF-8, or empty; [`SecretError::Denied`] when the store is not for it.
     pub fn get(&self, name: &str) -> Result<Secret, SecretError> {
+        if self.variables.as_ref().is_some_and(|variables| !variables.iter().any(|variable| variable == name))
+        {
+            return Err(SecretError::Denied {
+                reference: format!("env/{name}"),
+                reason: format!("`{name}` is not among the `variables` of the store's settings"),
+            });
+        }
         match (self.lookup)(name) {
             Some(value) if !value.is_empty() => Ok(Secret::new(value)),
             Some(_) => Err(SecretError::Missing {
@@ -71,5 +87,7 @@ mod tests {
         assert_eq!(snapshot.field(&"env/TOKEN".parse().unwrap()).unwrap().expose(), "abc");
         assert!(store.read("EMPTY").await.unwrap_err().to_string().contains("is empty"));
         assert!(store.read("OTHER").await.unwrap_err().to_string().contains("is not set"));
+        let store = store.only(vec!["EMPTY".to_owned()]);
+        assert!(matches!(store.read("TOKEN").await, Err(SecretError::Denied { .. })));
     }
 }

@@ -80,6 +80,33 @@ impl SecretError {
         }
     }
 
+    /// Why, without what it is about.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Missing { reason, .. }
+            | Self::Denied { reason, .. }
+            | Self::Unavailable { reason, .. }
+            | Self::Compromised { reason, .. }
+            | Self::Invalid { reason, .. } => reason,
+            Self::UnknownStore { .. } => "there is no such store",
+        }
+    }
+
+    /// The same way of failing for another secret, which needs this one as its `part`.
+    #[must_use]
+    pub(crate) fn of_part(self, reference: &str, part: &str) -> Self {
+        let reason = format!("{part}: {self}");
+        let reference = reference.to_owned();
+        match self {
+            Self::Missing { .. } => Self::Missing { reference, reason },
+            Self::Denied { .. } => Self::Denied { reference, reason },
+            Self::Unavailable { retry_after, .. } => Self::Unavailable { reference, reason, retry_after },
+            Self::Compromised { .. } => Self::Compromised { reference, reason },
+            Self::Invalid { .. } | Self::UnknownStore { .. } => Self::Invalid { reference, reason },
+        }
+    }
+
     /// Whether trying again later, with nothing changed by a person, can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {

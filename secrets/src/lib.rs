@@ -3,32 +3,54 @@
 //! A secret is named, never pasted: `<store>/<path>#<field>`. A [`SecretStore`] reads what a path
 //! names, as one indivisible [`SecretSnapshot`] of fields. [`SecretStores`] reads each path once, keeps it up to date, and
 //! answers with live secrets that always show the newest value, so that a rotation reaches its users without a new
-//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster. Nothing here
+//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster; [`build`]
+//! makes the stores that settings describe. Nothing here
 //! prints a value.
 
+mod age;
 mod cell;
 mod clock;
 mod credential;
+mod duration;
 mod environment;
 mod error;
+mod exec;
+mod fields;
 mod file;
+mod file_watch;
 mod keeper;
 pub mod kubernetes;
 mod reference;
 mod schedule;
+mod settings;
 mod shape;
 mod snapshot;
+mod snapshot_files;
+mod status;
 mod store;
 mod stores;
+mod systemd;
 #[cfg(test)]
 mod tests;
 
+pub use age::{AgeSettings, AgeStore};
 pub use credential::Credential;
 pub use environment::EnvironmentStore;
 pub use error::SecretError;
+pub use exec::{ExecCommand, ExecOutput, ExecSettings, ExecStore};
+pub use fields::{FieldFormat, decode_fields};
 pub use file::{FileStore, read_secret_file};
 pub use invar_syntax::Secret;
 pub use reference::{ReferenceError, SecretReference};
+pub use settings::{
+    EnvironmentSettings, FileSettings, StoreEnvironment, StoreSettings, StoreSettingsError, StoreTable,
+    SystemdSettings, build, unknown_store,
+};
 pub use snapshot::{Lease, SecretSnapshot};
+pub use snapshot_files::SnapshotFiles;
+pub use status::{
+    ChangeClass, SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, TrialOutcome,
+};
 pub use store::{BoxFuture, SecretStore, StoreKind};
 pub use stores::{SecretMemory, SecretStores};
+pub use systemd::SystemdStore;

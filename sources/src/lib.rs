@@ -31,7 +31,7 @@ mod verify;
 
 pub use address::{AddressError, parse_address, redact};
 pub use backoff::{FixedJitter, Jitter, RandomJitter};
-pub use diagnose::{Examination, Examiner, Finding, Severity, WRITTEN_OUT};
+pub use diagnose::{Examination, Examiner, Finding, Severity, WRITTEN_OUT, credentials_of};
 #[doc(hidden)]
 pub use diagnose::{Validity, certificate_validity};
 pub use error::{ErrorClass, Rejection, SourceError};

@@ -18,6 +18,7 @@ mod plan;
 mod quarantine;
 mod run;
 mod schema;
+mod secrets;
 mod sources;
 mod status;
 mod validate;
@@ -89,6 +90,8 @@ enum Command {
     Status(status::StatusArguments),
     /// List the sources and how they are doing; with a name, everything about one
     Sources(sources::SourcesArguments),
+    /// List the secrets in use, how they do, who uses them and what a change costs; never a value
+    Secrets(secrets::SecretsArguments),
     /// Look for what is wrong: settings, state, host, credentials and the way to each source, each finding with a fix
     Doctor(doctor::DoctorArguments),
     /// List revisions and what became of them
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => client::block_on(explain::main(arguments, styling)),
         Command::Status(arguments) => client::block_on(status::main(arguments, styling)),
         Command::Sources(arguments) => client::block_on(sources::main(arguments, styling)),
+        Command::Secrets(arguments) => client::block_on(secrets::main(arguments, styling)),
         Command::Doctor(arguments) => doctor::main(&arguments, styling),
         Command::History(arguments) => client::block_on(history::main(arguments, styling)),
         Command::Rollback(arguments) => client::block_on(control::rollback(arguments, styling)),

@@ -12,7 +12,7 @@ use invar_rollout::{
 };
 use serde::Deserialize;
 
-use super::{Face, Refusal, events, sources};
+use super::{Face, Refusal, events, secrets, sources};
 use crate::planning::Proposal;
 
 /// Longest that a call which waits for its effect waits: a fetch, a prepare and a probation fit in.
@@ -25,6 +25,10 @@ pub(super) fn routes() -> Router<Face> {
         .route("/status", get(status))
         .route("/sources", get(sources::list))
         .route("/sources/{*name}", get(sources::one))
+        .route("/secrets", get(secrets::list))
+        .route("/secrets/{name}", get(secrets::one))
+        .route("/secrets/{name}/rotate", post(secrets::rotate))
+        .route("/secrets/{name}/test", post(secrets::test))
         .route("/revisions", get(revisions))
         .route("/revisions/{generation}", get(revision))
         .route("/plan", get(plan).post(plan_for))

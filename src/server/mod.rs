@@ -9,6 +9,7 @@ mod debug;
 mod events;
 mod gate;
 mod refusal;
+mod secrets;
 mod sources;
 mod webhooks;
 
@@ -20,6 +21,7 @@ use axum::Router;
 use axum::routing::post;
 use invar_engine::Engine;
 use invar_rollout::{EnginePipeline, Rollout};
+use invar_secrets::SecretStores;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +48,8 @@ pub(crate) struct Rooms {
     pub(crate) rollout: Rollout,
     /// What the settings say of the sources.
     pub(crate) declared: Vec<SourceDeclaration>,
+    /// The secret stores, and what they hold.
+    pub(crate) secrets: SecretStores,
     pub(crate) webhooks: Webhooks,
 }
 

@@ -91,8 +91,8 @@ pub enum SecretUse {
     PerUse,
     /// It is part of what new connections are made with; connections that exist go on.
     TlsReload,
-    /// The component is given new arguments, alone.
-    Update,
+    /// The component is given new arguments, alone, as if the configuration had changed there.
+    Rebuild,
 }
 
 /// A component that uses a secret.
@@ -276,7 +276,7 @@ impl NodeSecrets {
 
     fn visit(&self, found: &mut dyn FnMut(SecretUse, &str)) {
         for taken in &self.frozen {
-            taken.secret.visit_references(&mut |reference| found(SecretUse::Update, reference));
+            taken.secret.visit_references(&mut |reference| found(SecretUse::Rebuild, reference));
         }
         for (class, secret) in &self.live {
             secret.visit_references(&mut |reference| found(*class, reference));

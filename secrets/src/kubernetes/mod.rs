@@ -10,6 +10,7 @@
 mod api;
 mod cluster;
 mod object;
+mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod watch;
 pub use api::{ApiError, KubernetesApi};
 pub use cluster::{ClusterSettings, ClusterTransport, ClusterUse, ServerSettings};
 pub use object::{Object, ObjectKind, ObjectName, WatchEvent, decode_object, decode_watch_event};
+pub use settings::{KubernetesAuth, KubernetesBasic, KubernetesProxy, KubernetesSettings, KubernetesTls};
 pub use store::{KubernetesStore, WatchState};
 pub use transport::{ApiRequest, ApiResponse, ApiTransport, BodyStream, TransportError};
 pub use watch::{ObjectWatch, WatchNotice};

@@ -11,7 +11,8 @@ use super::Finding;
 use crate::settings::SourceSettings;
 
 /// Every credential of the settings, by the key it stands under.
-fn credentials_of(settings: &SourceSettings) -> Vec<(String, &Credential)> {
+#[must_use]
+pub fn credentials_of(settings: &SourceSettings) -> Vec<(String, &Credential)> {
     let mut found: Vec<(&str, Option<&Credential>)> = Vec::new();
     if let Some(auth) = &settings.auth {
         found.push(("auth.token", auth.token.as_ref()));

@@ -25,6 +25,7 @@ use crate::source::{PollContext, Source};
 use crate::{SourceEnvironment, open};
 
 pub use self::certificate::{Validity, certificate_validity};
+pub use self::credentials::credentials_of;
 pub(crate) use self::outcome::findings_of;
 
 /// How much a finding matters.

@@ -7,11 +7,13 @@ mod report;
 mod server;
 mod settings;
 mod state;
+mod stores;
 
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use invar_secrets::SecretStores;
 use invar_sources::{Examination, Examiner, Finding, SourceSettings};
 
 use self::report::{Area, Entry, Report};
@@ -136,7 +138,22 @@ async fn about(what: &str, shown: &str, settings: &Settings, arguments: &DoctorA
     let has_proxy = sources.iter().all(|source| source.proxy.is_some() || source.file.is_some());
     entries.extend(about_the_host(running, settings.limits.memory, has_proxy).await);
 
-    let examinations = about_sources(settings, &sources, arguments).await;
+    let secrets = match crate::secrets::Secrets::of(settings) {
+        Ok(secrets) => secrets.stores,
+        Err(problems) => {
+            entries.extend(problems.into_iter().map(|problem| {
+                entry(
+                    Area::Settings,
+                    Finding::problem("secrets", problem).fix(format!("correct it in {shown}")),
+                )
+            }));
+            // The sources may well need none of it.
+            SecretStores::local()
+        }
+    };
+    entries.extend(stores::entries_of(settings, &secrets, arguments).await);
+
+    let examinations = about_sources(settings, &sources, secrets, arguments).await;
     let clocks: Vec<(String, i64)> =
         examinations.iter().filter_map(|(_, examination)| examination.clock.clone()).collect();
     entries.extend(clock(&clocks).map(|finding| entry(Area::Host, finding)));
@@ -170,9 +187,10 @@ async fn about_the_host(running: Option<u32>, memory: Option<u64>, has_proxy: bo
 async fn about_sources(
     settings: &Settings,
     sources: &[SourceSettings],
+    secrets: SecretStores,
     arguments: &DoctorArguments,
 ) -> Vec<(String, Examination)> {
-    let environment = crate::agent::source_environment(settings);
+    let environment = crate::agent::source_environment(settings, secrets);
     let scratch = match tempfile::Builder::new().prefix("invar-doctor-").tempdir() {
         Ok(scratch) => scratch,
         Err(error) => {

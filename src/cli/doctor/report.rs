@@ -20,6 +20,8 @@ pub(super) enum Area {
     State,
     /// The machine.
     Host,
+    /// One secret store.
+    Store,
     /// One source.
     Source,
 }
@@ -28,7 +30,7 @@ pub(super) enum Area {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Entry {
     pub(super) area: Area,
-    /// The source, for those of one.
+    /// The source or the store, for those of one.
     pub(super) subject: Option<String>,
     #[serde(flatten)]
     pub(super) finding: Finding,
@@ -105,6 +107,7 @@ impl Report {
         for entry in &self.findings {
             let heading = match (&entry.area, &entry.subject) {
                 (Area::Source, Some(name)) => format!("source {name}"),
+                (Area::Store, name) => format!("secret store {}", name.as_deref().unwrap_or_default()),
                 (Area::Settings, _) => "settings".to_owned(),
                 (Area::Agent, _) => "agent".to_owned(),
                 (Area::State, _) => "state".to_owned(),

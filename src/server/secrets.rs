@@ -1,0 +1,169 @@
+//! `/api/v1/secrets`: what is in use of the secret stores, without values; one by its reference; a trial of a reference or
+//! a store; and reading one again now. A reference stands in the path with its slashes escaped.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use invar_engine::SecretUse;
+use invar_secrets::{
+    ChangeClass, SecretError, SecretReference, SecretStatus, SecretStores, SecretTrial, SecretUser,
+};
+
+use super::{Face, Refusal, Rooms};
+
+/// How long a trial, or reading again, may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+pub(super) async fn list(State(face): State<Face>) -> Answer<Vec<SecretStatus>> {
+    Ok(Json(held(face.rooms()?)))
+}
+
+pub(super) async fn one(State(face): State<Face>, Path(name): Path<String>) -> Answer<SecretStatus> {
+    find(&held(face.rooms()?), &name).map(|found| Json(found.clone()))
+}
+
+/// What is in use, with who uses it.
+fn held(rooms: &Rooms) -> Vec<SecretStatus> {
+    let mut held = rooms.secrets.status();
+    for user in rooms.pipeline.engine().secret_users() {
+        let path = user.reference.rsplit_once('#').map_or(user.reference.as_str(), |(path, _)| path);
+        let Some(status) = held.iter_mut().find(|status| status.reference == path) else { continue };
+        let class = match user.on_change {
+            SecretUse::PerUse => ChangeClass::PerUse,
+            SecretUse::TlsReload => ChangeClass::TlsReload,
+            SecretUse::Rebuild => ChangeClass::Rebuild,
+        };
+        let user = SecretUser { component: user.component, class };
+        if !status.users.contains(&user) {
+            status.users.push(user);
+        }
+    }
+    held
+}
+
+/// Reads it again now; the answer says how it does then.
+pub(super) async fn rotate(State(face): State<Face>, Path(name): Path<String>) -> Answer<SecretStatus> {
+    let rooms = face.rooms()?;
+    let stores = &rooms.secrets;
+    let (store, path) = {
+        let held = held(rooms);
+        let found = find(&held, &name)?;
+        (found.store.clone(), found.path.clone())
+    };
+    tracing::info!(secret = %name, "asked to read a secret again");
+    in_time(stores.rotate_now(&store, &path)).await?.map_err(|error| refusal_of(&error))?;
+    find(&held(rooms), &format!("{store}/{path}")).map(|found| Json(found.clone()))
+}
+
+/// Reads a reference, or asks a store, and says what came of it. What is in use stays as it is.
+pub(super) async fn test(State(face): State<Face>, Path(name): Path<String>) -> Answer<SecretTrial> {
+    let stores = &face.rooms()?.secrets;
+    let (store, path) = subject(stores, &name)?;
+    let trial = in_time(stores.try_out(&store, path.as_deref())).await?;
+    trial.map(Json).map_err(|error| refusal_of(&error))
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::time::timeout(PATIENCE, work).await.map_err(|_| {
+        let message = format!("the secret store did not answer within {} s", PATIENCE.as_secs());
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timed_out", message)
+    })
+}
+
+/// What a name in the path stands for: a store, a reference, or the path of one that is in use.
+fn subject(stores: &SecretStores, name: &str) -> Result<(String, Option<String>), Refusal> {
+    if stores.store(name).is_some() {
+        return Ok((name.to_owned(), None));
+    }
+    let held = stores.status();
+    if let Ok(found) = find(&held, name) {
+        return Ok((found.store.clone(), Some(found.path.clone())));
+    }
+    let reference: SecretReference = name.parse().map_err(|error| {
+        Refusal::missing(format!(
+            "there is neither a store nor a secret in use of the name `{name}`: {error}"
+        ))
+    })?;
+    Ok((reference.store, Some(reference.path)))
+}
+
+/// The one in use by its reference, or by its path where that is clear.
+fn find<'a>(held: &'a [SecretStatus], name: &str) -> Result<&'a SecretStatus, Refusal> {
+    // What people copy from a configuration ends with a field.
+    let whole = name.rsplit_once('#').map_or(name, |(whole, _)| whole);
+    if let Some(found) = held.iter().find(|status| status.reference == whole) {
+        return Ok(found);
+    }
+    let by_path: Vec<&SecretStatus> = held.iter().filter(|status| status.path == whole).collect();
+    match by_path.as_slice() {
+        [only] => Ok(only),
+        [] => {
+            let nearest = invar_syntax::nearest(whole, held.iter().map(|status| status.reference.as_str()));
+            let hint = nearest.map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default();
+            Err(Refusal::missing(format!("no secret `{whole}` is in use{hint}")))
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(|status| status.reference.as_str()).collect();
+            Err(Refusal::missing(format!("`{whole}` is in several stores: {}", names.join(", "))))
+        }
+    }
+}
+
+fn refusal_of(error: &SecretError) -> Refusal {
+    let (status, kind) = match error {
+        SecretError::Missing { .. } | SecretError::UnknownStore { .. } => {
+            (StatusCode::NOT_FOUND, "not_found")
+        }
+        SecretError::Denied { .. } | SecretError::Compromised { .. } => (StatusCode::CONFLICT, "denied"),
+        SecretError::Unavailable { .. } => (StatusCode::BAD_GATEWAY, "unavailable"),
+        SecretError::Invalid { .. } => (StatusCode::CONFLICT, "invalid"),
+    };
+    Refusal::new(status, kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    fn held() -> Vec<SecretStatus> {
+        let of = |reference: &str| {
+            let (store, path) = reference.split_once('/').unwrap();
+            let value = serde_json::json!({
+                "reference": reference, "store": store, "path": path, "kind": "vault", "state": "ready",
+            });
+            serde_json::from_value::<SecretStatus>(value).unwrap()
+        };
+        ["vault/kv/es", "vault/kv/both", "bao/kv/both"].map(of).to_vec()
+    }
+
+    #[test]
+    fn names_are_references_or_clear_paths() {
+        let held = held();
+        let found = |name: &str| find(&held, name).ok().map(|status| status.reference.as_str());
+        assert_eq!(found("vault/kv/es"), Some("vault/kv/es"));
+        assert_eq!(found("vault/kv/es#password"), Some("vault/kv/es"));
+        assert_eq!(found("kv/es"), Some("vault/kv/es"));
+        assert_eq!(found("kv/both"), None);
+        assert_eq!(found("bao/kv/both"), Some("bao/kv/both"));
+        assert_eq!(found("vault/kv/ex"), None);
+    }
+
+    #[tokio::test]
+    async fn a_trial_is_of_a_store_or_of_any_reference() {
+        let stores = SecretStores::local();
+        assert_eq!(subject(&stores, "env").ok().unwrap(), ("env".to_owned(), None));
+        let reference = subject(&stores, "env/TOKEN#value").ok().unwrap();
+        assert_eq!(reference, ("env".to_owned(), Some("TOKEN".to_owned())));
+        let response = subject(&stores, "nothing").err().unwrap().into_response();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let unknown = SecretError::UnknownStore { reference: "x/y".to_owned(), store: "x".to_owned() };
+        assert_eq!(refusal_of(&unknown).into_response().status(), StatusCode::NOT_FOUND);
+    }
+}
