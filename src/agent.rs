@@ -198,6 +198,7 @@ impl Agent {
             memory_limit: settings.limits.memory,
             metrics: prometheus::Registry::clone(&pipeline.engine().metrics()),
             modules: LoaderFeed::new(Arc::clone(&modules)),
+            secrets: secrets.stores.clone(),
             ..RolloutOptions::new(state)
         };
         let rollout = Rollout::start(options, Arc::new(pipeline.clone()), PollerFeed::new(poller.clone()))?;

@@ -30,7 +30,7 @@ pub(crate) struct Cell {
     standing: Mutex<Standing>,
     /// Wakes whoever keeps it up to date.
     pub(crate) asked: Notify,
-    /// Counts changes of all cells.
+    /// Counts changes of all cells, of their values and of how they stand.
     changes: watch::Sender<u64>,
     /// When somebody asked for it last; in milliseconds since `born`.
     touched: AtomicU64,
@@ -225,8 +225,12 @@ impl Cell {
     /// Nothing stands against the value in use any more.
     fn settle(&self) {
         let mut standing = self.standing.lock();
-        standing.trouble = None;
+        let recovered = standing.trouble.take().is_some();
         standing.read_at = SystemTime::now();
+        drop(standing);
+        if recovered {
+            self.tell();
+        }
     }
 
     /// Something stands between the newest value and its use; said once per kind.
@@ -246,7 +250,12 @@ impl Cell {
                 SystemTime::now()
             }
         };
+        let news = standing.trouble.as_ref().is_none_or(|(_, before)| *before != since);
         standing.trouble = Some((trouble, since));
+        drop(standing);
+        if news {
+            self.tell();
+        }
     }
 
     fn note_change(&self) {

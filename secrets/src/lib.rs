@@ -49,7 +49,8 @@ pub use settings::{
 pub use snapshot::{Lease, SecretSnapshot};
 pub use snapshot_files::SnapshotFiles;
 pub use status::{
-    ChangeClass, SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, TrialOutcome,
+    ChangeClass, SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, SecretsStanding,
+    TrialOutcome,
 };
 pub use store::{BoxFuture, SecretStore, StoreKind};
 pub use stores::{SecretMemory, SecretStores};

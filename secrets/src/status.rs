@@ -88,6 +88,17 @@ pub enum SecretState {
     Expired,
 }
 
+/// How all secrets in use do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretsStanding {
+    /// How many paths are in use.
+    pub held: usize,
+    /// How many of them are not as they should be.
+    pub in_trouble: usize,
+    /// The first of these by name, how it does, and why.
+    pub first_trouble: Option<(String, SecretState, String)>,
+}
+
 /// Somebody who uses a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SecretUser {
@@ -287,6 +298,25 @@ impl SecretStores {
             }),
         };
         Ok(SecretTrial { store: store.to_owned(), kind: opened.kind(), access, read })
+    }
+
+    /// How all of them do, in short.
+    #[must_use]
+    pub fn standing(&self) -> SecretsStanding {
+        let mut found = SecretsStanding::default();
+        for cell in self.cells() {
+            found.held += 1;
+            let ended = cell.snapshot().not_after.is_some_and(|end| end <= SystemTime::now());
+            if cell.standing().trouble.is_some() || ended {
+                found.in_trouble += 1;
+                if found.first_trouble.is_none() {
+                    let status = SecretStatus::of(&cell);
+                    let reason = status.reason.unwrap_or_else(|| "its value has ended".to_owned());
+                    found.first_trouble = Some((status.reference, status.state, reason));
+                }
+            }
+        }
+        found
     }
 
     /// What is in use, by reference.

@@ -187,7 +187,7 @@ impl SecretStores {
         Some(LiveSecret::cell(Arc::new(FieldCell::new(Arc::clone(cell), reference))))
     }
 
-    /// Counts up with every change of a value that is in use.
+    /// Counts up with every secret that comes into use, every change of a value, and of how one stands.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.registry.changes.subscribe()
@@ -285,6 +285,7 @@ impl SecretStores {
             );
             registry.tasks.spawn(keeper.keep(registry.stop.clone()));
             self.mind_the_clock();
+            registry.changes.send_modify(|count| *count += 1);
             return Ok(cell);
         }
     }

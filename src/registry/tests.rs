@@ -100,7 +100,7 @@ const DEPTH: usize = 6;
 
 fn holds_text(ty: &Type) -> bool {
     match ty {
-        Type::String | Type::Secret | Type::OptionalSecret | Type::Any => true,
+        Type::String | Type::Secret | Type::OptionalSecret | Type::LiveText | Type::Any => true,
         Type::List(inner) | Type::Map(inner) => holds_text(inner),
         Type::Object(fields) => fields.is_empty() || fields.iter().any(|(_, inner)| holds_text(inner)),
         _ => false,

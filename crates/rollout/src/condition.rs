@@ -1,6 +1,7 @@
 //! Conditions: the status once more, as a list of yes, no and not known, each with a reason and since when. What watches
 //! many agents asks these; what they are made of is the status alone.
 
+use invar_secrets::SecretsStanding;
 use serde::{Deserialize, Serialize};
 
 use crate::status::{OverallHealth, Phase, Status};
@@ -9,7 +10,7 @@ use crate::time::Timestamp;
 /// One thing that should be so, or should not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// `SourcesFresh`, `Verified`, `Composed`, `Valid`, `Applied`, `Healthy`, `InSync` or `Held`.
+    /// `SourcesFresh`, `Verified`, `Composed`, `Valid`, `Applied`, `Healthy`, `SecretsReady`, `InSync` or `Held`.
     pub name: String,
     /// Whether it is so.
     pub status: ConditionStatus,
@@ -40,7 +41,12 @@ use ConditionStatus::{False, True, Unknown};
 type Verdict = (ConditionStatus, String, String);
 
 /// The conditions of a status; `before` are those of the one before, which keep their time while they stay.
-pub(crate) fn conditions(status: &Status, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+pub(crate) fn conditions(
+    status: &Status,
+    secrets: &SecretsStanding,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
     let generation = status.running.as_ref().and_then(|running| running.generation);
     let of = |name: &str, (found, reason, message): Verdict| {
         let held = before.iter().find(|condition| condition.name == name && condition.status == found);
@@ -54,6 +60,7 @@ pub(crate) fn conditions(status: &Status, before: &[Condition], now: Timestamp) 
         of("Valid", stage(status, &["validate", "plan"])),
         of("Applied", applied(status)),
         of("Healthy", healthy(status)),
+        of("SecretsReady", secrets_ready(secrets)),
         of("InSync", in_sync(status)),
         of("Held", held(status)),
     ]
@@ -143,6 +150,20 @@ fn healthy(status: &Status) -> Verdict {
     }
 }
 
+fn secrets_ready(secrets: &SecretsStanding) -> Verdict {
+    match &secrets.first_trouble {
+        Some((reference, state, reason)) => {
+            let others = match secrets.in_trouble.saturating_sub(1) {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+            verdict(False, state.as_str(), format!("{reference}: {reason}{others}"))
+        }
+        None if secrets.held == 0 => verdict(Unknown, "none", "no secret is in use"),
+        None => verdict(True, "ready", "every secret in use is the newest"),
+    }
+}
+
 fn in_sync(status: &Status) -> Verdict {
     match status.in_sync {
         true => verdict(True, "in_sync", "what runs is what the sources want"),
@@ -160,6 +181,8 @@ fn held(status: &Status) -> Verdict {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use invar_secrets::SecretState;
+
     use super::*;
     use crate::status::{RevisionSummary, SourceErrorState, SourceState};
 
@@ -224,7 +247,7 @@ mod tests {
     }
 
     fn of(status: &Status) -> Vec<(String, ConditionStatus)> {
-        let found = conditions(status, &[], Timestamp::from_millis(5));
+        let found = conditions(status, &SecretsStanding::default(), &[], Timestamp::from_millis(5));
         found.into_iter().map(|condition| (condition.name, condition.status)).collect()
     }
 
@@ -233,8 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_ready_or_named() {
+        let (status, reason, _) = secrets_ready(&SecretsStanding { held: 3, ..SecretsStanding::default() });
+        assert_eq!((status, reason.as_str()), (True, "ready"));
+        let denied = ("vault/kv/sasl".to_owned(), SecretState::Denied, "policy lacks read".to_owned());
+        let standing = SecretsStanding { held: 3, in_trouble: 2, first_trouble: Some(denied) };
+        let (status, reason, message) = secrets_ready(&standing);
+        assert_eq!((status, reason.as_str()), (False, "denied"));
+        assert_eq!(message, "vault/kv/sasl: policy lacks read (and 1 more)");
+    }
+
+    #[test]
     fn all_is_well() {
-        let expected = [True, Unknown, True, True, True, True, True, False];
+        let expected = [True, Unknown, True, True, True, True, Unknown, True, False];
         assert_eq!(of(&well()).into_iter().map(|(_, status)| status).collect::<Vec<_>>(), expected);
     }
 
@@ -262,13 +296,14 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_time_while_it_stays() {
-        let first = conditions(&well(), &[], Timestamp::from_millis(5));
+        let secrets = SecretsStanding::default();
+        let first = conditions(&well(), &secrets, &[], Timestamp::from_millis(5));
         let failing = Status { sources: vec![source(Some(("forbidden", None)))], ..well() };
-        let second = conditions(&failing, &first, Timestamp::from_millis(9));
+        let second = conditions(&failing, &secrets, &first, Timestamp::from_millis(9));
         assert_eq!((second[0].status, second[0].since), (False, Timestamp::from_millis(9)));
         assert_eq!((second[5].status, second[5].since), (True, Timestamp::from_millis(5)));
         assert_eq!(second[5].generation, Some(7));
-        let third = conditions(&failing, &second, Timestamp::from_millis(12));
+        let third = conditions(&failing, &secrets, &second, Timestamp::from_millis(12));
         assert_eq!(third, second, "nothing changed, so nothing is told anew");
     }
 }

@@ -89,6 +89,14 @@ pub enum EventKind {
     BreakerClosed,
     /// Something could not be written to the state directory.
     PersistFailed,
+    /// Another value of a secret is in use.
+    SecretRotated,
+    /// A new value of a secret does not work; the one before is in use.
+    SecretRejected,
+    /// A secret cannot be read, or has ended.
+    SecretTrouble,
+    /// A secret is as it should be again.
+    SecretRecovered,
     /// Nothing good was left to run.
     Degraded,
 }
@@ -123,6 +131,10 @@ impl EventKind {
             Self::BreakerOpened => "breaker_opened",
             Self::BreakerClosed => "breaker_closed",
             Self::PersistFailed => "persist_failed",
+            Self::SecretRotated => "secret_rotated",
+            Self::SecretRejected => "secret_rejected",
+            Self::SecretTrouble => "secret_trouble",
+            Self::SecretRecovered => "secret_recovered",
             Self::Degraded => "degraded",
         }
     }

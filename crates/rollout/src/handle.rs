@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use invar_secrets::SecretStores;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,8 @@ pub struct RolloutOptions {
     pub modules: Arc<dyn ModuleFeed>,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
+    /// The secrets of whose standing the status tells.
+    pub secrets: SecretStores,
 }
 
 impl RolloutOptions {
@@ -57,6 +60,7 @@ impl RolloutOptions {
             clock: Arc::new(SystemClock),
             modules: Arc::new(NoModules::default()),
             metrics: prometheus::Registry::new(),
+            secrets: SecretStores::default(),
         }
     }
 }

@@ -78,6 +78,8 @@ const RULES: &[Rule] = &[
     rule("E215", "too-deep", "Modules or templates nest too deep, or make too many components."),
     rule("E216", "module-argument", "A custom component is given an argument that it has not, or lacks one."),
     rule("E217", "not-allowed", "The ceiling of the host's settings does not allow it."),
+    rule("E218", "secret-reference", "Which secret is meant is not known before anything runs."),
+    rule("E219", "secret-unavailable", "A secret is not to be had."),
     rule("E220", "component-not-available", "A component that Alloy has and this version lacks."),
     rule("E301", "variables-not-toml", "A file of variables is not TOML."),
     rule("E302", "variable-name", "A variable has a name that expressions cannot use."),

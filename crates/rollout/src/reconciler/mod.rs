@@ -9,6 +9,7 @@ mod model;
 mod modules;
 mod observe;
 mod publish;
+mod secrets;
 mod verdict;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_secrets::SecretStores;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -60,6 +62,8 @@ struct Reconciler<P: Pipeline> {
     pipeline: Arc<P>,
     feed: Arc<dyn SnapshotFeed>,
     modules: Arc<dyn ModuleFeed>,
+    secrets: SecretStores,
+    known_secrets: secrets::KnownSecrets,
     module_memory: ModuleMemory,
     state: StateHandle,
     memory_only: Option<String>,
@@ -103,8 +107,18 @@ pub(crate) fn spawn<P: Pipeline>(
     requests: mpsc::Receiver<Command>,
     stop: CancellationToken,
 ) -> watch::Receiver<Arc<Status>> {
-    let RolloutOptions { settings, boot, history, state, agent, memory_limit, clock, modules, metrics: _ } =
-        options;
+    let RolloutOptions {
+        settings,
+        boot,
+        history,
+        state,
+        agent,
+        memory_limit,
+        clock,
+        modules,
+        secrets,
+        metrics: _,
+    } = options;
     let memory_only = state.memory_only().map(str::to_owned);
     let (published, status) =
         watch::channel(Arc::new(publish::initial_status(&agent, memory_only.is_none())));
@@ -118,6 +132,8 @@ pub(crate) fn spawn<P: Pipeline>(
         pipeline,
         feed,
         modules,
+        secrets,
+        known_secrets: secrets::KnownSecrets::new(),
         module_memory: ModuleMemory::default(),
         boot_id: state.boot_id().to_owned(),
         panic_note: state.panic_note(),
@@ -157,6 +173,7 @@ impl<P: Pipeline> Reconciler<P> {
         let stop = self.stop.clone();
         let mut changes = self.feed.changes();
         let mut module_changes = self.modules.changes();
+        let mut secret_changes = self.secrets.changes();
         self.start().await;
         self.observe();
         loop {
@@ -174,6 +191,7 @@ impl<P: Pipeline> Reconciler<P> {
                 result = prepared(&mut self.preparing) => self.prepared(result).await,
                 Ok(()) = changes.changed() => self.observe(),
                 Ok(()) = module_changes.changed() => self.observe(),
+                Ok(()) = secret_changes.changed() => self.tell_secrets(),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }

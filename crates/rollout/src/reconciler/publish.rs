@@ -71,7 +71,8 @@ impl<P: Pipeline> Reconciler<P> {
     /// Publishes the status, if it changed, and answers whoever waits for rest.
     pub(super) fn publish(&mut self) {
         let mut status = self.status();
-        status.conditions = conditions(&status, &self.published.borrow().conditions, self.now());
+        let secrets = self.secrets.standing();
+        status.conditions = conditions(&status, &secrets, &self.published.borrow().conditions, self.now());
         let status = Arc::new(status);
         self.metrics.status(&status);
         self.published.send_if_modified(|before| {
@@ -209,6 +210,8 @@ impl<P: Pipeline> Reconciler<P> {
             | EventKind::RolledBack
             | EventKind::Quarantined
             | EventKind::BreakerOpened
+            | EventKind::SecretRejected
+            | EventKind::SecretTrouble
             | EventKind::Stopped => {
                 tracing::warn!(event, revision, generation, digest, "{message}");
             }
