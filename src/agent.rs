@@ -89,6 +89,12 @@ fn forbid_core_dumps() {
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
+    // The limit is for files; a program that the kernel hands dumps to would get one all the same. This also keeps other
+    // processes of the same user from reading the memory. What the agent reads of itself in /proc stays readable to it.
+    let not = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(not) {
+        tracing::warn!(%error, "the memory cannot be closed to other processes");
+    }
 }
 
 async fn run(settings: Settings, services: Services, deadline: Duration) -> Result<(), StartError> {
