@@ -14,7 +14,7 @@ use invar_engine::{Engine, EngineOptions, Services};
 use invar_rollout::{
     AgentIdentity, BootMode, EnginePipeline, OpenError, PollerFeed, Rollout, RolloutOptions, StateDirectory,
 };
-use invar_secrets::SecretStores;
+use invar_secrets::{SecretStores, SnapshotFiles};
 use invar_sources::{AgentAttributes, Poller, PollerOptions, Source, SourceEnvironment, SourceSettings};
 use invar_syntax::Stability;
 use prometheus::process_collector::ProcessCollector;
@@ -88,6 +88,12 @@ fn forbid_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
         tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    // The limit is for files; a program that the kernel hands dumps to would get one all the same. This also keeps other
+    // processes of the same user from reading the memory. What the agent reads of itself in /proc stays readable to it.
+    let not = rustix::process::DumpableBehavior::NotDumpable;
+    if let Err(error) = rustix::process::set_dumpable_behavior(not) {
+        tracing::warn!(%error, "the memory cannot be closed to other processes");
     }
 }
 
@@ -166,6 +172,8 @@ struct Agent {
     declared: Vec<SourceDeclaration>,
     /// Looks after the logs of components that are gone.
     log_keeper: JoinHandle<()>,
+    /// Tells the secret stores that the files of the configuration are others. Ends with the poller.
+    files: JoinHandle<()>,
     /// Tells a control plane what becomes of what it sends. Ends with the rollout.
     verdicts: JoinHandle<()>,
 }
@@ -189,6 +197,7 @@ impl Agent {
         let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
         let environment = source_environment(settings, secrets.stores.clone());
         let poller = poller(&environment, &sources, &identity, warm)?;
+        let files = tokio::spawn(provide_files(poller.clone(), secrets.snapshot.clone()));
         let modules = Arc::new(ModuleLoader::new(&poller, environment));
         let options = RolloutOptions {
             settings: settings.rollout.clone(),
@@ -205,7 +214,7 @@ impl Agent {
         let services = pipeline.engine().services().clone();
         let log_keeper = tokio::spawn(keep_closed_logs(services, components_directory(settings)));
         let verdicts = tokio::spawn(remotecfg::report_verdicts(rollout.clone(), Arc::clone(&modules)));
-        Ok(Self { pipeline, rollout, poller, modules, declared, log_keeper, verdicts })
+        Ok(Self { pipeline, rollout, poller, modules, declared, log_keeper, files, verdicts })
     }
 
     /// Reconciles at SIGHUP, keeps systemd's watchdog quiet, and returns when told to stop.
@@ -243,12 +252,29 @@ impl Agent {
         self.rollout.shutdown().await;
         self.poller.shutdown().await;
         self.modules.shutdown().await;
-        for task in [self.log_keeper, self.verdicts] {
+        for task in [self.log_keeper, self.files, self.verdicts] {
             task.abort();
             // It was cancelled just now; there is nothing to learn from how it ended.
             drop(task.await);
         }
         self.pipeline.engine().shutdown(deadline).await;
+    }
+}
+
+/// Lets encrypted files be read from the newest snapshots, in the order of the sources.
+async fn provide_files(poller: Poller, files: SnapshotFiles) {
+    let mut states = poller.subscribe();
+    files.provide(move |path| {
+        let state = poller.state();
+        state.snapshots().find_map(|snapshot| snapshot.files.get(path)).map(|content| content.to_vec())
+    });
+    let mut version = states.borrow_and_update().version;
+    while states.changed().await.is_ok() {
+        let newest = states.borrow_and_update().version;
+        if newest != version {
+            version = newest;
+            files.changed();
+        }
     }
 }
 

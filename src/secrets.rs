@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use invar_secrets::{
-    Credential, SecretState, SecretStores, SnapshotFiles, StoreEnvironment, StoreSettingsError, build,
-    unknown_store,
+    Credential, OfflineSettings, SecretState, SecretStores, SnapshotFiles, StoreEnvironment,
+    StoreSettingsError, build, unknown_store,
 };
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
@@ -40,6 +40,9 @@ impl Secrets {
             .into_iter()
             .filter_map(|(key, credential)| unknown_store(&key, credential, built.keys().map(String::as_str)))
             .collect();
+        if let Some(problem) = settings.state.offline_secrets.problem(&settings.secrets) {
+            return Err(vec![problem]);
+        }
         match unknown.is_empty() {
             true => Ok(Self { stores: SecretStores::new(built), snapshot }),
             false => Err(texts(unknown)),
@@ -52,6 +55,9 @@ fn credentials(settings: &Settings) -> Vec<(String, &Credential)> {
     let webhooks = settings.webhook.iter();
     let mut found: Vec<(String, &Credential)> =
         webhooks.map(|(name, webhook)| (format!("webhook.{name}.secret"), &webhook.secret)).collect();
+    if let OfflineSettings::Encrypted(offline) = &settings.state.offline_secrets {
+        found.push(("state.offline_secrets.key".to_owned(), &offline.key));
+    }
     for (index, source) in settings.source.iter().enumerate() {
         let name = source.name.clone().unwrap_or_else(|| (index + 1).to_string());
         let of_source = invar_sources::credentials_of(source).into_iter();

@@ -50,7 +50,7 @@ pub fn decode_fields(format: FieldFormat, text: &str) -> Result<BTreeMap<String,
 struct Fields(BTreeMap<String, Secret>);
 
 /// A string that is a secret from the moment it is read.
-struct Value(Secret);
+pub(crate) struct Value(pub(crate) Secret);
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

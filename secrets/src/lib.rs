@@ -20,6 +20,7 @@ mod file;
 mod file_watch;
 mod keeper;
 pub mod kubernetes;
+mod offline;
 mod reference;
 mod schedule;
 mod settings;
@@ -41,6 +42,7 @@ pub use exec::{ExecCommand, ExecOutput, ExecSettings, ExecStore};
 pub use fields::{FieldFormat, decode_fields};
 pub use file::{FileStore, read_secret_file};
 pub use invar_syntax::Secret;
+pub use offline::{EncryptedOffline, OfflineCache, OfflineSettings, RecordError, open_record, seal_record};
 pub use reference::{ReferenceError, SecretReference};
 pub use settings::{
     EnvironmentSettings, FileSettings, StoreEnvironment, StoreSettings, StoreSettingsError, StoreTable,

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use invar_secrets::OfflineSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -109,11 +110,19 @@ pub struct StateSettings {
     pub history: usize,
     /// What a start runs first.
     pub boot: BootMode,
+    /// Whether values of secrets are kept, encrypted, for a start while their store is out of reach. Default `"deny"`.
+    #[serde(skip_serializing)]
+    pub offline_secrets: OfflineSettings,
 }
 
 impl Default for StateSettings {
     fn default() -> Self {
-        Self { dir: PathBuf::from("/var/lib/invar"), history: 20, boot: BootMode::CacheFirst }
+        Self {
+            dir: PathBuf::from("/var/lib/invar"),
+            history: 20,
+            boot: BootMode::CacheFirst,
+            offline_secrets: OfflineSettings::Deny,
+        }
     }
 }
 

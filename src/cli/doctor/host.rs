@@ -185,7 +185,8 @@ pub(super) fn findings_of(reading: &HostReading, memory: Option<u64>, has_proxy:
     if reading.closed {
         findings.push(
             Finding::hint("process", format!("{whose} may not be looked at in full by this user"))
-                .fix("run this as the agent's user, or as root"),
+                .because("an agent closes its memory, and what is beside it in /proc, to other processes")
+                .fix("run this as root"),
         );
     }
     findings.extend(reading.open_files.map(|(soft, hard)| {

@@ -1,0 +1,202 @@
+//! Secret stores of the settings on a real agent: a source's token comes from one and is rotated, the commands and the API
+//! show how they do and never a value, settings that cannot work are refused, and the process leaves no memory behind.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use invar_integration::{Agent, AgentOptions, GitServer, Repository};
+
+use crate::fleet::{SOON, binary, runs};
+
+const FIRST: &str = "marker-first-token-6c1d";
+const SECOND: &str = "marker-second-token-9e2f";
+const PIPELINE: &str = "prometheus.relabel \"a\" {\n\tforward_to = []\n}\n";
+
+fn keep(path: &Path, content: &str, mode: u32) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn text(output: &std::process::Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_token_comes_from_a_store_is_rotated_and_never_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("secrets");
+    std::fs::create_dir(&folder).unwrap();
+    keep(&folder.join("token"), FIRST, 0o600);
+    let script = directory.path().join("token.sh");
+    keep(&script, &format!("#!/bin/sh\nexec cat {}/token\n", folder.display()), 0o755);
+    let repository = Repository::create(directory.path()).unwrap();
+    let git = GitServer::start(directory.path()).unwrap();
+    git.require_basic("x-access-token", FIRST);
+    let head = repository.push_file("main.alloy", PIPELINE, "begin").unwrap();
+    let settings = format!(
+        "[[source]]\nname = \"fleet\"\ngit = {{ url = \"{}\", branch = \"main\" }}\ninterval = \"1s\"\n\
+         auth = {{ token = {{ secret = \"command/token\" }} }}\n\n\
+         [rollout]\nmin_gap = \"0s\"\nprobation = {{ window = \"0s\" }}\n\n[policy]\nexec = true\n\n\
+         [secrets.team]\nkind = \"file\"\nroot = \"{}\"\n\n\
+         [secrets.command]\nkind = \"exec\"\nenvironment = []\ncommands = {{ token = {{ command = [\"{}\"], environment = [\"PATH\"] }} }}\n",
+        git.url("fleet.git"),
+        folder.display(),
+        script.display()
+    );
+    let settings = settings.replace("environment = []\n", "");
+    let options = AgentOptions {
+        binary: binary(),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    };
+    let agent = Agent::start(options).unwrap();
+    agent.wait("the first commit runs", SOON, |status| runs(status, &head)).unwrap();
+
+    git.require_basic("x-access-token", SECOND);
+    keep(&folder.join("token"), SECOND, 0o600);
+    let changed = PIPELINE.replace("[]", "[]\n\tmax_cache_size = 7");
+    let head = repository.push_file("main.alloy", &changed, "change").unwrap();
+    agent.wait("the second commit runs", SOON, |status| runs(status, &head)).unwrap();
+
+    let doctor = ["doctor", directory.path().join("invar.toml").to_str().unwrap()].map(str::to_owned);
+    let mut seen = vec![
+        ("the log", agent.log()),
+        ("/api/v1/secrets", agent.text("/api/v1/secrets").unwrap().1),
+        ("/metrics", agent.text("/metrics").unwrap().1),
+    ];
+    let said = |arguments: &[&str], success: bool| {
+        let output = agent.command(arguments).unwrap();
+        assert_eq!(output.status.success(), success, "{arguments:?}: {}", text(&output));
+        text(&output)
+    };
+    let list = said(&["secrets", "-o", "json"], true);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&list).unwrap()["version"], 1);
+    seen.push(("secrets", list));
+    let store = said(&["secrets", "test", "team"], true);
+    assert!(store.contains(&format!("store team (file): files below {}", folder.display())), "{store}");
+    seen.push(("test of a store", store));
+    for name in ["team/token", "command/token#value"] {
+        let trial = said(&["secrets", "test", name], true);
+        assert!(trial.contains("has 1 field: value"), "{trial}");
+        seen.push(("test of a reference", trial));
+    }
+    seen.push(("test as json", said(&["secrets", "test", "team/token", "-o", "json"], true)));
+    let missing = said(&["secrets", "test", "team/absent"], false);
+    assert!(missing.contains("missing reading it: there is no such file"), "{missing}");
+    let unknown = said(&["secrets", "test", "bao/kv/x"], false);
+    assert!(unknown.contains("there is no secret store `bao`"), "{unknown}");
+    let unused = said(&["secrets", "rotate", "vault/kv/nothing"], false);
+    assert!(unused.contains("no secret `vault/kv/nothing` is in use"), "{unused}");
+    let output = Command::new(binary()).args(&doctor).output().unwrap();
+    let found = text(&output);
+    assert!(found.contains("secret store command") && found.contains("exec: 1 command"), "{found}");
+    assert!(found.contains("secret store team"), "{found}");
+    seen.push(("doctor", found));
+    for (place, text) in &seen {
+        for marker in [FIRST, SECOND] {
+            assert!(!text.contains(marker), "{place} shows a secret:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn settings_of_stores_that_cannot_work_are_refused_before_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("invar.toml");
+    let source = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[state]\ndir = \"{}\"\n\
+         [[source]]\nname = \"a\"\ngit = {{ url = \"https://git.invalid/x\" }}\n",
+        directory.path().join("state").display()
+    );
+    for (more, said) in [
+        (
+            "auth = { token = { secret = \"bao/kv/x\" } }\n",
+            "`source a: auth.token` is in the store `bao`, which there is not; there are: env, file",
+        ),
+        (
+            "[secrets.a]\nkind = \"age\"\nidentity = { secret = \"b/x\" }\n[secrets.b]\nkind = \"age\"\nidentity = { secret = \"a/x\" }\n",
+            "the stores need each other: a → b → a",
+        ),
+        ("[secrets.x]\nkind = \"exec\"\ncommands = { a = { command = [\"/bin/true\"] } }\n", "`exec = true`"),
+        ("[secrets.x]\nkind = \"valt\"\n", "unknown variant"),
+    ] {
+        std::fs::write(&file, format!("{source}{more}")).unwrap();
+        let output = Command::new(binary()).arg("run").arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", text(&output));
+        assert!(text(&output).contains(said), "{}", text(&output));
+    }
+}
+
+/// As another user where the test may do that: only then does it show whether what the agent reads of itself is still its
+/// own to read.
+fn unprivileged(directory: &Path) -> Option<std::path::PathBuf> {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).is_file())?;
+    if !root {
+        return None;
+    }
+    let script = directory.join("invar.sh");
+    let line = format!(
+        "#!/bin/sh\nexec {setpriv} --reuid 65534 --regid 65534 --clear-groups {} \"$@\"\n",
+        binary().display()
+    );
+    keep(&script, &line, 0o755);
+    chown(directory, Some(65534), Some(65534)).unwrap();
+    Some(script)
+}
+
+#[test]
+fn a_process_that_dies_leaves_no_core_and_still_knows_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = directory.path().join("main.alloy");
+    std::fs::write(&pipeline, "prometheus.exporter.self \"self\" { }\n").unwrap();
+    let other_user = unprivileged(directory.path());
+    if other_user.is_none() {
+        eprintln!("not root, or no setpriv: the agent runs as this user");
+    }
+    let settings = format!("[[source]]\nname = \"local\"\nfile = {{ path = \"{}\" }}\n", pipeline.display());
+    let options = AgentOptions {
+        binary: other_user.clone().unwrap_or_else(binary),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    };
+    let mut agent = Agent::start(options).unwrap();
+    let running = |status: &serde_json::Value| status["running"]["revision"].is_string();
+    agent.wait("it runs", SOON, running).unwrap();
+
+    let process = format!("/proc/{}", agent.process());
+    let limits = std::fs::read_to_string(format!("{process}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_ascii_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    if other_user.is_some() {
+        // The kernel gives what is beside a closed memory to root.
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        assert!(status.contains("Uid:\t65534"), "{status}");
+        let memory = std::fs::metadata(format!("{process}/mem")).unwrap();
+        assert_eq!(memory.uid(), 0, "its own user could read the memory");
+    }
+    for path in ["/metrics", "/api/v0/component/prometheus.exporter.self.self/metrics"] {
+        let (_, metrics) = agent.text(path).unwrap();
+        for name in [
+            "process_open_fds",
+            "process_max_fds",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_start_time_seconds",
+            "process_threads",
+        ] {
+            let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+            let value: f64 = line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_default();
+            assert!(value > 0.0, "{path}: {name} in\n{metrics}");
+        }
+    }
+    Command::new("kill").args(["-ABRT", &agent.process().to_string()]).status().unwrap();
+    let ended = agent.exit(Duration::from_secs(20)).unwrap();
+    assert_eq!(ended.signal(), Some(6));
+    assert!(!ended.core_dumped());
+}
