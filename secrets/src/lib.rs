@@ -3,7 +3,8 @@
 //! A secret is named, never pasted: `<store>/<path>#<field>`. A [`SecretStore`] reads what a path
 //! names, as one indivisible [`SecretSnapshot`] of fields; a [`SecretHandle`] is a shared cell that
 //! always shows the newest snapshot, so that a rotation reaches its users without a new
-//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster. Nothing here
+//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster, [`vault`] those
+//! of a Vault or `OpenBao` server. Nothing here
 //! prints a value.
 
 mod credential;
@@ -14,6 +15,7 @@ mod handle;
 pub mod kubernetes;
 mod reference;
 mod store;
+pub mod vault;
 
 pub use credential::Credential;
 pub use environment::EnvironmentStore;
