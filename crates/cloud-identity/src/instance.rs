@@ -63,13 +63,18 @@ struct SignedAnswer {
 ///
 /// # Errors
 /// When there is no such service, or it has no such document.
-pub async fn aws_document(surroundings: &Surroundings, document: AwsDocument) -> Result<Secret, IdentityError> {
+pub async fn aws_document(
+    surroundings: &Surroundings,
+    document: AwsDocument,
+) -> Result<Secret, IdentityError> {
     let host = surroundings.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
     let host = host.as_deref().unwrap_or(LINK_HOST).trim_end_matches('/');
-    let lifetime = (HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds"), HeaderValue::from_static("60"));
+    let lifetime =
+        (HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds"), HeaderValue::from_static("60"));
     let url = format!("{host}/latest/api/token");
     let session = ask("AWS", surroundings, Method::PUT, &url, HeaderMap::from_iter([lifetime]), None).await?;
-    let session = (HeaderName::from_static("x-aws-ec2-metadata-token"), sensitive(text("AWS", &session)?.trim())?);
+    let session =
+        (HeaderName::from_static("x-aws-ec2-metadata-token"), sensitive(text("AWS", &session)?.trim())?);
     let name = match document {
         AwsDocument::Pkcs7 => "pkcs7",
         AwsDocument::Rsa2048 => "rsa2048",
@@ -94,9 +99,10 @@ pub async fn azure_instance(surroundings: &Surroundings) -> Result<AzureInstance
     let host = host.as_deref().unwrap_or(LINK_HOST).trim_end_matches('/');
     let url = format!("{host}/metadata/instance?api-version=2021-02-01");
     let metadata = (HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
-    let answer = ask("Azure", surroundings, Method::GET, &url, HeaderMap::from_iter([metadata]), None).await?;
-    let answer: AzureAnswer =
-        serde_json::from_slice(&answer).map_err(|_| unavailable("Azure", "the machine does not say where it is"))?;
+    let answer =
+        ask("Azure", surroundings, Method::GET, &url, HeaderMap::from_iter([metadata]), None).await?;
+    let answer: AzureAnswer = serde_json::from_slice(&answer)
+        .map_err(|_| unavailable("Azure", "the machine does not say where it is"))?;
     Ok(answer.compute)
 }
 
@@ -104,7 +110,10 @@ pub async fn azure_instance(surroundings: &Surroundings) -> Result<AzureInstance
 ///
 /// # Errors
 /// When there is no such service.
-pub async fn google_instance_token(surroundings: &Surroundings, audience: &str) -> Result<Secret, IdentityError> {
+pub async fn google_instance_token(
+    surroundings: &Surroundings,
+    audience: &str,
+) -> Result<Secret, IdentityError> {
     let host = surroundings.variable("GCE_METADATA_HOST");
     let host = host.as_deref().unwrap_or(GOOGLE_HOST);
     let url = format!("http://{host}/computeMetadata/v1/instance/service-accounts/default/identity");
@@ -138,8 +147,8 @@ pub async fn google_signed_token(
     let mut headers = identity.headers(&reqwest::Request::new(Method::POST, url.clone())).await?;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let answer = ask("Google", surroundings, Method::POST, url.as_str(), headers, Some(body)).await?;
-    let answer: SignedAnswer =
-        serde_json::from_slice(&answer).map_err(|_| unavailable("Google", "the answer holds no signed token"))?;
+    let answer: SignedAnswer = serde_json::from_slice(&answer)
+        .map_err(|_| unavailable("Google", "the answer holds no signed token"))?;
     Ok(Secret::new(answer.signed_jwt))
 }
 
@@ -199,7 +208,9 @@ mod tests {
         assert_eq!(found.expose(), "MIAGCSqG");
         let found = aws_document(&surroundings, AwsDocument::Document).await.unwrap();
         assert_eq!(found.expose(), "{\n}", "the signature is over the line breaks as well");
-        assert!(aws_document(&surroundings, AwsDocument::Rsa2048).await.unwrap_err().to_string().contains("404"));
+        assert!(
+            aws_document(&surroundings, AwsDocument::Rsa2048).await.unwrap_err().to_string().contains("404")
+        );
     }
 
     #[tokio::test]
@@ -224,7 +235,11 @@ mod tests {
             }
             if asked.line.starts_with("GET /computeMetadata") {
                 assert_eq!(asked.headers["metadata-flavor"], "Google");
-                assert!(asked.line.ends_with("/identity?audience=http%3A%2F%2Fvault%2Fr&format=full"), "{}", asked.line);
+                assert!(
+                    asked.line.ends_with("/identity?audience=http%3A%2F%2Fvault%2Fr&format=full"),
+                    "{}",
+                    asked.line
+                );
                 return (200, "jwt-of-machine\n".to_owned());
             }
             assert_eq!(asked.line, "POST /v1/projects/-/serviceAccounts/a@b.example:signJwt");
@@ -243,7 +258,8 @@ mod tests {
         assert_eq!(found.expose(), "jwt-of-machine");
         let settings = GoogleSettings { credentials_file: String::new(), scope: "s".to_owned() };
         let identity = CloudIdentity::google(settings, surroundings.clone());
-        let found = google_signed_token(&surroundings, &identity, "a@b.example", r#"{"sub":"a"}"#).await.unwrap();
+        let found =
+            google_signed_token(&surroundings, &identity, "a@b.example", r#"{"sub":"a"}"#).await.unwrap();
         assert_eq!(found.expose(), "jwt-of-account");
     }
 }

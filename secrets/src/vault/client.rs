@@ -222,7 +222,10 @@ impl VaultClient {
             let lost = ["not found", "expired", "invalid lease"].iter().any(|words| reply.says(words));
             if lost || reply.status() == 404 {
                 self.leases.lock().remove(&id);
-                return Err(VaultFailure::missing(format!("{} does not know the lease any more", self.server())));
+                return Err(VaultFailure::missing(format!(
+                    "{} does not know the lease any more",
+                    self.server()
+                )));
             }
             return Err(reply.failure(VaultFailureKind::Invalid, &self.server()));
         }
@@ -253,11 +256,14 @@ impl VaultClient {
         let token = self.session.lookup().await?;
         let text = |name: &str| token.get(name).and_then(Tree::as_text).unwrap_or_default().to_owned();
         let policies = match token.get("policies") {
-            Some(Tree::List(policies)) => policies.iter().filter_map(Tree::as_text).collect::<Vec<_>>().join(", "),
+            Some(Tree::List(policies)) => {
+                policies.iter().filter_map(Tree::as_text).collect::<Vec<_>>().join(", ")
+            }
             _ => String::new(),
         };
         let ttl = token.get("ttl").and_then(Tree::as_u64).unwrap_or(0);
-        let ends = if ttl == 0 { "does not end".to_owned() } else { format!("ends in {ttl} s unless renewed") };
+        let ends =
+            if ttl == 0 { "does not end".to_owned() } else { format!("ends in {ttl} s unless renewed") };
         let health = self.link.describe().await.unwrap_or_else(|| "its health is not known".to_owned());
         Ok(format!(
             "{} ({health}): logged in by `{}` as `{}` with the policies {policies}; the token {ends}",
@@ -481,9 +487,14 @@ fn decoded(mut reading: Reading, read: &VaultRead) -> Result<Reading, VaultFailu
 /// What was wrapped may be of any engine.
 fn unwrapped_reading(answer: Answer, now: std::time::SystemTime) -> Result<Reading, VaultFailure> {
     let is_versioned = answer.data.as_ref().is_some_and(|data| {
-        data.get("data").is_some() && data.get("metadata").is_some_and(|metadata| metadata.get("version").is_some())
+        data.get("data").is_some()
+            && data.get("metadata").is_some_and(|metadata| metadata.get("version").is_some())
     });
-    if is_versioned { Reading::of_kv2(&answer, "the wrapped answer") } else { Reading::of_answer(answer, now) }
+    if is_versioned {
+        Reading::of_kv2(&answer, "the wrapped answer")
+    } else {
+        Reading::of_answer(answer, now)
+    }
 }
 
 fn absent(reply: &Reply, path: &str, mount: Option<&Mount>) -> String {
@@ -497,7 +508,8 @@ fn absent(reply: &Reply, path: &str, mount: Option<&Mount>) -> String {
         Engine::Other => "",
     };
     let within = path.strip_prefix(&mount.path).unwrap_or(path);
-    let within = within.strip_prefix("data/").filter(|_| mount.engine == Engine::Kv(KvVersion::Two)).unwrap_or(within);
+    let within =
+        within.strip_prefix("data/").filter(|_| mount.engine == Engine::Kv(KvVersion::Two)).unwrap_or(within);
     let mut message = format!("there is nothing at `{within}` in `{}`{version}", mount.path);
     if within.starts_with("data/") && mount.engine == Engine::Kv(KvVersion::Two) {
         message.push_str("; paths are written without `data/`");

@@ -61,7 +61,9 @@ impl Gate {
             let now = Instant::now();
             let start = match starts.len() < self.per_second {
                 true => now,
-                false => starts.pop_front().map_or(now, |earliest| now.max(earliest + Duration::from_secs(1))),
+                false => {
+                    starts.pop_front().map_or(now, |earliest| now.max(earliest + Duration::from_secs(1)))
+                }
             };
             starts.push_back(start);
             start
@@ -126,9 +128,9 @@ mod tests {
         gates.of("", "kv/").close_for(Duration::from_secs(7));
         let refused = gates.of("", "kv/").enter().await.unwrap_err();
         assert_eq!(refused.retry_after, Some(Duration::from_secs(7)));
-        gates.of("", "db/").enter().await.unwrap();
-        gates.of("team", "kv/").enter().await.unwrap();
+        gates.of("", "db/").enter().await.map(drop).unwrap();
+        gates.of("team", "kv/").enter().await.map(drop).unwrap();
         tokio::time::advance(Duration::from_secs(7)).await;
-        gates.of("", "kv/").enter().await.unwrap();
+        gates.of("", "kv/").enter().await.map(drop).unwrap();
     }
 }

@@ -93,10 +93,8 @@ impl HttpTransport {
     async fn client(&self) -> Result<Arc<Client>, VaultTransportError> {
         let make = async || {
             let (server_name, proxy) = (self.server_name.clone(), self.proxy.clone());
-            Watched::new(self.origins.clone(), move |material| {
-                client(material, &server_name, proxy.as_ref())
-            })
-            .await
+            Watched::new(self.origins.clone(), move |material| client(material, &server_name, proxy.as_ref()))
+                .await
         };
         Ok(self.client.get_or_try_init(make).await?.current().await)
     }
@@ -199,7 +197,8 @@ fn client(
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(4);
     if let Some(settings) = proxy {
-        let unusable = |_| VaultTransportError::Settings("`proxy.url` is not the address of a proxy".to_owned());
+        let unusable =
+            |_| VaultTransportError::Settings("`proxy.url` is not the address of a proxy".to_owned());
         let proxy = Proxy::all(&settings.url).map_err(unusable)?;
         builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&settings.no_proxy.join(","))));
     }
@@ -208,14 +207,17 @@ fn client(
 
 fn headers(request: &VaultRequest) -> Result<HeaderMap, VaultTransportError> {
     let mut headers = HeaderMap::from_iter([(REQUEST, HeaderValue::from_static("true"))]);
-    let mut add = |name: HeaderName, what: &str, text: &str, sensitive: bool| -> Result<(), VaultTransportError> {
-        let mut value = HeaderValue::from_str(text).map_err(|_| {
-            VaultTransportError::Settings(format!("the {what} holds characters that a header cannot carry"))
-        })?;
-        value.set_sensitive(sensitive);
-        headers.insert(name, value);
-        Ok(())
-    };
+    let mut add =
+        |name: HeaderName, what: &str, text: &str, sensitive: bool| -> Result<(), VaultTransportError> {
+            let mut value = HeaderValue::from_str(text).map_err(|_| {
+                VaultTransportError::Settings(format!(
+                    "the {what} holds characters that a header cannot carry"
+                ))
+            })?;
+            value.set_sensitive(sensitive);
+            headers.insert(name, value);
+            Ok(())
+        };
     if let Some(token) = &request.token {
         add(TOKEN, "token", token.expose(), true)?;
     }

@@ -154,7 +154,9 @@ impl Link {
                     *outage = None;
                     return Ok(());
                 }
-                Some(held) if held.resume_at.is_some() || held.probe_at > now => return Err(held.failure(now)),
+                Some(held) if held.resume_at.is_some() || held.probe_at > now => {
+                    return Err(held.failure(now));
+                }
                 Some(held) => held.clone(),
             }
         };

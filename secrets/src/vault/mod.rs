@@ -35,9 +35,9 @@ pub use login::CloudAccess;
 pub use pace::{Pace, World};
 pub use reading::Reading;
 pub use settings::{
-    AppRoleAuth, AwsAuth, AwsProof, AzureAuth, CertAuth, CustomAuth, Ec2Signature, GcpAuth, GcpProof, JwtAuth,
-    KubernetesAuth, KvVersion, PasswordAuth, ReadMethod, VaultAuth, VaultProxy, VaultRead, VaultSettings, VaultTls,
-    WrappedTokenAuth,
+    AppRoleAuth, AwsAuth, AwsProof, AzureAuth, CertAuth, CustomAuth, Ec2Signature, GcpAuth, GcpProof,
+    JwtAuth, KubernetesAuth, KvVersion, PasswordAuth, ReadMethod, VaultAuth, VaultProxy, VaultRead,
+    VaultSettings, VaultTls, WrappedTokenAuth,
 };
 pub use store::VaultStore;
 pub use transport::{VaultMethod, VaultRequest, VaultResponse, VaultTransport, VaultTransportError};

@@ -57,7 +57,9 @@ pub(crate) fn check_path(path: &str) -> Result<(), String> {
         return Err("a path holds no control characters".to_owned());
     }
     if path.split('/').any(str::is_empty) {
-        return Err("a path is `<mount>/<path>`, without slashes at its ends or next to each other".to_owned());
+        return Err(
+            "a path is `<mount>/<path>`, without slashes at its ends or next to each other".to_owned()
+        );
     }
     if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err("a path holds no `.` and no `..`".to_owned());

@@ -63,7 +63,9 @@ impl Reading {
 
     /// Of version 2 of the key/value engine.
     pub(crate) fn of_kv2(answer: &Answer, path: &str) -> Result<Self, VaultFailure> {
-        let Some(data) = &answer.data else { return Err(VaultFailure::missing("the answer holds no version")) };
+        let Some(data) = &answer.data else {
+            return Err(VaultFailure::missing("the answer holds no version"));
+        };
         if let Some(gone) = gone(data, path) {
             return Err(gone);
         }
@@ -140,7 +142,10 @@ mod tests {
             r#"{"data":{"data":null,"metadata":{"deletion_time":"2026-01-02T03:04:05Z","destroyed":false,"version":3}}}"#,
         );
         let failure = Reading::of_kv2(&deleted, "kv/a").unwrap_err();
-        assert!(failure.message.contains("version 3 of `kv/a` was deleted at 2026-01-02T03:04:05Z"), "{failure}");
+        assert!(
+            failure.message.contains("version 3 of `kv/a` was deleted at 2026-01-02T03:04:05Z"),
+            "{failure}"
+        );
         let destroyed =
             answer(r#"{"data":{"data":null,"metadata":{"deletion_time":"x","destroyed":true,"version":1}}}"#);
         assert!(Reading::of_kv2(&destroyed, "kv/a").unwrap_err().message.contains("destroyed"));
@@ -172,7 +177,9 @@ mod tests {
 
     #[test]
     fn base64_is_decoded_where_it_is_asked_for() {
-        let mut reading = Reading::of_answer(answer(r#"{"data":{"plaintext":"aHVudGVyMg==","b":"/w=="}}"#), UNIX_EPOCH).unwrap();
+        let mut reading =
+            Reading::of_answer(answer(r#"{"data":{"plaintext":"aHVudGVyMg==","b":"/w=="}}"#), UNIX_EPOCH)
+                .unwrap();
         reading.decode("plaintext").unwrap();
         assert_eq!(reading.fields["plaintext"].expose(), "hunter2");
         assert!(reading.decode("plaintext").unwrap_err().message.contains("not base64"));

@@ -202,7 +202,10 @@ impl Session {
         if alive {
             return Ok(Verdict::Alive);
         }
-        tracing::info!(method = self.method(), "the token of the secret store is not valid any more, logging in again");
+        tracing::info!(
+            method = self.method(),
+            "the token of the secret store is not valid any more, logging in again"
+        );
         self.token_beyond(token.generation).await.map(|_| Verdict::Replaced)
     }
 
@@ -212,7 +215,9 @@ impl Session {
     /// When it cannot be found out what that means.
     pub(crate) async fn examine_fresh(&self, token: &Token) -> Result<(), VaultFailure> {
         if !self.shared.state.lock().may_not_look && !self.shared.lookup(&token.secret).await?.is_success() {
-            tracing::info!("the token of the secret store may not look at itself; a policy with `auth/token/lookup-self` saves logins");
+            tracing::info!(
+                "the token of the secret store may not look at itself; a policy with `auth/token/lookup-self` saves logins"
+            );
             self.shared.state.lock().may_not_look = true;
         }
         Ok(())
@@ -226,7 +231,10 @@ impl Session {
             let server = self.shared.link.transport.server();
             return Err(reply.failure(VaultFailureKind::Denied, &server));
         }
-        reply.answer()?.data.ok_or_else(|| VaultFailure::unavailable("the server says nothing about the token"))
+        reply
+            .answer()?
+            .data
+            .ok_or_else(|| VaultFailure::unavailable("the server says nothing about the token"))
     }
 
     /// Ends the task. No token is had afterwards.
@@ -432,7 +440,8 @@ impl Shared {
                 let reply = self.lookup(&secret).await?;
                 if !reply.is_success() {
                     let failure = reply.failure(VaultFailureKind::Denied, &server);
-                    return Err(failure.prefixed(&format!("the token of `auth.{}` is not valid", self.login.method())));
+                    return Err(failure
+                        .prefixed(&format!("the token of `auth.{}` is not valid", self.login.method())));
                 }
                 let data = reply.answer()?.data.unwrap_or(Tree::Null);
                 Ok((secret, Term::of_lookup(&data, received)))
@@ -447,7 +456,9 @@ impl Shared {
                 }
                 let grant = reply.answer()?.auth;
                 let grant = grant.ok_or_else(|| {
-                    VaultFailure::denied(format!("the login at `{path}` gives no token; a second factor is not supported"))
+                    VaultFailure::denied(format!(
+                        "the login at `{path}` gives no token; a second factor is not supported"
+                    ))
                 })?;
                 let term = Term::of_grant(&grant, received);
                 Ok((grant.token, term))
@@ -470,7 +481,10 @@ impl Shared {
         let reply = match self.link.exchange(request).await {
             Ok(reply) if reply.is_success() => reply,
             Ok(reply) => {
-                tracing::info!(status = reply.status(), "the token of the secret store is not renewed, logging in again");
+                tracing::info!(
+                    status = reply.status(),
+                    "the token of the secret store is not renewed, logging in again"
+                );
                 return Done::Login;
             }
             Err(failure) => {

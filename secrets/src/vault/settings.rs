@@ -394,7 +394,9 @@ impl VaultSettings {
             return Err("`address` begins with https://".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-            return Err("`address` holds a scheme, a host and perhaps a port and a path, nothing else".to_owned());
+            return Err(
+                "`address` holds a scheme, a host and perhaps a port and a path, nothing else".to_owned()
+            );
         }
         if url.scheme() == "http" && !self.allow_plain_http && !is_loopback(&url) {
             return Err(
@@ -476,7 +478,9 @@ impl<'de> Deserialize<'de> for KvVersion {
         match u8::deserialize(deserializer)? {
             1 => Ok(Self::One),
             2 => Ok(Self::Two),
-            other => Err(de::Error::custom(format!("there is no version {other} of the engine, only 1 and 2"))),
+            other => {
+                Err(de::Error::custom(format!("there is no version {other} of the engine, only 1 and 2")))
+            }
         }
     }
 }

@@ -91,7 +91,9 @@ impl VaultStore {
             let known: Vec<&str> = self.reads.keys().map(String::as_str).collect();
             VaultFailure::invalid(match known.is_empty() {
                 true => format!("the settings of the store name no read `{name}`, nor any other"),
-                false => format!("the settings of the store name no read `{name}`, only {}", known.join(", ")),
+                false => {
+                    format!("the settings of the store name no read `{name}`, only {}", known.join(", "))
+                }
             })
         })?;
         self.client.read_named(name, read).await

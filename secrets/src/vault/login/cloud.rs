@@ -42,11 +42,16 @@ impl CloudAccess {
     }
 
     async fn surroundings(&self) -> Result<&Surroundings, VaultFailure> {
-        let made = self.0.get_or_try_init(|| Surroundings::of_process(concat!("Invar/", env!("CARGO_PKG_VERSION"))));
+        let made =
+            self.0.get_or_try_init(|| Surroundings::of_process(concat!("Invar/", env!("CARGO_PKG_VERSION"))));
         made.await.map_err(|error| unusable("cloud", &error))
     }
 
-    pub(super) async fn aws(&self, auth: &AwsAuth, nonce: &Secret) -> Result<Zeroizing<Vec<u8>>, VaultFailure> {
+    pub(super) async fn aws(
+        &self,
+        auth: &AwsAuth,
+        nonce: &Secret,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultFailure> {
         let role = auth.role.iter().map(|role| ("role", Field::Plain(role.as_str())));
         match auth.proof {
             AwsProof::Iam => {
@@ -70,8 +75,10 @@ impl CloudAccess {
                         let document = get(AwsDocument::Document).await?;
                         let identity = Secret::new(BASE64.encode(document.expose()));
                         let signature = get(AwsDocument::Signature).await?;
-                        let fields =
-                            [("identity", Field::Secret(&identity)), ("signature", Field::Secret(&signature))];
+                        let fields = [
+                            ("identity", Field::Secret(&identity)),
+                            ("signature", Field::Secret(&signature)),
+                        ];
                         Ok(object(role.chain(fields).chain(nonce)))
                     }
                     signature => {
@@ -94,8 +101,11 @@ impl CloudAccess {
         };
         let url = Url::parse(&format!("https://{host}/"))
             .map_err(|_| VaultFailure::invalid("`auth.aws.region` is not a region"))?;
-        let settings =
-            AwsSettings { region: region.to_owned(), service_name: "sts".to_owned(), ..AwsSettings::default() };
+        let settings = AwsSettings {
+            region: region.to_owned(),
+            service_name: "sts".to_owned(),
+            ..AwsSettings::default()
+        };
         let identity = CloudIdentity::aws(settings, self.surroundings().await?.clone());
         let mut request = reqwest::Request::new(http::Method::POST, url.clone());
         let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
@@ -159,10 +169,7 @@ impl CloudAccess {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(Secret::new);
         let token = token.ok_or_else(|| VaultFailure::unavailable("`auth.azure`: Azure gives no token"))?;
-        let fields = [
-            ("role", Field::Plain(auth.role.as_str())),
-            ("jwt", Field::Secret(&token)),
-        ];
+        let fields = [("role", Field::Plain(auth.role.as_str())), ("jwt", Field::Secret(&token))];
         // A machine of a scale set is named by the set.
         let machine = match instance.vm_scale_set_name.as_str() {
             "" => ("vm_name", instance.name.as_str()),

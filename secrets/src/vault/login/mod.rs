@@ -155,8 +155,9 @@ impl Login {
     async fn password(&self, auth: &PasswordAuth, method: &str) -> Result<Proof, VaultFailure> {
         let password = self.resolve(&auth.password, &format!("auth.{method}.password")).await?;
         let last = format!("login/{}", auth.username);
-        super::place::check_path(&last)
-            .map_err(|_| VaultFailure::invalid(format!("`auth.{method}.username` cannot be a user's name")))?;
+        super::place::check_path(&last).map_err(|_| {
+            VaultFailure::invalid(format!("`auth.{method}.username` cannot be a user's name"))
+        })?;
         let body = object([("password", Field::Secret(&password))]);
         Ok(write(mounted(auth.mount.as_deref(), method, &last), body))
     }
@@ -177,7 +178,10 @@ impl Login {
         let value = credential.resolve(&self.credentials).await;
         let value = value.map_err(|error| VaultFailure::from(error).prefixed(&format!("`{key}`")))?;
         trimmed(&value).ok_or_else(|| {
-            VaultFailure::invalid(format!("`{key}` ({}) is empty or longer than 64 KiB", credential.location()))
+            VaultFailure::invalid(format!(
+                "`{key}` ({}) is empty or longer than 64 KiB",
+                credential.location()
+            ))
         })
     }
 

@@ -90,7 +90,9 @@ pub(crate) async fn unwrap(
     let made_by = answer.data.as_ref().and_then(|data| data.get("creation_path")).and_then(Tree::as_text);
     let made_by = made_by.unwrap_or_default();
     if !expected(made_by) {
-        let reason = format!("it was made by `{made_by}`, which is not what is expected: somebody may have replaced it");
+        let reason = format!(
+            "it was made by `{made_by}`, which is not what is expected: somebody may have replaced it"
+        );
         tracing::error!(creation_path = made_by, "a wrapping token was made by something else than expected");
         return Err(VaultFailure::compromised(reason));
     }
