@@ -1,4 +1,4 @@
-module invar.example/integration/vault
+module vault
 
 go 1.25.3
 

@@ -1,3 +1,4 @@
+// Vault's own command, so that its server can be built as a program of this module.
 package main
 
 import (
