@@ -117,6 +117,7 @@ impl Vault {
     pub fn launch(&mut self) {
         let binary = Self::binary().expect("it was there when the first one was started");
         let log = File::options().create(true).append(true).open(self.folder.join("vault.log"));
+        let log = log.expect("the folder is the test's own");
         let child = Command::new(binary)
             .arg("server")
             .arg("-config")
@@ -125,7 +126,7 @@ impl Vault {
             .env_remove("VAULT_TOKEN")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.expect("the folder is the test's own"))
+            .stderr(log)
             .spawn();
         self.child = Some(child.expect("the binary is there"));
         self.wait("listens", |vault| {
@@ -243,6 +244,13 @@ impl Vault {
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
+    /// The end of what it told about itself.
+    pub fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.folder.join("vault.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     fn audit_file(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
@@ -255,9 +263,7 @@ impl Vault {
                 return;
             }
             if began.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(self.folder.join("vault.log")).unwrap_or_default();
-                let lines: Vec<&str> = log.lines().collect();
-                panic!("waited until Vault {what}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+                panic!("waited until Vault {what}\n{}", self.log());
             }
             sleep(Duration::from_millis(50));
         }

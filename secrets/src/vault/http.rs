@@ -47,14 +47,23 @@ const IN_PATH: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
+/// Which proxies are gone through.
+#[derive(Clone)]
+enum Proxies {
+    None,
+    One(VaultProxy),
+    /// Those that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name.
+    OfEnvironment,
+}
+
 type Ask = dyn Fn(&Url) -> Result<(), String> + Send + Sync;
 
 /// Carries requests to one address.
 pub struct HttpTransport {
     address: Url,
     origins: Origins,
-    server_name: String,
-    proxy: Option<VaultProxy>,
+    tls: ClientSettings,
+    proxy: Proxies,
     ask: Option<Arc<Ask>>,
     client: OnceCell<Watched<Client, VaultTransportError>>,
 }
@@ -80,7 +89,23 @@ impl HttpTransport {
             ..Origins::default()
         };
         let server_name = tls.server_name.clone().unwrap_or_default();
-        Self { address, origins, server_name, proxy, ask: None, client: OnceCell::new() }
+        let tls = ClientSettings { server_name, http2: true, ..ClientSettings::default() };
+        let proxy = proxy.map_or(Proxies::None, Proxies::One);
+        Self { address, origins, tls, proxy, ask: None, client: OnceCell::new() }
+    }
+
+    /// Through the proxies that the environment of the process names.
+    #[must_use]
+    pub fn through_proxies_of_environment(mut self) -> Self {
+        self.proxy = Proxies::OfEnvironment;
+        self
+    }
+
+    /// Whatever certificate the server has.
+    #[must_use]
+    pub fn accepting_any_certificate(mut self) -> Self {
+        self.tls.insecure_skip_verify = true;
+        self
     }
 
     /// Asks before each request whether its address may be reached; the answer of one that may not is a sentence.
@@ -92,9 +117,8 @@ impl HttpTransport {
 
     async fn client(&self) -> Result<Arc<Client>, VaultTransportError> {
         let make = async || {
-            let (server_name, proxy) = (self.server_name.clone(), self.proxy.clone());
-            Watched::new(self.origins.clone(), move |material| client(material, &server_name, proxy.as_ref()))
-                .await
+            let (tls, proxy) = (self.tls.clone(), self.proxy.clone());
+            Watched::new(self.origins.clone(), move |material| client(material, &tls, &proxy)).await
         };
         Ok(self.client.get_or_try_init(make).await?.current().await)
     }
@@ -180,27 +204,26 @@ impl From<invar_tls::PemError> for VaultTransportError {
     }
 }
 
-fn client(
-    material: &Material,
-    server_name: &str,
-    proxy: Option<&VaultProxy>,
-) -> Result<Client, VaultTransportError> {
-    let settings = ClientSettings { server_name: server_name.to_owned(), http2: true, ..Default::default() };
+fn client(material: &Material, tls: &ClientSettings, proxy: &Proxies) -> Result<Client, VaultTransportError> {
     let mut builder = Client::builder()
-        .tls_backend_preconfigured(settings.config(material)?)
+        .tls_backend_preconfigured(tls.config(material)?)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_gzip()
-        .no_proxy()
         .user_agent(concat!("Invar/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(4);
-    if let Some(settings) = proxy {
-        let unusable =
-            |_| VaultTransportError::Settings("`proxy.url` is not the address of a proxy".to_owned());
-        let proxy = Proxy::all(&settings.url).map_err(unusable)?;
-        builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&settings.no_proxy.join(","))));
+    match proxy {
+        Proxies::OfEnvironment => {}
+        Proxies::None => builder = builder.no_proxy(),
+        Proxies::One(settings) => {
+            let unusable =
+                |_| VaultTransportError::Settings("`proxy.url` is not the address of a proxy".to_owned());
+            let proxy = Proxy::all(&settings.url).map_err(unusable)?;
+            let direct = NoProxy::from_string(&settings.no_proxy.join(","));
+            builder = builder.no_proxy().proxy(proxy.no_proxy(direct));
+        }
     }
     builder.build().map_err(|error| VaultTransportError::Settings(causes(&error)))
 }

@@ -38,7 +38,7 @@ pub(super) fn prepare(vault: &Vault, folder: &Path) {
         (
             201,
             json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": {
-            "authenticated": known, "user": { "username": SERVICE_ACCOUNT, "uid": "uid-of-invar" } } }),
+            "authenticated": known, "audiences": ["vault"], "user": { "username": SERVICE_ACCOUNT, "uid": "uid-of-invar" } } }),
         )
     });
     vault.write("sys/auth/kubernetes", &json!({ "type": "kubernetes" }));
@@ -81,7 +81,8 @@ fn file(shared: &Shared, name: &str, content: &str) -> PathBuf {
 
 async fn logs_in(shared: &Shared, auth: &str) {
     let store = store(&shared.vault, &format!("auth = {{ {auth} }}\n"));
-    assert_eq!(password(&store).await.unwrap(), VALUE, "{auth}");
+    let read = password(&store).await;
+    assert!(read.as_ref().is_ok_and(|value| value == VALUE), "{auth}: {read:?}\n{}", shared.vault.log());
     store.shutdown().await;
 }
 

@@ -135,7 +135,8 @@ async fn a_namespace_is_sent_as_a_header() {
     let store = store(&shared.vault, &format!("namespace = 'obs'\n{}", userpass()));
     store.read("kv/team/of-namespaces").await.unwrap();
     store.read("east/one//kv/team/of-namespaces").await.unwrap();
-    let asked = shared.vault.audited("kv/data/team/of-namespaces");
+    // The first one is that of the test itself.
+    let asked = shared.vault.audited("kv/data/team/of-namespaces").split_off(1);
     let namespaces: Vec<&Value> =
         asked.iter().map(|entry| &entry["request"]["headers"]["x-vault-namespace"][0]).collect();
     assert_eq!(namespaces, [&json!("obs"), &json!("obs/east/one")]);

@@ -95,9 +95,9 @@ impl CloudAccess {
     /// The address, the body and the headers of a signed request, which the server sends on to AWS, each in base64.
     async fn caller_identity(&self, auth: &AwsAuth) -> Result<[Secret; 3], VaultFailure> {
         let (region, host) = match auth.region.as_deref().filter(|region| !region.is_empty()) {
-            Some(region) => (region, format!("sts.{region}.amazonaws.com")),
+            Some(region) if region != "us-east-1" => (region, format!("sts.{region}.amazonaws.com")),
             // The global service lives there.
-            None => ("us-east-1", "sts.amazonaws.com".to_owned()),
+            _ => ("us-east-1", "sts.amazonaws.com".to_owned()),
         };
         let url = Url::parse(&format!("https://{host}/"))
             .map_err(|_| VaultFailure::invalid("`auth.aws.region` is not a region"))?;
