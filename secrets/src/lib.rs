@@ -3,7 +3,8 @@
 //! A secret is named, never pasted: `<store>/<path>#<field>`. A [`SecretStore`] reads what a path
 //! names, as one indivisible [`SecretSnapshot`] of fields. [`SecretStores`] reads each path once, keeps it up to date, and
 //! answers with live secrets that always show the newest value, so that a rotation reaches its users without a new
-//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster; [`build`]
+//! configuration. [`Credential`] is how settings name a secret. [`kubernetes`] reads those of a cluster, [`vault`] those of a
+//! Vault or `OpenBao` server; [`build`]
 //! makes the stores that settings describe. Nothing here
 //! prints a value.
 
@@ -33,6 +34,7 @@ mod stores;
 mod systemd;
 #[cfg(test)]
 mod tests;
+pub mod vault;
 
 pub use age::{AgeSettings, AgeStore};
 pub use credential::Credential;

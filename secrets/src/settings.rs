@@ -19,6 +19,7 @@ use crate::snapshot_files::SnapshotFiles;
 use crate::store::SecretStore;
 use crate::stores::SecretStores;
 use crate::systemd::SystemdStore;
+use crate::vault::{VaultSettings, VaultStore};
 
 /// The stores of the settings, by the name that stands before the first slash of a reference.
 pub type StoreTable = BTreeMap<String, StoreSettings>;
@@ -39,6 +40,8 @@ pub enum StoreSettings {
     Age(AgeSettings),
     /// Secrets of a Kubernetes cluster.
     Kubernetes(KubernetesSettings),
+    /// A Vault or `OpenBao` server.
+    Vault(Box<VaultSettings>),
 }
 
 /// `[secrets.NAME]` of the kind `file`.
@@ -132,18 +135,22 @@ impl StoreSettings {
             Self::Exec(_) => "exec",
             Self::Age(_) => "age",
             Self::Kubernetes(_) => "kubernetes",
+            Self::Vault(_) => "vault",
         }
     }
 
     /// The credentials in it, by the key they stand under.
     #[must_use]
-    pub fn credentials(&self) -> Vec<(&'static str, &Credential)> {
+    pub fn credentials(&self) -> Vec<(String, &Credential)> {
+        let named = |(key, credential): (&'static str, _)| (key.to_owned(), credential);
         match self {
             Self::File(_) | Self::Env(_) | Self::Systemd(_) | Self::Exec(_) => Vec::new(),
             Self::Age(settings) => std::iter::once(("identity", &settings.identity))
                 .chain(settings.passphrase.as_ref().map(|passphrase| ("passphrase", passphrase)))
+                .map(named)
                 .collect(),
-            Self::Kubernetes(settings) => settings.credentials(),
+            Self::Kubernetes(settings) => settings.credentials().into_iter().map(named).collect(),
+            Self::Vault(settings) => settings.credentials(),
         }
     }
 
@@ -162,12 +169,17 @@ impl StoreSettings {
                 Err(refusal) => Some(format!("it runs programs: {refusal}")),
             },
             Self::Kubernetes(settings) => settings.problem().map(str::to_owned),
+            Self::Vault(settings) => settings.validate().err(),
             Self::Env(_) | Self::Systemd(_) | Self::Age(_) => None,
         }
     }
 
-    fn build(&self, environment: &StoreEnvironment, stores: &SecretStores) -> Arc<dyn SecretStore> {
-        match self {
+    fn build(
+        &self,
+        environment: &StoreEnvironment,
+        stores: &SecretStores,
+    ) -> Result<Arc<dyn SecretStore>, String> {
+        Ok(match self {
             Self::File(settings) => Arc::new(FileStore::new(&settings.root)),
             Self::Env(settings) => {
                 let process = EnvironmentStore::process();
@@ -185,7 +197,8 @@ impl StoreSettings {
                 Arc::new(AgeStore::new(settings.clone(), environment.snapshot.clone(), stores.clone()))
             }
             Self::Kubernetes(settings) => Arc::new(settings.store(stores.clone())),
-        }
+            Self::Vault(settings) => Arc::new(VaultStore::new(settings, stores.clone())?),
+        })
     }
 }
 
@@ -278,7 +291,9 @@ fn build_one(
         }
     }
     under_way.pop();
-    let store = settings.build(environment, &SecretStores::new(needed));
+    let store = settings
+        .build(environment, &SecretStores::new(needed))
+        .map_err(|problem| StoreSettingsError::Settings { store: name.to_owned(), problem })?;
     built.insert(name.to_owned(), store);
     Ok(())
 }
@@ -317,6 +332,7 @@ mod tests {
         let stores = built(
             "[k8s]\nkind = 'kubernetes'\n\
              [team]\nkind = 'file'\nroot = '/run/secrets'\n\
+             [vault]\nkind = 'vault'\naddress = 'https://vault.example:8200'\nauth = { token = { secret = 'team/token' } }\n\
              [shell]\nkind = 'exec'\ncommands = { one = { command = ['/bin/true'] } }\n\
              [creds]\nkind = 'systemd'\ndirectory = '/run/credentials/x'\n\
              [vars]\nkind = 'env'\nvariables = ['TOKEN']\n\
@@ -324,7 +340,7 @@ mod tests {
         )
         .unwrap();
         let names: Vec<&str> = stores.keys().map(String::as_str).collect();
-        assert_eq!(names, ["age", "creds", "env", "file", "k8s", "shell", "team", "vars"]);
+        assert_eq!(names, ["age", "creds", "env", "file", "k8s", "shell", "team", "vars", "vault"]);
         assert!(!built("").unwrap().contains_key("systemd"));
         let started =
             StoreEnvironment { credentials_directory: Some("/run/credentials/x".into()), ..environment() };

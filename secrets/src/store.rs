@@ -65,6 +65,11 @@ pub trait SecretStore: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// Ends what the store does by itself, and gives back what it was granted to work with.
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// Whether the store can be reached and lets us in, and as whom: one line for an operator.
     ///
     /// # Errors

@@ -233,6 +233,9 @@ impl SecretStores {
         self.registry.stop.cancel();
         self.registry.tasks.close();
         self.registry.tasks.wait().await;
+        for store in self.registry.stores.values() {
+            store.shutdown().await;
+        }
     }
 
     /// All cells.

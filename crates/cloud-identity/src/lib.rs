@@ -11,6 +11,7 @@ mod aws;
 mod azure;
 mod cache;
 mod google;
+mod instance;
 mod surroundings;
 #[cfg(test)]
 mod testing;
@@ -23,6 +24,9 @@ use http::HeaderMap;
 pub use aws::{AnswerTooLong, AwsCredentials, AwsSettings, sdk_http_client};
 pub use azure::{AzureCloud, AzureCredential, AzureSettings};
 pub use google::GoogleSettings;
+pub use instance::{
+    AwsDocument, AzureInstance, aws_document, azure_instance, google_instance_token, google_signed_token,
+};
 pub use surroundings::Surroundings;
 
 use crate::aws::AwsIdentity;

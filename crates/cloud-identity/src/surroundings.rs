@@ -163,7 +163,8 @@ impl Surroundings {
     }
 
     /// The time of day.
-    pub(crate) fn now(&self) -> SystemTime {
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
         (self.clock)()
     }
 

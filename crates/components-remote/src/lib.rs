@@ -11,6 +11,7 @@ mod remote_s3;
 pub mod remotecfg;
 #[cfg(test)]
 mod running;
+mod vault;
 
 use invar_blocks::HttpClientArguments;
 use invar_engine::Registry;
@@ -20,6 +21,7 @@ pub use local_file::LocalFile;
 pub use modules::{LoadedModule, ModuleLoader};
 pub use remote_http::RemoteHttp;
 pub use remote_s3::RemoteS3;
+pub use vault::RemoteVault;
 
 /// Adds these components to a registry.
 #[must_use]
@@ -30,5 +32,6 @@ pub fn register(registry: Registry) -> Registry {
         .with::<RemoteKubernetesConfigMap>()
         .with::<RemoteKubernetesSecret>()
         .with::<RemoteS3>()
+        .with::<RemoteVault>()
         .with_import_client::<HttpClientArguments>()
 }

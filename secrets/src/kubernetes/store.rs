@@ -159,6 +159,10 @@ impl Drop for KubernetesStore {
 }
 
 impl SecretStore for KubernetesStore {
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Self::shutdown(self))
+    }
+
     fn kind(&self) -> StoreKind {
         StoreKind::Kubernetes
     }

@@ -19,9 +19,10 @@ pub use self::record::{RecordError, open_record, seal_record};
 pub use self::settings::{EncryptedOffline, OfflineSettings};
 use crate::credential::Credential;
 use crate::error::SecretError;
-use crate::handle::SecretSnapshot;
 use crate::reference::SecretReference;
-use crate::store::{SecretStores, StoreKind};
+use crate::snapshot::SecretSnapshot;
+use crate::store::StoreKind;
+use crate::stores::SecretStores;
 
 /// Keeps values for a start without their stores. Cloning shares it.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::fields::Value;
-use crate::handle::{Lease, SecretSnapshot};
+use crate::snapshot::{Lease, SecretSnapshot};
 
 /// What a record begins with; the last byte is the version of the form.
 const HEAD: &[u8; 8] = b"INVSEC\0\x01";

@@ -49,7 +49,7 @@ impl OfflineSettings {
             return None;
         };
         let remote = match stores.get(&reference.store) {
-            Some(StoreSettings::Kubernetes(_)) => true,
+            Some(StoreSettings::Kubernetes(_) | StoreSettings::Vault(_)) => true,
             Some(
                 StoreSettings::File(_)
                 | StoreSettings::Env(_)

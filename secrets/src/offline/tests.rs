@@ -7,8 +7,8 @@ use base64::Engine as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::handle::Lease;
 use crate::settings::StoreTable;
+use crate::snapshot::Lease;
 
 const MARK: &str = "hunter2-hunter2-hunter2";
 const DAY: Duration = Duration::from_secs(24 * 3600);

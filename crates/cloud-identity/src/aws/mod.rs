@@ -189,7 +189,9 @@ impl AwsIdentity {
 /// on the way, and a signature over them would then be wrong.
 fn is_signed(name: &HeaderName) -> bool {
     let name = name.as_str();
-    matches!(name, "host" | "content-type" | "content-encoding") || name.starts_with("x-prometheus-")
+    matches!(name, "host" | "content-type" | "content-encoding")
+        || name.starts_with("x-prometheus-")
+        || name.starts_with("x-vault-")
 }
 
 /// For how long credentials are valid, seen from `now`.

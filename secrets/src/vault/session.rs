@@ -1,0 +1,577 @@
+//! The token by which everything is asked: one at a time, got by one login at a time, renewed well before its end, and
+//! replaced while it still works.
+//!
+//! One task owns all of it, so that who waits for a login and goes away does not break it off: a proof may be good for
+//! one use only. The task begins with the first token that somebody wants and ends with the session.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use invar_syntax::Secret;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::answer::{Grant, Tree};
+use super::body::object;
+use super::failure::{VaultFailure, VaultFailureKind};
+use super::link::{Link, Reply};
+use super::login::{Login, Proof};
+use super::transport::VaultRequest;
+
+/// The wall clock may run ahead of the monotonic one by this much before the host counts as having been suspended.
+const JUMP: Duration = Duration::from_secs(30);
+/// As often a token is replaced after a refusal where it may not be looked at.
+const UNSEEN: Duration = Duration::from_secs(5 * 60);
+
+/// A token.
+pub(crate) struct Token {
+    pub(crate) secret: Secret,
+    /// Counts up with every login of the session.
+    pub(crate) generation: u64,
+    term: Term,
+}
+
+/// For how long a token is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Term {
+    received: Instant,
+    /// `None` for ever.
+    lifetime: Option<Duration>,
+    renewable: bool,
+}
+
+/// The session with one server.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    link: Arc<Link>,
+    login: Login,
+    state: Mutex<State>,
+    /// Somebody wants a token.
+    wanted: Notify,
+    /// Counts the logins that were tried.
+    tried: watch::Sender<u64>,
+    /// The generation of the newest token.
+    generation: watch::Sender<u64>,
+    /// The last look at a token after a refusal.
+    looked_up: tokio::sync::Mutex<Option<Look>>,
+}
+
+/// What was seen of a token.
+#[derive(Clone, Copy)]
+struct Look {
+    generation: u64,
+    began: Instant,
+    alive: bool,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Arc<Token>>,
+    failures: u32,
+    refused: Option<(VaultFailure, Instant)>,
+    /// A token that had just been granted may not look at itself: what that says of any token is nothing.
+    may_not_look: bool,
+    closed: bool,
+}
+
+/// What the task does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Renew,
+    Login,
+    Lookup,
+}
+
+/// What a look at a refused token shows.
+pub(crate) enum Verdict {
+    /// It works: the path itself is forbidden.
+    Alive,
+    /// It does not, and a newer one can be had.
+    Replaced,
+}
+
+impl Session {
+    pub(crate) fn new(link: Arc<Link>, login: Login) -> Self {
+        let shared = Shared {
+            link,
+            login,
+            state: Mutex::default(),
+            wanted: Notify::new(),
+            tried: watch::Sender::new(0),
+            generation: watch::Sender::new(0),
+            looked_up: tokio::sync::Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), task: Mutex::default() }
+    }
+
+    /// How the session logs in.
+    pub(crate) fn method(&self) -> &'static str {
+        self.shared.login.method()
+    }
+
+    pub(crate) fn login(&self) -> &Login {
+        &self.shared.login
+    }
+
+    /// The generation of the newest token, as it changes.
+    pub(crate) fn generations(&self) -> watch::Receiver<u64> {
+        self.shared.generation.subscribe()
+    }
+
+    /// A token that has not ended.
+    ///
+    /// # Errors
+    /// Why there is none, and when one is tried for again.
+    pub(crate) async fn token(&self) -> Result<Arc<Token>, VaultFailure> {
+        self.token_beyond(0).await
+    }
+
+    /// A token of a generation after `generation`.
+    pub(crate) async fn token_beyond(&self, generation: u64) -> Result<Arc<Token>, VaultFailure> {
+        // Looked at first: a login that ends in between is then seen.
+        let mut tried = self.shared.tried.subscribe();
+        loop {
+            {
+                let mut state = self.shared.state.lock();
+                if state.closed {
+                    return Err(VaultFailure::unavailable("the store is closed"));
+                }
+                let now = Instant::now();
+                if let Some(token) = &state.token {
+                    if token.generation > generation && !token.term.has_ended(now) {
+                        return Ok(Arc::clone(token));
+                    }
+                    if token.generation <= generation {
+                        // Nobody else is to try it.
+                        state.token = None;
+                    }
+                }
+                if let Some((failure, until)) = &state.refused
+                    && *until > now
+                {
+                    return Err(failure.clone().after(*until - now));
+                }
+            }
+            self.ensure_task();
+            self.shared.wanted.notify_one();
+            if tried.changed().await.is_err() {
+                return Err(VaultFailure::unavailable("the store is closed"));
+            }
+        }
+    }
+
+    /// Finds out, once for all who ask at the same time, whether `token` still works. `since` is when the request that
+    /// was refused began.
+    ///
+    /// # Errors
+    /// When it cannot be found out, or there is no other token.
+    pub(crate) async fn examine(&self, token: &Token, since: Instant) -> Result<Verdict, VaultFailure> {
+        let mut looked_up = self.shared.looked_up.lock().await;
+        let (newest, may_not_look) = {
+            let state = self.shared.state.lock();
+            (state.token.as_ref().map(|newest| newest.generation), state.may_not_look)
+        };
+        if newest.is_some_and(|newest| newest > token.generation) {
+            return Ok(Verdict::Replaced);
+        }
+        if may_not_look {
+            // Then logging in now and then is the only way to find out.
+            if token.term.received.elapsed() < UNSEEN {
+                return Ok(Verdict::Alive);
+            }
+            drop(looked_up);
+            return self.token_beyond(token.generation).await.map(|_| Verdict::Replaced);
+        }
+        let earlier = looked_up.filter(|look| look.generation == token.generation && look.began >= since);
+        let alive = match earlier {
+            Some(look) => look.alive,
+            None => {
+                let began = Instant::now();
+                let alive = self.shared.lookup(&token.secret).await?.is_success();
+                *looked_up = Some(Look { generation: token.generation, began, alive });
+                alive
+            }
+        };
+        drop(looked_up);
+        if alive {
+            return Ok(Verdict::Alive);
+        }
+        tracing::info!(
+            method = self.method(),
+            "the token of the secret store is not valid any more, logging in again"
+        );
+        self.token_beyond(token.generation).await.map(|_| Verdict::Replaced)
+    }
+
+    /// A request was refused with a token that had just been granted.
+    ///
+    /// # Errors
+    /// When it cannot be found out what that means.
+    pub(crate) async fn examine_fresh(&self, token: &Token) -> Result<(), VaultFailure> {
+        if !self.shared.state.lock().may_not_look && !self.shared.lookup(&token.secret).await?.is_success() {
+            tracing::info!(
+                "the token of the secret store may not look at itself; a policy with `auth/token/lookup-self` saves logins"
+            );
+            self.shared.state.lock().may_not_look = true;
+        }
+        Ok(())
+    }
+
+    /// What the server knows of the token.
+    pub(crate) async fn lookup(&self) -> Result<Tree, VaultFailure> {
+        let token = self.token().await?;
+        let reply = self.shared.lookup(&token.secret).await?;
+        if !reply.is_success() {
+            let server = self.shared.link.transport.server();
+            return Err(reply.failure(VaultFailureKind::Denied, &server));
+        }
+        reply
+            .answer()?
+            .data
+            .ok_or_else(|| VaultFailure::unavailable("the server says nothing about the token"))
+    }
+
+    /// Ends the task. No token is had afterwards.
+    pub(crate) async fn shutdown(&self) {
+        self.shared.state.lock().closed = true;
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            task.abort();
+            // Cancelled is what it was meant to be.
+            drop(task.await);
+        }
+        self.shared.tried.send_modify(|count| *count += 1);
+    }
+
+    /// Gives the token back, and with it whatever was granted under it, unless it was not made by a login.
+    pub(crate) async fn revoke_token(&self) -> Result<(), VaultFailure> {
+        let token = self.shared.state.lock().token.take();
+        let Some(token) = token.filter(|_| self.method() != "token") else { return Ok(()) };
+        let mut request = VaultRequest::post("auth/token/revoke-self", object([]));
+        request.namespace.clone_from(&self.shared.link.namespace);
+        request.token = Some(token.secret.clone());
+        self.shared.link.exchange(request).await.map(drop)
+    }
+
+    fn ensure_task(&self) {
+        let mut task = self.task.lock();
+        if task.is_none() {
+            *task = Some(tokio::spawn(keep(Arc::clone(&self.shared))));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+/// Logs in when somebody wants a token, and keeps it alive.
+async fn keep(shared: Arc<Shared>) {
+    let mut clock = Clock::new(&shared);
+    let mut next: Option<(Instant, Step)> = None;
+    let mut failures = 0;
+    loop {
+        let wake = match next {
+            Some((at, _)) => at.min(Instant::now() + shared.link.pace.nap),
+            None => Instant::now() + shared.link.pace.nap,
+        };
+        let wanted = tokio::select! {
+            () = shared.wanted.notified() => true,
+            () = tokio::time::sleep_until(wake) => false,
+        };
+        if wanted {
+            // Whoever asked may have been served by a login that was on its way.
+            if !shared.has_token() && !shared.waits() {
+                shared.log_in().await;
+                failures = 0;
+            }
+            shared.tried.send_modify(|count| *count += 1);
+            next = shared.plan();
+            clock = Clock::new(&shared);
+            continue;
+        }
+        let Some(token) = shared.current() else {
+            next = None;
+            continue;
+        };
+        if let Some(kept) = shared.login.kept_token().await
+            && kept != token.secret
+        {
+            tracing::debug!("the file with the token of the secret store has changed");
+            shared.log_in().await;
+            next = shared.plan();
+            continue;
+        }
+        let step = match next {
+            Some((at, step)) if at <= Instant::now() => step,
+            _ if clock.jumped(&shared) => {
+                // Not all who were suspended together ask together.
+                tokio::time::sleep(shared.link.world.part(Duration::from_secs(5))).await;
+                Step::Lookup
+            }
+            _ => continue,
+        };
+        let done = match step {
+            Step::Renew => shared.renew(&token).await,
+            Step::Lookup => shared.look_again(&token).await,
+            Step::Login => Done::Login,
+        };
+        clock = Clock::new(&shared);
+        next = match done {
+            Done::Planned => {
+                failures = 0;
+                shared.plan()
+            }
+            Done::Failed => {
+                failures += 1;
+                Some((Instant::now() + shared.wait(failures), shared.after_failure(&token, step)))
+            }
+            Done::Login => match shared.log_in().await {
+                true => {
+                    failures = 0;
+                    shared.plan()
+                }
+                // The old token serves until it ends.
+                false => {
+                    failures += 1;
+                    let at = shared.state.lock().refused.as_ref().map(|(_, until)| *until);
+                    Some((at.unwrap_or_else(|| Instant::now() + shared.wait(failures)), Step::Login))
+                }
+            },
+        };
+    }
+}
+
+/// What came of a step.
+enum Done {
+    /// The token has a new term.
+    Planned,
+    /// Another time it may work.
+    Failed,
+    /// Only a login helps.
+    Login,
+}
+
+impl Shared {
+    fn has_token(&self) -> bool {
+        let state = self.state.lock();
+        state.token.as_ref().is_some_and(|token| !token.term.has_ended(Instant::now()))
+    }
+
+    /// Whether the last login failed a short while ago.
+    fn waits(&self) -> bool {
+        self.state.lock().refused.as_ref().is_some_and(|(_, until)| *until > Instant::now())
+    }
+
+    fn current(&self) -> Option<Arc<Token>> {
+        self.state.lock().token.clone()
+    }
+
+    fn wait(&self, failures: u32) -> Duration {
+        let pace = &self.link.pace;
+        self.link.world.backoff(failures, pace.login_first, pace.login_longest)
+    }
+
+    /// When what is to be done for the current token.
+    fn plan(&self) -> Option<(Instant, Step)> {
+        let token = self.current()?;
+        let world = &self.link.world;
+        Some(match token.term.lifetime {
+            None => (token.term.received + self.link.pace.lookup, Step::Lookup),
+            Some(lifetime) if token.term.renewable => {
+                let grace = lifetime / 10 + world.part(lifetime / 10);
+                (token.term.received + lifetime * 2 / 3 + world.part(grace / 3), Step::Renew)
+            }
+            Some(lifetime) => {
+                (token.term.received + lifetime * 4 / 5 + world.part(lifetime / 10), Step::Login)
+            }
+        })
+    }
+
+    /// A renewal is tried again until there is just time left to log in.
+    fn after_failure(&self, token: &Token, step: Step) -> Step {
+        let Some(lifetime) = token.term.lifetime else { return step };
+        let left = (token.term.received + lifetime).saturating_duration_since(Instant::now());
+        if left <= lifetime / 5 { Step::Login } else { step }
+    }
+
+    /// One login. The token that there is stays until the new one is there.
+    async fn log_in(&self) -> bool {
+        let made = self.try_login().await;
+        let mut state = self.state.lock();
+        match made {
+            Ok((secret, term)) => {
+                state.failures = 0;
+                state.refused = None;
+                let generation = *self.generation.borrow() + 1;
+                state.token = Some(Arc::new(Token { secret, generation, term }));
+                drop(state);
+                tracing::debug!(method = self.login.method(), lifetime = ?term.lifetime, "logged in to the secret store");
+                self.generation.send_replace(generation);
+                true
+            }
+            Err(failure) => {
+                state.failures = state.failures.saturating_add(1);
+                let wait = self.wait(state.failures).max(failure.retry_after.unwrap_or_default());
+                tracing::warn!(method = self.login.method(), error = %failure, again_in = ?wait, "the login to the secret store failed");
+                state.refused = Some((failure, Instant::now() + wait));
+                false
+            }
+        }
+    }
+
+    async fn try_login(&self) -> Result<(Secret, Term), VaultFailure> {
+        // Not before the proof is made, which may be good for one use.
+        self.link.in_service().await?;
+        let server = self.link.transport.server();
+        let received = Instant::now();
+        match self.login.proof(&self.link).await? {
+            Proof::Token(secret) => {
+                let reply = self.lookup(&secret).await?;
+                if !reply.is_success() {
+                    let failure = reply.failure(VaultFailureKind::Denied, &server);
+                    return Err(failure
+                        .prefixed(&format!("the token of `auth.{}` is not valid", self.login.method())));
+                }
+                let data = reply.answer()?.data.unwrap_or(Tree::Null);
+                Ok((secret, Term::of_lookup(&data, received)))
+            }
+            Proof::Write { path, namespace, body } => {
+                let mut request = VaultRequest::post(path.clone(), body);
+                request.namespace = namespace.unwrap_or_else(|| self.link.namespace.clone());
+                let reply = self.link.exchange(request).await?;
+                if !reply.is_success() {
+                    let failure = reply.failure(VaultFailureKind::Denied, &server);
+                    return Err(failure.prefixed(&format!("the login at `{path}` is refused")));
+                }
+                let grant = reply.answer()?.auth;
+                let grant = grant.ok_or_else(|| {
+                    VaultFailure::denied(format!(
+                        "the login at `{path}` gives no token; a second factor is not supported"
+                    ))
+                })?;
+                let term = Term::of_grant(&grant, received);
+                Ok((grant.token, term))
+            }
+        }
+    }
+
+    async fn lookup(&self, token: &Secret) -> Result<Reply, VaultFailure> {
+        let mut request = VaultRequest::get("auth/token/lookup-self");
+        request.namespace.clone_from(&self.link.namespace);
+        request.token = Some(token.clone());
+        self.link.exchange(request).await
+    }
+
+    async fn renew(&self, token: &Token) -> Done {
+        let mut request = VaultRequest::post("auth/token/renew-self", object([]));
+        request.namespace.clone_from(&self.link.namespace);
+        request.token = Some(token.secret.clone());
+        let received = Instant::now();
+        let reply = match self.link.exchange(request).await {
+            Ok(reply) if reply.is_success() => reply,
+            Ok(reply) => {
+                tracing::info!(
+                    status = reply.status(),
+                    "the token of the secret store is not renewed, logging in again"
+                );
+                return Done::Login;
+            }
+            Err(failure) => {
+                tracing::info!(error = %failure, "the token of the secret store could not be renewed");
+                return Done::Failed;
+            }
+        };
+        let Ok(Some(grant)) = reply.answer().map(|answer| answer.auth) else { return Done::Failed };
+        let mut term = Term::of_grant(&grant, received);
+        if term.is_shorter_than(&token.term) {
+            tracing::info!(granted = ?term.lifetime, "the token of the secret store nears its longest time, logging in anew before");
+            term.renewable = false;
+        }
+        self.set_term(token, term)
+    }
+
+    async fn look_again(&self, token: &Token) -> Done {
+        let received = Instant::now();
+        match self.lookup(&token.secret).await {
+            Ok(reply) if reply.is_success() => match reply.answer() {
+                Ok(answer) => {
+                    let found = Term::of_lookup(answer.data.as_ref().unwrap_or(&Tree::Null), received);
+                    let renewable = found.renewable && token.term.renewable;
+                    self.set_term(token, Term { renewable, ..found })
+                }
+                Err(_) => Done::Failed,
+            },
+            Ok(_) => Done::Login,
+            Err(_) => Done::Failed,
+        }
+    }
+
+    fn set_term(&self, token: &Token, term: Term) -> Done {
+        let mut state = self.state.lock();
+        if let Some(current) = &mut state.token
+            && current.generation == token.generation
+        {
+            let (secret, generation) = (current.secret.clone(), current.generation);
+            *current = Arc::new(Token { secret, generation, term });
+        }
+        Done::Planned
+    }
+}
+
+// === impl Term ===
+
+impl Term {
+    fn of_grant(grant: &Grant, received: Instant) -> Self {
+        let renewable = grant.renewable && !grant.batch && grant.lifetime.is_some();
+        Self { received, lifetime: grant.lifetime, renewable }
+    }
+
+    fn of_lookup(data: &Tree, received: Instant) -> Self {
+        let seconds = data.get("ttl").and_then(Tree::as_u64).unwrap_or(0);
+        let batch = data.get("type").and_then(Tree::as_text) == Some("batch");
+        let renewable = data.get("renewable").is_some_and(Tree::is_true) && !batch;
+        let lifetime = Some(Duration::from_secs(seconds)).filter(|lifetime| !lifetime.is_zero());
+        Self { received, lifetime, renewable: renewable && lifetime.is_some() }
+    }
+
+    fn has_ended(&self, now: Instant) -> bool {
+        self.lifetime.is_some_and(|lifetime| now >= self.received + lifetime)
+    }
+
+    /// Whether less was granted than before; seconds are rounded.
+    fn is_shorter_than(&self, before: &Self) -> bool {
+        match (self.lifetime, before.lifetime) {
+            (Some(granted), Some(before)) => granted + Duration::from_secs(1) < before,
+            _ => false,
+        }
+    }
+}
+
+/// Both clocks at one moment.
+struct Clock {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    fn new(shared: &Shared) -> Self {
+        Self { monotonic: Instant::now(), wall: shared.link.world.now() }
+    }
+
+    /// Whether the host was suspended since: then the monotonic clock stood still, and terms are shorter than they seem.
+    fn jumped(&self, shared: &Shared) -> bool {
+        let wall = shared.link.world.now().duration_since(self.wall).unwrap_or_default();
+        wall.saturating_sub(self.monotonic.elapsed()) > JUMP
+    }
+}

@@ -1,0 +1,195 @@
+//! The store: a client behind the trait that all stores share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::client::{ClientParts, ClientSettings, VaultClient};
+use super::failure::VaultFailure;
+use super::http::HttpTransport;
+use super::reading::Reading;
+use super::settings::{VaultRead, VaultSettings};
+use crate::error::SecretError;
+use crate::snapshot::{Lease, SecretSnapshot};
+use crate::store::{BoxFuture, SecretStore, StoreKind};
+use crate::stores::SecretStores;
+
+/// How often what has no lease is read again where the settings do not say.
+const REFRESH: Duration = Duration::from_secs(5 * 60);
+
+/// Secrets of a Vault or `OpenBao` server, by `<mount>/<path>`, `<namespace>//<mount>/<path>` or `@<name of a read>`.
+pub struct VaultStore {
+    client: VaultClient,
+    reads: BTreeMap<String, VaultRead>,
+    refresh: Duration,
+    leased: Arc<Mutex<BTreeMap<String, Leased>>>,
+    /// Tells those who hold a lease that the token it was granted under is on its way out.
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Leased {
+    changes: watch::Sender<u64>,
+    /// Under which token the lease was granted; none without a lease.
+    generation: Option<u64>,
+}
+
+impl VaultStore {
+    /// As the settings say; credentials are read from `credentials` where they say so. Does no input or output.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn new(settings: &VaultSettings, credentials: SecretStores) -> Result<Self, String> {
+        let transport = HttpTransport::new(settings)?;
+        Self::with(settings, ClientParts { credentials, ..ClientParts::new(Arc::new(transport)) })
+    }
+
+    /// The same with parts of one's own.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn with(settings: &VaultSettings, parts: ClientParts) -> Result<Self, String> {
+        settings.validate()?;
+        let client = ClientSettings {
+            namespace: settings.namespace.clone().unwrap_or_default(),
+            auth: settings.auth.clone(),
+            timeout: settings.timeout,
+            kv_version: settings.kv_version,
+        };
+        Ok(Self {
+            client: VaultClient::new(client, parts),
+            reads: settings.read.clone(),
+            refresh: settings.refresh.unwrap_or(REFRESH),
+            leased: Arc::default(),
+            follower: Mutex::default(),
+        })
+    }
+
+    /// The client behind it.
+    #[must_use]
+    pub fn client(&self) -> &VaultClient {
+        &self.client
+    }
+
+    /// Ends what runs for it, and waits for that. Nothing can be read afterwards.
+    pub async fn shutdown(&self) {
+        let follower = self.follower.lock().take();
+        if let Some(follower) = follower {
+            follower.abort();
+            // Cancelled is what it was meant to be.
+            drop(follower.await);
+        }
+        self.client.shutdown().await;
+    }
+
+    async fn read_path(&self, path: &str) -> Result<Reading, VaultFailure> {
+        let Some(name) = path.strip_prefix('@') else { return self.client.read(path).await };
+        let read = self.reads.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.reads.keys().map(String::as_str).collect();
+            VaultFailure::invalid(match known.is_empty() {
+                true => format!("the settings of the store name no read `{name}`, nor any other"),
+                false => {
+                    format!("the settings of the store name no read `{name}`, only {}", known.join(", "))
+                }
+            })
+        })?;
+        self.client.read_named(name, read).await
+    }
+
+    /// Remembers under which token a lease was granted.
+    fn note(&self, path: &str, lease: bool, generation: u64) {
+        let mut leased = self.leased.lock();
+        if let Some(held) = leased.get_mut(path) {
+            held.generation = lease.then_some(generation);
+        } else if lease {
+            let changes = watch::Sender::new(0);
+            leased.insert(path.to_owned(), Leased { changes, generation: Some(generation) });
+        }
+        drop(leased);
+        if lease {
+            self.follow();
+        }
+    }
+
+    fn follow(&self) {
+        let mut follower = self.follower.lock();
+        if follower.is_some() {
+            return;
+        }
+        let (leased, mut logins) = (Arc::clone(&self.leased), self.client.logins());
+        *follower = Some(tokio::spawn(async move {
+            while logins.changed().await.is_ok() {
+                let newest = *logins.borrow_and_update();
+                let mut leased = leased.lock();
+                // What nobody listens to is forgotten with the token.
+                leased.retain(|_, held| held.changes.receiver_count() > 0);
+                for held in leased.values().filter(|held| held.generation.is_some_and(|of| of < newest)) {
+                    held.changes.send_modify(|count| *count += 1);
+                }
+            }
+        }));
+    }
+}
+
+impl Drop for VaultStore {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get_mut().take() {
+            follower.abort();
+        }
+    }
+}
+
+impl fmt::Debug for VaultStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VaultStore({})", self.client.server())
+    }
+}
+
+impl SecretStore for VaultStore {
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Self::shutdown(self))
+    }
+
+    fn kind(&self) -> StoreKind {
+        StoreKind::Vault
+    }
+
+    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<SecretSnapshot, SecretError>> {
+        Box::pin(async move {
+            // A login in between only makes the lease look older than it is.
+            let reading = self.read_path(path).await.map_err(|failure| failure.about(path))?;
+            let generation = *self.client.logins().borrow();
+            self.note(path, reading.lease.is_some(), generation);
+            Ok(reading.into_snapshot())
+        })
+    }
+
+    fn renew<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<Lease, SecretError>> {
+        Box::pin(async move { self.client.renew(lease).await.map_err(|failure| failure.about("lease")) })
+    }
+
+    fn revoke<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), SecretError>> {
+        Box::pin(async move { self.client.revoke(lease).await.map_err(|failure| failure.about("lease")) })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<String, SecretError>> {
+        Box::pin(async move { self.client.check().await.map_err(|failure| failure.about("")) })
+    }
+
+    fn refresh_interval(&self) -> Option<Duration> {
+        Some(self.refresh)
+    }
+
+    /// What was granted under a token ends with it: when there is a new one, it is to be read again.
+    fn watch(&self, path: &str) -> Option<watch::Receiver<u64>> {
+        let mut leased = self.leased.lock();
+        let held = leased
+            .entry(path.to_owned())
+            .or_insert_with(|| Leased { changes: watch::Sender::new(0), generation: None });
+        Some(held.changes.subscribe())
+    }
+}
