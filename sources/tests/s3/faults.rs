@@ -226,7 +226,7 @@ async fn a_store_that_says_nothing_holds_a_poll_no_longer_than_it_may_take() {
     let context = context(600);
     context.cancellation.cancel();
     let error = source.poll(None, &context).await.unwrap_err();
-    assert!(error.message.contains("ended"), "{error}");
+    assert!(error.message.contains("cancelled"), "{error}");
 }
 
 #[tokio::test]
