@@ -38,7 +38,7 @@ pub enum StoreSettings {
     /// Encrypted files that come with the configuration.
     Age(AgeSettings),
     /// Secrets of a Kubernetes cluster.
-    Kubernetes(KubernetesSettings),
+    Kubernetes(Box<KubernetesSettings>),
 }
 
 /// `[secrets.NAME]` of the kind `file`.

@@ -191,7 +191,7 @@ async fn a_value_that_is_only_confirmed_is_seldom_written_again() {
     let (state, key) = (folder.path().join("secrets"), folder.path().join("key"));
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
     let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
-    let held = cache.held.clone().unwrap();
+    let held = cache.held.unwrap();
     let writes = |snapshot: &SecretSnapshot, after: u64| {
         held.note("vault", "kv/es", snapshot, start() + Duration::from_secs(after));
         std::mem::take(&mut *held.pending.lock()).len()
