@@ -189,7 +189,21 @@ fn the_schema_of_settings_admits_what_the_documentation_shows_and_no_more() {
     let sample: toml::Value = toml::from_str(sample).unwrap();
     let sample = serde_json::to_value(sample).unwrap();
     admits(&schema, &schema, &sample).unwrap();
+    let secrets =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/secrets.md")).unwrap();
+    let samples: Vec<&str> =
+        secrets.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
+    assert!(samples.len() > 1, "the stores and offline secrets");
+    for sample in samples {
+        let sample: toml::Value = toml::from_str(sample).unwrap();
+        admits(&schema, &schema, &serde_json::to_value(sample).unwrap()).unwrap();
+    }
     let broken = [
+        (serde_json::json!({ "secrets": { "x": { "kind": "file" } } }), "secrets"),
+        (serde_json::json!({ "secrets": { "x": { "kind": "valt" } } }), "secrets"),
+        (serde_json::json!({ "secrets": { "x": { "kind": "env", "variable": [] } } }), "secrets"),
+        (serde_json::json!({ "state": { "offline_secrets": "allow" } }), "offline_secrets"),
+        (serde_json::json!({ "state": { "offline_secrets": { "max_age": "1h" } } }), "offline_secrets"),
         (serde_json::json!({ "agnt": {} }), "agnt"),
         (serde_json::json!({ "rollout": { "rollback": "never" } }), "rollback"),
         (serde_json::json!({ "state": { "history": "many" } }), "history"),

@@ -110,7 +110,9 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
     services.insert(face.gate());
     services.insert(Arc::new(LiveDebuggingSwitch::new(settings.allows_live_debugging())));
     let secrets = Secrets::of(&settings).map_err(|problems| StartError::Settings(problems.join("\n")))?;
-    let agent = Agent::start(&settings, services, &secrets)?;
+    let state = StateDirectory::open(&settings.state.dir)?;
+    let secrets = secrets.with_offline(&settings.state).await;
+    let agent = Agent::start(&settings, services, &secrets, state)?;
     let target = AgentTarget {
         rollout: agent.rollout.clone(),
         sources: agent.poller.clone(),
@@ -136,7 +138,7 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     face.stop();
     agent.stop(deadline).await;
-    secrets.stores.shutdown().await;
+    secrets.shutdown().await;
     stop_server.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the HTTP server did not end in order");
@@ -179,8 +181,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(settings: &Settings, services: Services, secrets: &Secrets) -> Result<Self, StartError> {
-        let state = StateDirectory::open(&settings.state.dir)?;
+    fn start(
+        settings: &Settings,
+        services: Services,
+        secrets: &Secrets,
+        state: StateDirectory,
+    ) -> Result<Self, StartError> {
         state.panic_note().install();
         let identity = identity(settings);
         let source = invar_engine::Secrets::from(Arc::new(StoreSecrets(secrets.stores.clone())));

@@ -1,9 +1,11 @@
 //! The secret stores of the settings, made once for the whole process; and what the metrics say of the secrets in use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use invar_rollout::StateSettings;
 use invar_secrets::{
-    Credential, OfflineSettings, SecretState, SecretStores, SnapshotFiles, StoreEnvironment,
+    Credential, OfflineCache, OfflineSettings, SecretState, SecretStores, SnapshotFiles, StoreEnvironment,
     StoreSettingsError, build, unknown_store,
 };
 use parking_lot::Mutex;
@@ -19,6 +21,8 @@ pub(crate) struct Secrets {
     pub(crate) stores: SecretStores,
     /// Where the files of the running configuration are provided.
     pub(crate) snapshot: SnapshotFiles,
+    /// What outlives the process, where the settings have a key for it.
+    offline: Option<OfflineCache>,
 }
 
 impl Secrets {
@@ -44,8 +48,35 @@ impl Secrets {
             return Err(vec![problem]);
         }
         match unknown.is_empty() {
-            true => Ok(Self { stores: SecretStores::new(built), snapshot }),
+            true => Ok(Self { stores: SecretStores::new(built), snapshot, offline: None }),
             false => Err(texts(unknown)),
+        }
+    }
+
+    /// The same, with the values that were kept at the last time, if the settings have a key for them. Whoever calls it
+    /// holds the state directory. That they cannot be had is no reason not to start.
+    pub(crate) async fn with_offline(mut self, state: &StateSettings) -> Self {
+        let directory = state.dir.join("secrets");
+        match OfflineCache::open(&state.offline_secrets, &directory, &self.stores).await {
+            Ok(cache) if cache.is_open() => {
+                let stores = self.stores.stores();
+                let stores = stores.map(|(name, store)| (name.to_owned(), Arc::clone(store))).collect();
+                self.stores = SecretStores::with_memory(stores, Arc::new(cache.clone()));
+                self.offline = Some(cache);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "no value outlives this process, and none of before is used");
+            }
+        }
+        self
+    }
+
+    /// Gives back what was granted, or writes down what the next start needs of it.
+    pub(crate) async fn shutdown(&self) {
+        self.stores.shutdown().await;
+        if let Some(offline) = &self.offline {
+            offline.flush().await;
         }
     }
 }

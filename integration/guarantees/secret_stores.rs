@@ -41,12 +41,11 @@ fn a_token_comes_from_a_store_is_rotated_and_never_shown() {
          auth = {{ token = {{ secret = \"command/token\" }} }}\n\n\
          [rollout]\nmin_gap = \"0s\"\nprobation = {{ window = \"0s\" }}\n\n[policy]\nexec = true\n\n\
          [secrets.team]\nkind = \"file\"\nroot = \"{}\"\n\n\
-         [secrets.command]\nkind = \"exec\"\nenvironment = []\ncommands = {{ token = {{ command = [\"{}\"], environment = [\"PATH\"] }} }}\n",
+         [secrets.command]\nkind = \"exec\"\ncommands = {{ token = {{ command = [\"{}\"], environment = [\"PATH\"] }} }}\n",
         git.url("fleet.git"),
         folder.display(),
         script.display()
     );
-    let settings = settings.replace("environment = []\n", "");
     let options = AgentOptions {
         binary: binary(),
         directory: directory.path().to_path_buf(),
@@ -56,10 +55,21 @@ fn a_token_comes_from_a_store_is_rotated_and_never_shown() {
     let agent = Agent::start(options).unwrap();
     agent.wait("the first commit runs", SOON, |status| runs(status, &head)).unwrap();
 
-    git.require_basic("x-access-token", SECOND);
+    let said = |arguments: &[&str], success: bool| {
+        let output = agent.command(arguments).unwrap();
+        assert_eq!(output.status.success(), success, "{arguments:?}: {}", text(&output));
+        text(&output)
+    };
+    let list = said(&["secrets"], true);
+    assert!(list.contains("token  command  ready"), "{list}");
     keep(&folder.join("token"), SECOND, 0o600);
+    git.require_basic("x-access-token", SECOND);
+    // A command is run again after five minutes by itself.
+    let rotated = said(&["secrets", "rotate", "command/token"], true);
+    assert!(rotated.contains("1 since the start, 0 failures"), "{rotated}");
     let changed = PIPELINE.replace("[]", "[]\n\tmax_cache_size = 7");
     let head = repository.push_file("main.alloy", &changed, "change").unwrap();
+    said(&["reconcile", "--timeout", "30s"], true);
     agent.wait("the second commit runs", SOON, |status| runs(status, &head)).unwrap();
 
     let doctor = ["doctor", directory.path().join("invar.toml").to_str().unwrap()].map(str::to_owned);
@@ -67,14 +77,12 @@ fn a_token_comes_from_a_store_is_rotated_and_never_shown() {
         ("the log", agent.log()),
         ("/api/v1/secrets", agent.text("/api/v1/secrets").unwrap().1),
         ("/metrics", agent.text("/metrics").unwrap().1),
+        ("list", list),
+        ("rotate", rotated),
     ];
-    let said = |arguments: &[&str], success: bool| {
-        let output = agent.command(arguments).unwrap();
-        assert_eq!(output.status.success(), success, "{arguments:?}: {}", text(&output));
-        text(&output)
-    };
     let list = said(&["secrets", "-o", "json"], true);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&list).unwrap()["version"], 1);
+    assert!(seen.iter().any(|(_, text)| text.contains("invar_secret_rotations_total{store=\"command\"} 1")));
     seen.push(("secrets", list));
     let store = said(&["secrets", "test", "team"], true);
     assert!(store.contains(&format!("store team (file): files below {}", folder.display())), "{store}");
@@ -199,4 +207,62 @@ fn a_process_that_dies_leaves_no_core_and_still_knows_itself() {
     let ended = agent.exit(Duration::from_secs(20)).unwrap();
     assert_eq!(ended.signal(), Some(6));
     assert!(!ended.core_dumped());
+}
+
+#[test]
+fn a_start_without_the_store_uses_what_was_kept_and_the_disk_shows_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("secrets");
+    std::fs::create_dir(&folder).unwrap();
+    keep(&folder.join("token"), FIRST, 0o600);
+    keep(&directory.path().join("key"), "0123456789abcdef0123456789abcdef", 0o600);
+    let script = directory.path().join("token.sh");
+    keep(&script, &format!("#!/bin/sh\nexec cat {}/token\n", folder.display()), 0o755);
+    let repository = Repository::create(directory.path()).unwrap();
+    let git = GitServer::start(directory.path()).unwrap();
+    git.require_basic("x-access-token", FIRST);
+    let head = repository.push_file("main.alloy", PIPELINE, "begin").unwrap();
+    let settings = |offline: &str| {
+        format!(
+            "offline_secrets = {offline}\n\n\
+             [[source]]\nname = \"fleet\"\ngit = {{ url = \"{}\", branch = \"main\" }}\ninterval = \"1s\"\n\
+             auth = {{ token = {{ secret = \"command/token\" }} }}\n\n\
+             [rollout]\nmin_gap = \"0s\"\nprobation = {{ window = \"0s\" }}\n\n[policy]\nexec = true\n\n\
+             [secrets.command]\nkind = \"exec\"\ncommands = {{ token = {{ command = [\"{}\"], environment = [\"PATH\"] }} }}\n",
+            git.url("fleet.git"),
+            script.display()
+        )
+    };
+    let key = format!("{{ key = {{ file = \"{}\" }} }}", directory.path().join("key").display());
+    let options = |settings: String| AgentOptions {
+        binary: binary(),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    };
+    let mut agent = Agent::start(options(settings(&key))).unwrap();
+    agent.wait("the first commit runs", SOON, |status| runs(status, &head)).unwrap();
+    agent.terminate().unwrap();
+    let kept = agent.state_directory().join("secrets");
+    let records: Vec<_> = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(records.len(), 1);
+    let record = std::fs::read(&records[0]).unwrap();
+    assert!(!record.windows(FIRST.len()).any(|part| part == FIRST.as_bytes()));
+
+    // The store is gone, and something new is there to be fetched with its token.
+    std::fs::rename(folder.join("token"), folder.join("away")).unwrap();
+    let changed = PIPELINE.replace("[]", "[]\n\tmax_cache_size = 7");
+    let head = repository.push_file("main.alloy", &changed, "change").unwrap();
+    agent.launch().unwrap();
+    agent.wait("the second commit runs", SOON, |status| runs(status, &head)).unwrap();
+    assert!(agent.log().contains("its store is out of reach"), "{}", agent.log());
+    assert!(!agent.log().contains(FIRST));
+    agent.terminate().unwrap();
+
+    // Who denies it finds nothing of before.
+    let mut agent = Agent::start(options(settings("\"deny\""))).unwrap();
+    let failing = |status: &serde_json::Value| !status["sources"][0]["error"].is_null();
+    agent.wait("the source has no token", SOON, failing).unwrap();
+    assert!(!kept.exists());
+    agent.terminate().unwrap();
 }

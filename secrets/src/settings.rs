@@ -39,7 +39,7 @@ pub enum StoreSettings {
     /// Encrypted files that come with the configuration.
     Age(AgeSettings),
     /// Secrets of a Kubernetes cluster.
-    Kubernetes(KubernetesSettings),
+    Kubernetes(Box<KubernetesSettings>),
     /// A Vault or `OpenBao` server.
     Vault(Box<VaultSettings>),
 }

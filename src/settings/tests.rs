@@ -29,6 +29,7 @@ fn the_documented_settings_are_accepted() {
         dir     = "/var/lib/invar"
         history = 20
         boot    = "cache-first"
+        offline_secrets = { key = { secret = "team/offline" }, max_age = "12h" }
 
         [[source]]
         name     = "platform"
@@ -46,6 +47,15 @@ fn the_documented_settings_are_accepted() {
         quiesce   = { min = "200ms", max = "10s" }
         probation = { window = "2m", on_inconclusive = "commit" }
 
+        [secrets.team]
+        kind = "file"
+        root = "/etc/invar/secrets"
+
+        [secrets.command]
+        kind     = "exec"
+        timeout  = "5s"
+        commands = { es = { command = ["/usr/local/bin/es-login"], environment = ["HOME"], output = "json" } }
+
         [limits]
         log    = "2GiB"
         memory = "512MiB"
@@ -59,6 +69,8 @@ fn the_documented_settings_are_accepted() {
     assert_eq!(settings.limits.memory, Some(512 << 20));
     assert_eq!(settings.agent_name(), "web-17");
     assert_eq!(settings.webhook["git"].sources, ["platform"]);
+    assert_eq!(settings.secrets.keys().collect::<Vec<_>>(), ["command", "team"]);
+    assert_eq!(settings.state.offline_secrets.problem(&settings.secrets), None);
 }
 
 #[test]
@@ -99,6 +111,14 @@ fn a_credential_in_the_wrong_place_is_not_repeated() {
     ] {
         let error = Settings::parse("invar.toml", text).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    for text in [
+        "[state]\noffline_secrets = 'hunter2'",
+        "[secrets.x]\nkind = 'age'\nidentity = { fil = 'hunter2' }",
+        "[secrets.x]\nkind = 'file'\nroot = ['hunter2']",
+        "[secrets.x]\nkind = 'exec'\ncommands = 'hunter2'",
+    ] {
+        assert!(!rendered(text).contains("hunter2"), "{}", rendered(text));
     }
     let error = Settings::parse("invar.toml", "[state]\nhistory = 'hunter2'").unwrap_err();
     assert_eq!(error.to_string(), "invalid type: a string, expected usize");

@@ -101,7 +101,7 @@ pub enum RollbackMode {
 }
 
 /// `[state]`: where control state lives, how much of it is kept, and what a start runs first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateSettings {
     /// The state directory. Default `/var/lib/invar`.
@@ -111,7 +111,6 @@ pub struct StateSettings {
     /// What a start runs first.
     pub boot: BootMode,
     /// Whether values of secrets are kept, encrypted, for a start while their store is out of reach. Default `"deny"`.
-    #[serde(skip_serializing)]
     pub offline_secrets: OfflineSettings,
 }
 

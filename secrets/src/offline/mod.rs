@@ -5,15 +5,20 @@
 mod record;
 mod settings;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use invar_syntax::Secret;
+use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 pub use self::record::{RecordError, open_record, seal_record};
 pub use self::settings::{EncryptedOffline, OfflineSettings};
@@ -22,12 +27,20 @@ use crate::error::SecretError;
 use crate::reference::SecretReference;
 use crate::snapshot::SecretSnapshot;
 use crate::store::StoreKind;
-use crate::stores::SecretStores;
+use crate::stores::{SecretMemory, SecretStores};
 
-/// Keeps values for a start without their stores. Cloning shares it.
+/// The longest record that is read.
+const RECORD_LIMIT: u64 = 16 << 20;
+/// As many records are read.
+const MOST_RECORDS: usize = 20_000;
+/// A value that a store confirmed is written again when its record has this share of the longest age.
+const CONFIRM_SHARE: u32 = 24;
+
+/// Keeps values for a start without their stores. Cloning shares it; the last clone ends the task that writes.
 #[derive(Clone)]
 pub struct OfflineCache {
     held: Option<Arc<Held>>,
+    _writer: Option<Arc<Writer>>,
 }
 
 struct Held {
@@ -36,6 +49,27 @@ struct Held {
     /// Where the key itself is, if it is a secret: never kept.
     key_reference: Option<SecretReference>,
     settings: EncryptedOffline,
+    kinds: BTreeMap<String, StoreKind>,
+    /// What is in the folder, encrypted, by the name of its file.
+    records: Mutex<BTreeMap<OsString, Arc<[u8]>>>,
+    /// What is to be written; of each path the newest.
+    pending: Mutex<BTreeMap<Named, SecretSnapshot>>,
+    /// What was noted last of each path, by a digest, and when.
+    noted: Mutex<BTreeMap<Named, ([u8; 32], SystemTime)>>,
+    asked: Notify,
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// A store and a path.
+type Named = (String, String);
+
+/// The task that writes.
+struct Writer(JoinHandle<()>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl std::fmt::Debug for OfflineCache {
@@ -48,11 +82,11 @@ impl OfflineCache {
     /// A cache that keeps nothing.
     #[must_use]
     pub fn denied() -> Self {
-        Self { held: None }
+        Self { held: None, _writer: None }
     }
 
     /// Opens the cache that the settings describe in this folder, which is made when there is something to keep. `stores`
-    /// hold the key, if it is a secret.
+    /// are those whose values are kept, and hold the key, if it is a secret. Has to be called within a runtime.
     ///
     /// # Errors
     /// The key cannot be had, or is none; or the folder cannot be read.
@@ -69,45 +103,42 @@ impl OfflineCache {
             }
             OfflineSettings::Encrypted(settings) => settings.clone(),
         };
-        let key = settings
-            .key
-            .resolve(stores)
-            .await
-            .map_err(|error| error.of_part("", "the key of offline secrets"))?;
-        if let Some(problem) = record::key_problem(&key) {
-            return Err(SecretError::Invalid {
-                reference: String::new(),
-                reason: format!("the key of offline secrets: {problem}"),
-            });
-        }
+        let key = settings.key_in(stores).await?;
         let key_reference = match &settings.key {
             Credential::Secret(reference) => Some(reference.clone()),
             Credential::Text(_) | Credential::File(_) | Credential::Environment(_) => None,
         };
         let (kept, max_age) = (directory.clone(), settings.max_age);
-        aside(move || remove_old(&kept, SystemTime::now(), max_age)).await?;
-        Ok(Self { held: Some(Arc::new(Held { directory, key, key_reference, settings })) })
+        let records = aside(move || {
+            remove_old(&kept, SystemTime::now(), max_age)?;
+            read_all(&kept)
+        });
+        let held = Arc::new(Held {
+            directory,
+            key,
+            key_reference,
+            settings,
+            kinds: stores.stores().map(|(name, store)| (name.to_owned(), store.kind())).collect(),
+            records: Mutex::new(records.await?),
+            pending: Mutex::default(),
+            noted: Mutex::default(),
+            asked: Notify::new(),
+            writing: tokio::sync::Mutex::default(),
+        });
+        let writer = Arc::clone(&held);
+        let task = tokio::spawn(async move {
+            loop {
+                writer.asked.notified().await;
+                writer.write_pending().await;
+            }
+        });
+        Ok(Self { held: Some(held), _writer: Some(Arc::new(Writer(task))) })
     }
 
-    /// Whether values of this path are kept: those of stores that may be out of reach when the agent starts, and never the
-    /// key itself.
+    /// Whether anything is kept.
     #[must_use]
-    pub fn keeps(&self, kind: StoreKind, store: &str, path: &str) -> bool {
-        let Some(held) = &self.held else { return false };
-        let is_key = held.key_reference.as_ref().is_some_and(|key| key.store == store && key.path == path);
-        let remote = match kind {
-            StoreKind::Vault | StoreKind::Kubernetes | StoreKind::Exec => true,
-            StoreKind::Environment | StoreKind::File | StoreKind::Systemd | StoreKind::Age => false,
-        };
-        remote && !is_key
-    }
-
-    /// The value that was kept, if it is one for this path, not too old, and has not ended. A lease has what is left of it.
-    pub async fn load(&self, store: &str, path: &str) -> Option<SecretSnapshot> {
-        let held = Arc::clone(self.held.as_ref()?);
-        let (store, path) = (store.to_owned(), path.to_owned());
-        let loaded = tokio::task::spawn_blocking(move || held.load(&store, &path, SystemTime::now()));
-        loaded.await.ok().flatten()
+    pub fn is_open(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Keeps a value, durably, in place of the one before.
@@ -117,7 +148,16 @@ impl OfflineCache {
     pub async fn save(&self, store: &str, path: &str, snapshot: &SecretSnapshot) -> Result<(), SecretError> {
         let Some(held) = self.held.clone() else { return Ok(()) };
         let (store, path, snapshot) = (store.to_owned(), path.to_owned(), snapshot.clone());
+        let turns = Arc::clone(&held);
+        let _turn = turns.writing.lock().await;
         aside(move || held.save(&store, &path, &snapshot, SystemTime::now())).await
+    }
+
+    /// Writes what was noted and is not written yet.
+    pub async fn flush(&self) {
+        if let Some(held) = &self.held {
+            held.write_pending().await;
+        }
     }
 
     /// Removes what is kept of a path.
@@ -127,32 +167,100 @@ impl OfflineCache {
     pub async fn forget(&self, store: &str, path: &str) -> Result<(), SecretError> {
         let Some(held) = self.held.clone() else { return Ok(()) };
         let (store, path) = (store.to_owned(), path.to_owned());
-        aside(move || {
-            remove_file(&held.file(&store, &path))?;
-            sync_directory(&held.directory)
-        })
-        .await
+        aside(move || held.forget(store, path)).await
+    }
+}
+
+impl SecretMemory for OfflineCache {
+    /// The value that was kept, if it is one for this path, not too old, and has not ended. A lease has what is left of it.
+    fn recall(&self, store: &str, path: &str) -> Option<SecretSnapshot> {
+        self.held.as_ref()?.recall(store, path, SystemTime::now())
+    }
+
+    fn remember(&self, store: &str, path: &str, snapshot: &SecretSnapshot) {
+        if let Some(held) = &self.held {
+            held.note(store, path, snapshot, SystemTime::now());
+        }
     }
 }
 
 impl Held {
-    /// Where a path is kept. The name says nothing, since a reader of the folder need not know what there is.
-    fn file(&self, store: &str, path: &str) -> PathBuf {
-        let mut named = self.key.expose().as_bytes().to_vec();
-        named.extend_from_slice(&record::context(store, path));
-        let digest = digest(&SHA256, &zeroize::Zeroizing::new(named));
-        let name: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(name)
+    /// Whether values of this path are kept: those of stores that may be out of reach when the agent starts, and never the
+    /// key itself.
+    fn keeps(&self, store: &str, path: &str) -> bool {
+        let is_key = self.key_reference.as_ref().is_some_and(|key| key.store == store && key.path == path);
+        let remote = match self.kinds.get(store) {
+            Some(StoreKind::Vault | StoreKind::Kubernetes | StoreKind::Exec) => true,
+            Some(StoreKind::Environment | StoreKind::File | StoreKind::Systemd | StoreKind::Age) | None => {
+                false
+            }
+        };
+        remote && !is_key
     }
 
-    fn load(&self, store: &str, path: &str, now: SystemTime) -> Option<SecretSnapshot> {
-        let sealed = fs::read(self.file(store, path)).ok()?;
+    /// Where a path is kept. The name says nothing, since a reader of the folder need not know what there is.
+    fn file_name(&self, store: &str, path: &str) -> OsString {
+        let mut named = zeroize::Zeroizing::new(self.key.expose().as_bytes().to_vec());
+        named.extend_from_slice(&record::context(store, path));
+        let digest = digest(&SHA256, &named);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    }
+
+    fn recall(&self, store: &str, path: &str, now: SystemTime) -> Option<SecretSnapshot> {
+        let sealed = self.records.lock().get(&self.file_name(store, path)).cloned()?;
         match open_record(&self.key, store, path, &sealed, now, self.settings.max_age) {
-            Ok(snapshot) => Some(snapshot),
+            Ok(snapshot) => {
+                tracing::warn!(store, path, "a value that was kept is used: its store is out of reach");
+                Some(snapshot)
+            }
             Err(error) => {
                 tracing::info!(store, path, %error, "a value that was kept is not used");
                 None
             }
+        }
+    }
+
+    /// Has a value written soon, unless it is written already and not long ago.
+    fn note(&self, store: &str, path: &str, snapshot: &SecretSnapshot, now: SystemTime) {
+        if !self.keeps(store, path) {
+            return;
+        }
+        let named = (store.to_owned(), path.to_owned());
+        let digest = record::digest_of(&self.key, snapshot);
+        let again = self.settings.max_age / CONFIRM_SHARE;
+        let mut noted = self.noted.lock();
+        let fresh = noted.get(&named).is_some_and(|(before, at)| {
+            *before == digest && now.duration_since(*at).is_ok_and(|age| age < again)
+        });
+        if fresh {
+            return;
+        }
+        noted.insert(named.clone(), (digest, now));
+        drop(noted);
+        self.pending.lock().insert(named, snapshot.clone());
+        self.asked.notify_one();
+    }
+
+    async fn write_pending(self: &Arc<Self>) {
+        let _turn = self.writing.lock().await;
+        let pending = std::mem::take(&mut *self.pending.lock());
+        if pending.is_empty() {
+            return;
+        }
+        let held = Arc::clone(self);
+        let written = aside(move || {
+            let now = SystemTime::now();
+            for ((store, path), snapshot) in pending {
+                if let Err(error) = held.save(&store, &path, &snapshot, now) {
+                    tracing::warn!(store, path, %error, "a value cannot be kept for the next start");
+                    // So that the next answer of the store is written.
+                    held.noted.lock().remove(&(store, path));
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "values cannot be kept for the next start");
         }
     }
 
@@ -162,7 +270,8 @@ impl Held {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
             self.directory.parent().map_or(Ok(()), sync_directory)?;
         }
-        let file = self.file(store, path);
+        let name = self.file_name(store, path);
+        let file = self.directory.join(&name);
         let temporary = file.with_extension("new");
         remove_file(&temporary)?;
         let written = (|| {
@@ -176,12 +285,28 @@ impl Held {
             drop(fs::remove_file(&temporary));
         }
         written?;
+        self.records.lock().insert(name, sealed.into());
         sync_directory(&self.directory)
+    }
+
+    fn forget(&self, store: String, path: String) -> io::Result<()> {
+        let name = self.file_name(&store, &path);
+        let named = (store, path);
+        self.pending.lock().remove(&named);
+        self.noted.lock().remove(&named);
+        self.records.lock().remove(&name);
+        remove_file(&self.directory.join(name))?;
+        match self.directory.is_dir() {
+            true => sync_directory(&self.directory),
+            false => Ok(()),
+        }
     }
 }
 
 /// Runs what blocks where it may.
-async fn aside(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), SecretError> {
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, SecretError> {
     let done = tokio::task::spawn_blocking(work).await;
     let done = done.unwrap_or_else(|_| Err(io::Error::other("it was interrupted")));
     done.map_err(|error| SecretError::unavailable("", format!("the folder of offline secrets: {error}")))
@@ -202,7 +327,7 @@ fn remove_all(directory: &Path) -> io::Result<()> {
 }
 
 /// Removes what nobody will use any more: records that are too old, and what is left of writes that were interrupted.
-fn remove_old(directory: &Path, now: SystemTime, max_age: std::time::Duration) -> io::Result<()> {
+fn remove_old(directory: &Path, now: SystemTime, max_age: Duration) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -217,6 +342,29 @@ fn remove_old(directory: &Path, now: SystemTime, max_age: std::time::Duration) -
         }
     }
     Ok(())
+}
+
+/// All records of the folder, encrypted as they are.
+fn read_all(directory: &Path) -> io::Result<BTreeMap<OsString, Arc<[u8]>>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error),
+    };
+    let mut records = BTreeMap::new();
+    for entry in entries.take(MOST_RECORDS) {
+        let entry = entry?;
+        let mut sealed = Vec::new();
+        let read =
+            fs::File::open(entry.path()).and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut sealed));
+        match read {
+            Ok(_) => drop(records.insert(entry.file_name(), sealed.into())),
+            Err(error) => {
+                tracing::warn!(file = %entry.path().display(), %error, "a value that was kept cannot be read")
+            }
+        }
+    }
+    Ok(records)
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -9,6 +9,7 @@ use invar_syntax::Secret;
 use rand::Rng as _;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
+use ring::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -89,6 +90,26 @@ pub(super) fn context(store: &str, path: &str) -> Vec<u8> {
     context.extend_from_slice(store.as_bytes());
     context.extend_from_slice(path.as_bytes());
     context
+}
+
+/// Tells whether a value is the one that was noted before, and nothing about it to whoever lacks the key. What is granted
+/// for a time is another value with each renewal.
+pub(super) fn digest_of(key: &Secret, snapshot: &SecretSnapshot) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()));
+    let mut part = |bytes: &[u8]| {
+        context.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(bytes);
+    };
+    for (name, value) in &snapshot.fields {
+        part(name.as_bytes());
+        part(value.expose().as_bytes());
+    }
+    part(&snapshot.not_after.map(millis).unwrap_or_default().to_be_bytes());
+    part(snapshot.lease.as_ref().map(|lease| lease.id.as_str()).unwrap_or_default().as_bytes());
+    part(snapshot.store_version.as_deref().unwrap_or_default().as_bytes());
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.sign().as_ref());
+    digest
 }
 
 /// Encrypts what was read of a path at `now`.

@@ -4,15 +4,18 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use invar_syntax::Secret;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::record::key_problem;
 use crate::credential::Credential;
 use crate::duration::{DurationText, positive};
-use crate::settings::StoreSettings;
-use crate::settings::StoreTable;
+use crate::error::SecretError;
+use crate::settings::{StoreSettings, StoreTable};
+use crate::stores::SecretStores;
 
 /// Whether values of secrets outlive the process: `"deny"`, or `{ key = …, max_age = "24h" }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,25 @@ pub struct EncryptedOffline {
 
 fn default_max_age() -> Duration {
     Duration::from_secs(24 * 3600)
+}
+
+impl EncryptedOffline {
+    /// The key, read now; `stores` hold it, if it is a secret.
+    ///
+    /// # Errors
+    /// It cannot be had, or is none.
+    pub async fn key_in(&self, stores: &SecretStores) -> Result<Secret, SecretError> {
+        let reference = self.key.location();
+        let key = self.key.resolve(stores).await;
+        let key = key.map_err(|error| error.of_part(&reference, "the key of offline secrets"))?;
+        match key_problem(&key) {
+            None => Ok(key),
+            Some(problem) => Err(SecretError::Invalid {
+                reference,
+                reason: format!("the key of offline secrets: {problem}"),
+            }),
+        }
+    }
 }
 
 impl OfflineSettings {

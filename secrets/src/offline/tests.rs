@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::settings::StoreTable;
 use crate::snapshot::Lease;
+use crate::store::{BoxFuture, SecretStore};
 
 const MARK: &str = "hunter2-hunter2-hunter2";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -103,19 +104,38 @@ fn a_lease_has_what_is_left_of_it() {
     assert_eq!(opened(&record, Duration::from_secs(60)), Err(RecordError::Ended));
 }
 
+/// Out of reach, and of the kind of its name.
+struct Nowhere(StoreKind);
+
+impl SecretStore for Nowhere {
+    fn kind(&self) -> StoreKind {
+        self.0
+    }
+
+    fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<SecretSnapshot, SecretError>> {
+        Box::pin(async move { Err(SecretError::unavailable(path, "out of reach")) })
+    }
+}
+
+fn stores() -> SecretStores {
+    let kinds = [("vault", StoreKind::Vault), ("kms", StoreKind::Exec), ("file", StoreKind::File)];
+    let nowhere = |kind| Arc::new(Nowhere(kind)) as Arc<dyn SecretStore>;
+    SecretStores::new(kinds.map(|(name, kind)| (name.to_owned(), nowhere(kind))).into())
+}
+
 #[tokio::test]
 async fn values_are_kept_replaced_and_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let (state, key) = (folder.path().join("state/secrets"), folder.path().join("key"));
     fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let stores = SecretStores::default();
-    let cache = OfflineCache::open(&settings(&key), &state, &stores).await.unwrap();
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
     assert!(!state.exists(), "nothing is kept yet");
-    assert_eq!(cache.load("vault", "kv/es").await, None);
+    assert_eq!(cache.recall("vault", "kv/es"), None);
     cache.save("vault", "kv/es", &snapshot()).await.unwrap();
     let again = SecretSnapshot { store_version: Some("8".to_owned()), ..snapshot() };
     cache.save("vault", "kv/es", &again).await.unwrap();
-    cache.save("vault", "kv/other", &snapshot()).await.unwrap();
+    cache.remember("vault", "kv/other", &snapshot());
+    cache.flush().await;
     assert_eq!(fs::read_dir(&state).unwrap().count(), 2);
     use std::os::unix::fs::PermissionsExt as _;
     for entry in fs::read_dir(&state).unwrap() {
@@ -123,28 +143,68 @@ async fn values_are_kept_replaced_and_forgotten() {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let content = fs::read(&path).unwrap();
         assert!(!content.windows(MARK.len()).any(|part| part == MARK.as_bytes()));
-        assert!(!path.to_str().unwrap().contains("es"));
     }
     assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
 
     // Another process, later.
-    let cache = OfflineCache::open(&settings(&key), &state, &stores).await.unwrap();
-    assert_eq!(cache.load("vault", "kv/es").await, Some(again));
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
+    assert_eq!(cache.recall("vault", "kv/es"), Some(again));
     cache.forget("vault", "kv/es").await.unwrap();
     cache.forget("vault", "kv/es").await.unwrap();
-    assert_eq!(cache.load("vault", "kv/es").await, None);
-    assert_eq!(cache.load("vault", "kv/other").await, Some(snapshot()));
+    assert_eq!(cache.recall("vault", "kv/es"), None);
+    assert_eq!(cache.recall("vault", "kv/other"), Some(snapshot()));
 
     // Another key opens nothing, and denying removes all.
     fs::write(&key, "another-key-another-key-another-key").unwrap();
-    let cache = OfflineCache::open(&settings(&key), &state, &stores).await.unwrap();
-    assert_eq!(cache.load("vault", "kv/other").await, None);
-    let cache = OfflineCache::open(&OfflineSettings::Deny, &state, &stores).await.unwrap();
-    assert!(!state.exists());
-    assert!(!cache.keeps(StoreKind::Vault, "vault", "kv/es"));
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
+    assert_eq!(cache.recall("vault", "kv/other"), None);
+    let cache = OfflineCache::open(&OfflineSettings::Deny, &state, &stores()).await.unwrap();
+    assert!(!state.exists() && !cache.is_open());
     cache.save("vault", "kv/es", &snapshot()).await.unwrap();
-    assert_eq!(cache.load("vault", "kv/es").await, None);
+    cache.remember("vault", "kv/es", &snapshot());
+    cache.flush().await;
+    assert_eq!(cache.recall("vault", "kv/es"), None);
     assert!(!state.exists(), "nothing is ever written");
+}
+
+#[tokio::test]
+async fn a_start_without_the_store_uses_what_was_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, key) = (folder.path().join("secrets"), folder.path().join("key"));
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
+    cache.remember("vault", "kv/es", &snapshot());
+    cache.flush().await;
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
+    let opened = stores();
+    let opened = opened.stores().map(|(name, store)| (name.to_owned(), Arc::clone(store))).collect();
+    let stores = SecretStores::with_memory(opened, Arc::new(cache));
+    let reference = |text: &str| text.parse::<SecretReference>().unwrap();
+    assert_eq!(stores.read(&reference("vault/kv/es#password")).await.unwrap().expose(), MARK);
+    assert!(stores.read(&reference("vault/kv/other#password")).await.unwrap_err().is_transient());
+    stores.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_only_confirmed_is_seldom_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, key) = (folder.path().join("secrets"), folder.path().join("key"));
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
+    let held = cache.held.unwrap();
+    let writes = |snapshot: &SecretSnapshot, after: u64| {
+        held.note("vault", "kv/es", snapshot, start() + Duration::from_secs(after));
+        std::mem::take(&mut *held.pending.lock()).len()
+    };
+    assert_eq!(writes(&snapshot(), 0), 1);
+    assert_eq!(writes(&snapshot(), 300), 0);
+    assert_eq!(writes(&SecretSnapshot { store_version: Some("8".to_owned()), ..snapshot() }, 301), 1);
+    assert_eq!(writes(&snapshot(), 302), 1);
+    assert_eq!(writes(&snapshot(), 302 + 3599), 0);
+    assert_eq!(writes(&snapshot(), 302 + 3600), 1);
+    let ends =
+        |seconds| SecretSnapshot { not_after: Some(start() + Duration::from_secs(seconds)), ..snapshot() };
+    assert_eq!((writes(&ends(9_000), 3_950), writes(&ends(9_100), 3_951)), (1, 1), "each renewal counts");
 }
 
 #[tokio::test]
@@ -152,32 +212,46 @@ async fn a_write_that_was_interrupted_leaves_the_value_before() {
     let folder = tempfile::tempdir().unwrap();
     let (state, key) = (folder.path().join("secrets"), folder.path().join("key"));
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
-    let stores = SecretStores::default();
-    let cache = OfflineCache::open(&settings(&key), &state, &stores).await.unwrap();
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
     cache.save("vault", "kv/es", &snapshot()).await.unwrap();
     let record = fs::read_dir(&state).unwrap().next().unwrap().unwrap().path();
     let half = record.with_extension("new");
     fs::write(&half, &fs::read(&record).unwrap()[..20]).unwrap();
-    let cache = OfflineCache::open(&settings(&key), &state, &stores).await.unwrap();
+    let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
     assert!(!half.exists());
-    assert_eq!(cache.load("vault", "kv/es").await, Some(snapshot()));
+    assert_eq!(cache.recall("vault", "kv/es"), Some(snapshot()));
     // What nobody will use any more goes with the next start.
     remove_old(&state, SystemTime::now() + DAY * 2, DAY).unwrap();
     assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    // A folder that cannot be written keeps nobody from anything.
+    fs::remove_dir(&state).unwrap();
+    fs::write(&state, "in the way").unwrap();
+    cache.remember("vault", "kv/es", &SecretSnapshot { store_version: None, ..snapshot() });
+    cache.flush().await;
+    assert!(cache.save("vault", "kv/es", &snapshot()).await.unwrap_err().is_transient());
 }
 
 #[tokio::test]
 async fn only_what_may_be_out_of_reach_is_kept_and_never_the_key() {
     let folder = tempfile::tempdir().unwrap();
-    let file: Arc<dyn crate::SecretStore> = Arc::new(crate::FileStore::new(folder.path()));
     fs::write(folder.path().join("key"), "0123456789abcdef0123456789abcdef").unwrap();
-    let stores = SecretStores::new(BTreeMap::from([("kms".to_owned(), file)]));
-    let settings = parse("offline = { key = { secret = 'kms/key' }, max_age = '1h' }").unwrap();
-    let cache = OfflineCache::open(&settings, &folder.path().join("state"), &stores).await.unwrap();
-    assert!(cache.keeps(StoreKind::Vault, "vault", "kv/es"));
-    assert!(cache.keeps(StoreKind::Exec, "kms", "other"));
-    assert!(!cache.keeps(StoreKind::Exec, "kms", "key"));
-    assert!(!cache.keeps(StoreKind::File, "file", "etc/token"));
+    let file: Arc<dyn SecretStore> = Arc::new(crate::FileStore::new(folder.path()));
+    let mut all: BTreeMap<String, Arc<dyn SecretStore>> =
+        stores().stores().map(|(name, store)| (name.to_owned(), Arc::clone(store))).collect();
+    all.insert("local".to_owned(), file);
+    let settings = parse("offline = { key = { secret = 'local/key' }, max_age = '1h' }").unwrap();
+    let cache =
+        OfflineCache::open(&settings, &folder.path().join("state"), &SecretStores::new(all)).await.unwrap();
+    let mut held = cache.held.clone().unwrap();
+    assert!(held.keeps("vault", "kv/es") && held.keeps("kms", "key"));
+    assert!(!held.keeps("local", "key") && !held.keeps("file", "etc/token") && !held.keeps("nothing", "x"));
+    drop(cache);
+    // As if a command gave the key: its store is one whose values are kept otherwise.
+    while Arc::get_mut(&mut held).is_none() {
+        tokio::task::yield_now().await;
+    }
+    Arc::get_mut(&mut held).unwrap().key_reference = Some("kms/key".parse().unwrap());
+    assert!(held.keeps("kms", "other") && !held.keeps("kms", "key"));
 }
 
 #[tokio::test]

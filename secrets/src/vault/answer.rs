@@ -28,9 +28,9 @@ pub enum Tree {
     /// A text.
     Text(Secret),
     /// A list.
-    List(Vec<Tree>),
+    List(Vec<Self>),
     /// Fields by name.
-    Map(BTreeMap<String, Tree>),
+    Map(BTreeMap<String, Self>),
 }
 
 /// A successful answer.

@@ -1,7 +1,8 @@
-//! Each secret store of the settings: whether it lets the agent in, and as whom. No secret is read for it.
+//! Each secret store of the settings: whether it lets the agent in, and as whom; and the key of what outlives the process.
+//! No other secret is read for it.
 
 use futures_util::future::join_all;
-use invar_secrets::{SecretError, SecretStores, StoreKind};
+use invar_secrets::{OfflineSettings, SecretError, SecretStores, StoreKind};
 use invar_sources::Finding;
 
 use super::DoctorArguments;
@@ -30,7 +31,21 @@ pub(super) async fn entries_of(
             Entry { area: Area::Store, subject: Some(name.clone()), finding: finding(store.kind(), &checked) }
         })
     });
-    join_all(looks).await
+    let mut entries = join_all(looks).await;
+    entries.extend(offline(settings, stores).await);
+    entries
+}
+
+/// Whether the key of what outlives the process can be had.
+async fn offline(settings: &Settings, stores: &SecretStores) -> Option<Entry> {
+    let OfflineSettings::Encrypted(offline) = &settings.state.offline_secrets else { return None };
+    let finding = match offline.key_in(stores).await {
+        Ok(_) => Finding::ok("offline_secrets", "the key of offline secrets is there"),
+        Err(error) => Finding::problem("offline_secrets", "the key of offline secrets cannot be used")
+            .because(error.to_string())
+            .fix("at least 32 random characters, where `[state] offline_secrets` has them: openssl rand -base64 32"),
+    };
+    Some(Entry { area: Area::Settings, subject: None, finding })
 }
 
 /// Whether asking it needs the network.
