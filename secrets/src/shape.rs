@@ -98,9 +98,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_has_an_answer(text in any::<String>(), body in "[ -~\n]{0,80}") {
-            drop(pem(&text));
-            drop(pem(&format!("-----BEGIN A-----\n{body}\n-----END A-----")));
+        fn text_without_a_section_is_none_and_whole_sections_are(
+            text in "[^-]*",
+            bytes in proptest::collection::vec(any::<u8>(), 1..200),
+            noise in "[ -~\n]{0,80}",
+        ) {
+            prop_assert!(pem(&text).is_err());
+            let body = STANDARD.encode(&bytes);
+            let section = format!("{text}\n-----BEGIN A-----\n{body}\n-----END A-----\n");
+            prop_assert_eq!(pem(&section), Ok(()));
+            // Whatever follows, a section that was cut off is noticed.
+            let cut = format!("{section}-----BEGIN B-----\n{}", noise.replace("-----END B-----", ""));
+            prop_assert!(pem(&cut).is_err());
         }
     }
 }
