@@ -44,8 +44,9 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
         origins: Origins,
         make: impl Fn(&Material) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
-        let (checked, version) = (Instant::now(), origins.version());
-        let material = origins.read().await?;
+        let checked = Instant::now();
+        let (version, material) = origins.read_versioned().await;
+        let material = material?;
         let made = Arc::new(make(&material)?);
         let current = Mutex::new(Current { material, made, checked, version, problem: None });
         Ok(Self { origins, make: Box::new(make), current, checking: Semaphore::new(1) })
@@ -71,13 +72,13 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
 
     async fn refresh(&self) {
         let Ok(_permit) = self.checking.try_acquire() else { return };
-        let version = self.origins.version();
+        let (version, material) = self.origins.read_versioned().await;
         {
             let mut current = self.current.lock();
             current.checked = Instant::now();
             current.version = version;
         }
-        let renewed = match self.origins.read().await {
+        let renewed = match material {
             Ok(material) if material == self.current.lock().material => Ok(None),
             Ok(material) => (self.make)(&material).map(|made| Some((material, made))),
             Err(error) => Err(E::from(error)),
