@@ -269,6 +269,15 @@ impl HttpClient {
         Err(HttpClientError::Redirect { message: format!("more than {MAX_REDIRECTS} in a row") })
     }
 
+    /// Adds to a request what is added when it is sent: credentials and headers, of one version.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not to be had, or cannot be sent.
+    pub async fn dress(&self, request: &mut reqwest::Request) -> Result<(), HttpClientError> {
+        self.shared.dressing.dress(request).await.map(drop)
+    }
+
     /// Whether a refusal may be due to a rotation: what requests are authenticated with changed lately, or it was refused
     /// lately for the first time, as when the server learnt of the new before this client did.
     #[must_use]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use invar_policy::{Policy, PolicySettings};
 use invar_syntax::arguments::Arguments;
 use invar_syntax::live_secret::{LiveSecret, SecretCell};
 use invar_syntax::schema::Stability;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use super::components::Consumer;
 use super::{Rig, registry};
+use crate::authors::Authors;
 use crate::component::Component;
 use crate::configuration::{Configuration, Inputs};
 use crate::context::{ExportContext, InstanceContext, StateContext};
@@ -308,6 +310,50 @@ async fn a_new_text_that_is_not_accepted_leaves_the_old_one_and_recovers() {
     vault.quiet().await;
     assert_eq!(vault.text_of("test.consumer.a"), "s/a-3");
     assert_eq!(vault.rig.health("test.consumer.a").0, HealthState::Healthy);
+    vault.rig.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_says_what_a_rotation_will_cost() {
+    let vault = Vault::new();
+    for secret in ["s/a", "s/b"] {
+        vault.source.cell(secret);
+    }
+    let plan = vault.rig.engine.plan(&vault.configuration(&tagged("1"))).unwrap();
+    let notes = |name: &str| {
+        let change = plan.changes.iter().find(|change| change.node.as_str() == name).unwrap();
+        change.notes.join("; ")
+    };
+    assert!(notes("test.consumer.a").contains("secret s/a, class rebuild"), "{}", notes("test.consumer.a"));
+    assert!(notes("test.holder.live").contains("secret s/a, class per-use: a rotation is free"));
+    assert!(!notes("test.consumer.aside").contains("secret"));
+    vault.apply(&tagged("1")).await;
+    let plan = vault.rig.engine.plan(&vault.configuration(&tagged("1"))).unwrap();
+    assert!(plan.changes.iter().all(|change| change.notes.is_empty()), "what stays needs no remark");
+    vault.rig.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_author_may_not_name_is_not_read() {
+    let vault = Vault::new();
+    let settings = PolicySettings {
+        secrets: Some(BTreeMap::from([("test".to_owned(), vec!["s/a".to_owned()])])),
+        ..PolicySettings::default()
+    };
+    let policy = Policy::new(&settings, &["test".to_owned()]);
+    let inputs = Inputs {
+        secrets: Secrets::from(vault.source.clone()),
+        policy: Arc::new(policy.unwrap()),
+        authors: Authors::of([("main.alloy", "test")]),
+        ..Inputs::default()
+    };
+    let text = "test.holder \"live\" { secret = secret(\"s/b\") }";
+    let configuration = Arc::new(Configuration::parse([("main.alloy", text)], inputs, "test").unwrap());
+    let Err(failure) = vault.rig.engine.prepare(configuration, PrepareMode::AllOrNothing).await else {
+        panic!("it was accepted")
+    };
+    assert!(failure.diagnostics.to_string().contains("may not be named"), "{}", failure.diagnostics);
+    assert_eq!(vault.source.asked.load(Ordering::SeqCst), 0);
     vault.rig.shutdown().await;
 }
 
