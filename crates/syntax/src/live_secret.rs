@@ -129,6 +129,28 @@ pub fn read_versioned(secrets: &[&LiveSecret]) -> (u64, Vec<Secret>) {
     }
 }
 
+/// What may be accepted in place of the texts of several secrets: of each the text before the last change, or the newest where
+/// there is none before; those of one path of one version. Nothing where none has a text before.
+#[must_use]
+pub fn read_previous(secrets: &[&LiveSecret]) -> Option<Vec<Secret>> {
+    loop {
+        let before = version_of(secrets);
+        let read: Vec<(bool, Secret)> = secrets
+            .iter()
+            .map(|secret| match secret.previous() {
+                Some(previous) => (true, previous),
+                None => (false, secret.read()),
+            })
+            .collect();
+        // Neither a change, nor the end of the time for which a text before is kept, came in between.
+        let same = secrets.iter().zip(&read).all(|(secret, (had, _))| secret.previous().is_some() == *had);
+        if same && version_of(secrets) == before {
+            let any = read.iter().any(|(had, _)| *had);
+            return any.then(|| read.into_iter().map(|(_, text)| text).collect());
+        }
+    }
+}
+
 /// The version of several secrets together: differs after each change of one of them, and is 0 where none can change.
 #[must_use]
 pub fn version_of(secrets: &[&LiveSecret]) -> u64 {
@@ -189,21 +211,7 @@ impl LiveSecret {
         match &self.0 {
             Kind::Fixed(_) => None,
             Kind::Cell(cell) => cell.previous(),
-            Kind::Derived(derived) => {
-                let mut any = false;
-                let texts: Vec<Secret> = derived
-                    .parts
-                    .iter()
-                    .map(|part| match part.previous() {
-                        Some(previous) => {
-                            any = true;
-                            previous
-                        }
-                        None => part.read(),
-                    })
-                    .collect();
-                any.then(|| (derived.make)(&texts)).flatten()
-            }
+            Kind::Derived(derived) => read_previous(&derived.all()).and_then(|texts| (derived.make)(&texts)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use invar_policy::Access;
-use invar_syntax::live_secret::{LiveSecret, read_versioned, report, version_of};
+use invar_syntax::live_secret::{LiveSecret, read_previous, read_versioned, report, version_of};
 use invar_syntax::secret::Secret;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -65,15 +65,8 @@ impl Dressing {
 
     /// Puts on what may be accepted in place of what is right now; whether there is such a thing.
     pub(super) fn dress_otherwise(&self, request: &mut reqwest::Request) -> bool {
-        let live = self.live();
-        let others: Vec<Option<Secret>> = live.iter().map(|secret| secret.previous()).collect();
-        if others.iter().all(Option::is_none) {
-            return false;
-        }
-        let texts =
-            others.into_iter().zip(live).map(|(other, secret)| other.unwrap_or_else(|| secret.read()));
-        let texts: Vec<Secret> = texts.collect();
-        self.put_on(request.headers_mut(), &texts, None).is_ok()
+        read_previous(&self.live())
+            .is_some_and(|texts| self.put_on(request.headers_mut(), &texts, None).is_ok())
     }
 
     /// The version of what is right now.

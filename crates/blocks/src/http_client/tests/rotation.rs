@@ -296,6 +296,40 @@ async fn a_client_certificate_turns_a_hundred_and_fifty_times_and_no_request_fai
     assert!(load.end().await > 150);
 }
 
+#[tokio::test]
+async fn a_client_certificate_that_the_server_does_not_accept_gives_way_to_the_one_before() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let (certificate, key) = servers.issue("127.0.0.1");
+    let block = ServerTlsBlock {
+        cert_pem: certificate.into(),
+        key_pem: Secret::new(key).into(),
+        client_ca: clients.0.pem().into(),
+        client_auth_type: "RequireAndVerifyClientCert".to_owned(),
+        ..ServerTlsBlock::default()
+    };
+    let tls = Arc::new(block.server_tls(false, &Access::unrestricted()).await.unwrap());
+    let (address, _) = judge(|_| true, Some(tls)).await;
+    let (certificate, key) = clients.issue("client.test");
+    let vault = Vault::new(&[("crt", &certificate), ("key", &key)]);
+    let client = tls_client(TlsConfigBlock {
+        ca_pem: servers.0.pem().into(),
+        cert_pem: vault.text("crt").await,
+        key_pem: vault.live("key").await,
+        ..TlsConfigBlock::default()
+    })
+    .await;
+    let ask = async || client.get(secure(address)).await.unwrap().status();
+    assert_eq!(ask().await, StatusCode::OK);
+    let (certificate, key) = Authority::new().issue("client.test");
+    vault.turn(&[("crt", &certificate), ("key", &key)]).await.unwrap();
+    assert_eq!(ask().await, StatusCode::OK);
+    assert_eq!(vault.stores.status()[0].state, invar_secrets::SecretState::Rejected);
+    let (certificate, key) = clients.issue("client.test");
+    vault.turn(&[("crt", &certificate), ("key", &key)]).await.unwrap();
+    assert_eq!(ask().await, StatusCode::OK);
+    assert_eq!(vault.stores.status()[0].state, invar_secrets::SecretState::Ready);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_certificate_turns_a_hundred_and_fifty_times_and_no_connection_fails() {
     let servers = Authority::new();
