@@ -2,6 +2,8 @@
 
 mod known;
 #[cfg(test)]
+mod secret_classes;
+#[cfg(test)]
 mod tests;
 
 use invar_engine::Registry;

@@ -8,6 +8,7 @@ mod fleet;
 mod policy;
 mod receive;
 mod remotecfg;
+mod secret_rotation;
 mod secret_stores;
 mod variables;
 mod webhooks;

@@ -50,6 +50,8 @@ struct Sample {
 #[derive(Default)]
 struct Endpoint {
     answer: Option<StatusCode>,
+    /// The `Authorization` headers that are accepted; all, and none at all, where nothing is said.
+    accepted: Option<Vec<String>>,
     requests: u64,
     refused: u64,
     authorization: Vec<String>,
@@ -112,6 +114,12 @@ impl Receiver {
         self.endpoints.lock().entry(endpoint.to_owned()).or_default().answer = status;
     }
 
+    /// Makes an endpoint answer 401 to whatever has not one of these `Authorization` headers.
+    pub fn require(&self, endpoint: &str, authorization: &[&str]) {
+        let accepted = authorization.iter().map(|text| (*text).to_owned()).collect();
+        self.endpoints.lock().entry(endpoint.to_owned()).or_default().accepted = Some(accepted);
+    }
+
     /// Requests that an endpoint accepted, and that it refused.
     #[must_use]
     pub fn requests(&self, endpoint: &str) -> (u64, u64) {
@@ -165,6 +173,12 @@ async fn accept(
     if let Some(status) = endpoint.answer {
         endpoint.refused += 1;
         return status;
+    }
+    let authorization =
+        headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if endpoint.accepted.as_ref().is_some_and(|accepted| !accepted.iter().any(|text| text == authorization)) {
+        endpoint.refused += 1;
+        return StatusCode::UNAUTHORIZED;
     }
     let Ok(raw) = snap::raw::Decoder::new().decompress_vec(&body) else { return StatusCode::BAD_REQUEST };
     let Ok(request) = WriteRequest::decode(raw.as_slice()) else { return StatusCode::BAD_REQUEST };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::error::SecretError;
 use crate::reference::SecretReference;
-use crate::snapshot::SecretSnapshot;
+use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::StoreKind;
 
 /// How long a value is kept after its successor came: what is behind the store may learn of that later than we do.
@@ -28,8 +28,10 @@ pub(crate) struct Cell {
     current: ArcSwap<SecretSnapshot>,
     rotation: Mutex<Rotation>,
     standing: Mutex<Standing>,
-    /// Wakes whoever keeps it up to date.
+    /// Wakes whoever keeps it up to date: it is to be read now.
     pub(crate) asked: Notify,
+    /// The same, some time soon: users had something refused.
+    pub(crate) refusals: Notify,
     /// Counts changes of all cells, of their values and of how they stand.
     changes: watch::Sender<u64>,
     /// When somebody asked for it last; in milliseconds since `born`.
@@ -39,14 +41,33 @@ pub(crate) struct Cell {
     hasher: RandomState,
 }
 
+/// How often refusals may change what is in use before that is held back: to the value before, and to the new one after all.
+const QUICK_TURNS: u32 = 3;
+/// How long a value that was refused is left alone, doubling with each time; and how long at least where the one in use
+/// is refused as well, or where one user refuses what another accepts.
+const FIRST_BAN: Duration = Duration::from_secs(60);
+const LONGEST_BAN: Duration = Duration::from_secs(3600);
+const SHORTEST_BAN: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 struct Rotation {
-    /// What was in use before, and until when it is kept.
-    previous: Option<(Arc<SecretSnapshot>, Instant)>,
-    /// The fingerprint of a value that was refused where its predecessor was accepted.
-    rejected: Option<u64>,
-    /// Somebody's credentials were refused, and there is no predecessor to go back to.
+    /// What is not in use but may be accepted: the value before; or the one that was refused, which others may accept. And
+    /// until when it is kept.
+    other: Option<(Arc<SecretSnapshot>, Instant)>,
+    rejected: Option<Rejected>,
+    /// What is in use was refused, and so was all that is known beside it.
     lost: bool,
+    /// How often a refusal changed what is in use, since a new value came.
+    turns: u32,
+    /// Leases of values that are not in use any more because they were refused.
+    abandoned: Vec<Lease>,
+}
+
+/// A value that was refused where another was accepted.
+struct Rejected {
+    fingerprint: u64,
+    times: u32,
+    since: Instant,
 }
 
 /// How it stands with a cell.
@@ -110,6 +131,7 @@ impl Cell {
                 failures: 0,
             }),
             asked: Notify::new(),
+            refusals: Notify::new(),
             changes,
             touched: AtomicU64::new(0),
             born: Instant::now(),
@@ -145,13 +167,20 @@ impl Cell {
     /// Considers what was read just now.
     pub(crate) fn take(&self, mut new: SecretSnapshot) -> Taken {
         let mut rotation = self.rotation.lock();
-        rotation.lost = false;
+        let lost = std::mem::take(&mut rotation.lost);
         let held = self.snapshot();
         let fingerprint = self.fingerprint(&new);
-        if rotation.rejected == Some(fingerprint) {
-            return Taken::Refused;
+        match &rotation.rejected {
+            // It has another chance after a while: what refused it may only have learnt of it late. At once, where nothing
+            // else is accepted either.
+            Some(rejected) if rejected.fingerprint == fingerprint => {
+                if rejected.since.elapsed() < rejected.ban(lost) {
+                    rotation.lost = lost;
+                    return Taken::Refused;
+                }
+            }
+            _ => rotation.rejected = None,
         }
-        rotation.rejected = None;
         if held.fields == new.fields {
             // The lease and the end may be others.
             new.version = held.version;
@@ -166,7 +195,8 @@ impl Cell {
             return Taken::Refused;
         }
         new.version = held.version + 1;
-        rotation.previous = Some((held, Instant::now() + OVERLAP));
+        rotation.other = Some((held, Instant::now() + OVERLAP));
+        rotation.turns = 0;
         self.current.store(Arc::new(new));
         drop(rotation);
         self.note_change();
@@ -183,43 +213,76 @@ impl Cell {
         self.settle();
     }
 
-    /// Drops the value before the one in use if its time is over; answers when it will be.
-    pub(crate) fn forget_previous(&self) -> Option<Instant> {
+    /// Drops what is not in use if its time is over; answers when it will be.
+    pub(crate) fn forget_other(&self) -> Option<Instant> {
         let mut rotation = self.rotation.lock();
-        let until = rotation.previous.as_ref().map(|(_, until)| *until)?;
+        let until = rotation.other.as_ref().map(|(_, until)| *until)?;
         if until > Instant::now() {
             return Some(until);
         }
-        rotation.previous = None;
+        rotation.other = None;
         None
     }
 
-    /// The value of `version` was refused. Where there is one before it that is back in use; else a new one is asked for.
+    /// The value of `version` was refused. Where there is another that may be accepted, that is in use from now on; else a
+    /// new one is asked for.
     fn refuse(&self, version: u64) {
         let mut rotation = self.rotation.lock();
         let current = self.snapshot();
         if current.version != version {
             return;
         }
-        match rotation.previous.take() {
-            Some((previous, until)) if until > Instant::now() => {
-                rotation.rejected = Some(self.fingerprint(&current));
-                let back = SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&previous) };
-                self.current.store(Arc::new(back));
-                drop(rotation);
-                let reason = "the new value was refused where the one before was accepted".to_owned();
-                self.trouble(Trouble::Rejected(reason));
-                self.note_change();
-                self.tell();
-            }
-            _ => rotation.lost = true,
+        let now = Instant::now();
+        let Some((other, _)) = rotation.other.take_if(|(_, until)| *until > now) else {
+            rotation.lost = true;
+            self.refusals.notify_one();
+            return;
+        };
+        if rotation.turns >= QUICK_TURNS && rotation.rejected.as_ref().is_some_and(Rejected::is_fresh) {
+            // Users disagree on which of the two is right. Each finds the other one at each use; which is in use need not
+            // change with every request.
+            rotation.other = Some((other, now + OVERLAP));
+            return;
         }
-        self.asked.notify_one();
+        let fingerprint = self.fingerprint(&current);
+        let times = match &rotation.rejected {
+            Some(rejected) if rejected.fingerprint == fingerprint => rejected.times + 1,
+            _ => 1,
+        };
+        rotation.rejected = Some(Rejected { fingerprint, times, since: now });
+        rotation.turns += 1;
+        if current.lease != other.lease {
+            rotation.abandoned.extend(current.lease.clone());
+        }
+        self.current
+            .store(Arc::new(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) }));
+        rotation.other = Some((current, now + OVERLAP));
+        drop(rotation);
+        let reason = "the new value was refused where the one before was accepted".to_owned();
+        self.trouble(Trouble::Rejected(reason));
+        self.note_change();
+        self.tell();
+        self.refusals.notify_one();
     }
 
-    /// Whether a value in use was refused, and none could take its place.
-    pub(crate) fn take_lost(&self) -> bool {
-        std::mem::take(&mut self.rotation.lock().lost)
+    /// The value of `version` was refused, and so was what may have been accepted in its place: a new one is asked for.
+    fn lose(&self, version: u64) {
+        let mut rotation = self.rotation.lock();
+        if self.snapshot().version == version {
+            rotation.lost = true;
+            self.refusals.notify_one();
+        }
+    }
+
+    /// Leases of values that were refused.
+    pub(crate) fn take_abandoned(&self) -> Vec<Lease> {
+        std::mem::take(&mut self.rotation.lock().abandoned)
+    }
+
+    /// When a value that was refused has another chance.
+    pub(crate) fn second_chance(&self) -> Option<Instant> {
+        let rotation = self.rotation.lock();
+        rotation.rejected.as_ref().map(|rejected| rejected.since + rejected.ban(rotation.lost))
     }
 
     /// Nothing stands against the value in use any more.
@@ -286,13 +349,25 @@ impl Cell {
         hasher.finish()
     }
 
-    fn previous(&self) -> Option<Arc<SecretSnapshot>> {
+    fn other(&self) -> Option<Arc<SecretSnapshot>> {
         let rotation = self.rotation.lock();
-        rotation
-            .previous
-            .as_ref()
-            .filter(|(_, until)| *until > Instant::now())
-            .map(|(held, _)| Arc::clone(held))
+        rotation.other.as_ref().filter(|(_, until)| *until > Instant::now()).map(|(held, _)| Arc::clone(held))
+    }
+}
+
+// === impl Rejected ===
+
+impl Rejected {
+    /// How long it is left alone; `lost` where nothing else is accepted either.
+    fn ban(&self, lost: bool) -> Duration {
+        if lost {
+            return SHORTEST_BAN;
+        }
+        FIRST_BAN.saturating_mul(1 << self.times.saturating_sub(1).min(16)).min(LONGEST_BAN)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < SHORTEST_BAN
     }
 }
 
@@ -331,10 +406,14 @@ impl SecretCell for FieldCell {
     }
 
     fn previous(&self) -> Option<Secret> {
-        self.cell.previous().and_then(|snapshot| self.of(&snapshot))
+        self.cell.other().and_then(|snapshot| self.of(&snapshot))
     }
 
     fn refused(&self, version: u64) {
         self.cell.refuse(version);
+    }
+
+    fn lost(&self, version: u64) {
+        self.cell.lose(version);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 const LEASE_OVERLAP: Duration = Duration::from_secs(30);
 /// How long a value is kept that nobody uses: sources ask for theirs with every poll.
 const LINGER: Duration = Duration::from_secs(600);
-/// A credential that was refused is replaced at most this often.
+/// After refusals it is read at most this often.
 const BETWEEN_LOSSES: Duration = Duration::from_secs(10);
 /// How long giving back a lease may take at the end.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ impl Keeper {
         loop {
             self.cell.plan_next(self.due);
             let mut wake = self.due.min(Instant::now() + LINGER);
-            for other in self.superseded.iter().map(|(_, at)| *at).chain(self.cell.forget_previous()) {
+            for other in self.superseded.iter().map(|(_, at)| *at).chain(self.cell.forget_other()) {
                 wake = wake.min(other);
             }
             let mut now = false;
@@ -88,15 +88,17 @@ impl Keeper {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(wake) => {}
                 () = changed(&mut changes) => now = true,
-                () = self.cell.asked.notified() => {
+                () = self.cell.asked.notified() => now = true,
+                () = self.cell.refusals.notified() => {
                     let earliest = self.last_read + BETWEEN_LOSSES;
-                    if self.cell.take_lost() && earliest > Instant::now() {
+                    if earliest > Instant::now() {
                         self.due = self.due.min(earliest);
                     } else {
                         now = true;
                     }
                 }
             }
+            self.follow_refusals();
             let working = async {
                 self.give_back_superseded().await;
                 if now || self.due <= Instant::now() {
@@ -188,6 +190,9 @@ impl Keeper {
                 let pause = self.pauses.next(false, self.unit());
                 let usual = self.store.refresh_interval().unwrap_or(FAR);
                 self.due = now + pause.min(usual);
+                if let Some(chance) = self.cell.second_chance() {
+                    self.due = self.due.min(chance.max(now + Duration::from_secs(1)));
+                }
                 return;
             }
             Taken::Published => {
@@ -252,6 +257,14 @@ impl Keeper {
 
     fn unit(&self) -> f64 {
         (self.surroundings.randomness)()
+    }
+
+    /// Where users had a value refused, the one before may be back in use: then its lease is not to end, and the other is.
+    fn follow_refusals(&mut self) {
+        let at = Instant::now() + LEASE_OVERLAP;
+        self.superseded.extend(self.cell.take_abandoned().into_iter().map(|lease| (lease, at)));
+        let snapshot = self.cell.snapshot();
+        self.superseded.retain(|(lease, _)| snapshot.lease.as_ref() != Some(lease));
     }
 
     async fn give_back_superseded(&mut self) {

@@ -222,13 +222,91 @@ async fn a_value_that_is_refused_gives_way_to_the_one_before_until_another_comes
     assert_eq!(password.read().expose(), "wrong-2");
     password.refused(password.version());
     assert_eq!((password.read().expose(), password.version()), ("good-1", 3), "at once");
-    pass(20 * MINUTE).await;
-    assert_eq!(password.read().expose(), "good-1", "the same value is not tried again");
+    assert_eq!(password.previous().unwrap().expose(), "wrong-2", "others may accept it");
+    pass(50 * SECOND).await;
+    assert_eq!(password.read().expose(), "good-1", "the same value is left alone");
     let error = stores.rotate_now("vault", "kv/es").await;
     assert!(error.unwrap_err().to_string().contains("refused"));
     store.told(Ok(login("a", "good-3")));
     pass(6 * MINUTE).await;
     assert_eq!((password.read().expose(), password.version()), ("good-3", 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_was_refused_has_another_chance_ever_more_seldom() {
+    let (store, stores) = start(Ok(login("a", "old-1")), false);
+    let password = live(&stores, "password").await;
+    store.told(Ok(login("a", "new-2")));
+    stores.rotate_now("vault", "kv/es").await.unwrap();
+    let mut chances = Vec::new();
+    let started = Instant::now();
+    for _ in 0..3_600 {
+        if password.read().expose() == "new-2" {
+            chances.push(started.elapsed().as_secs());
+            // Whoever uses it learns of it late.
+            password.refused(password.version());
+            assert_eq!(password.read().expose(), "old-1");
+        }
+        pass(SECOND).await;
+    }
+    assert!((4..=7).contains(&chances.len()), "doubling from a minute: {chances:?}");
+    assert!(chances[1] >= 60 && chances[2] - chances[1] >= 120, "{chances:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_was_refused_is_back_as_soon_as_nothing_else_is_accepted() {
+    let (store, stores) = start(Ok(login("a", "old-1")), false);
+    let password = live(&stores, "password").await;
+    store.told(Ok(login("a", "new-2")));
+    stores.rotate_now("vault", "kv/es").await.unwrap();
+    password.refused(password.version());
+    pass(11 * SECOND).await;
+    // What is behind the store has taken it up by now: the users find it by themselves, and say so.
+    password.refused(password.version());
+    assert_eq!(password.read().expose(), "new-2");
+    pass(2 * MINUTE).await;
+    assert_eq!(password.read().expose(), "new-2");
+    // The same, when it is not at hand any more.
+    store.told(Ok(login("a", "new-3")));
+    stores.rotate_now("vault", "kv/es").await.unwrap();
+    password.refused(password.version());
+    pass(59 * SECOND).await;
+    assert_eq!(password.read().expose(), "new-2");
+    password.lost(password.version());
+    pass(11 * SECOND).await;
+    assert_eq!(password.read().expose(), "new-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_who_disagree_do_not_turn_a_value_with_every_request() {
+    let (store, stores) = start(Ok(login("a", "old-1")), false);
+    let password = live(&stores, "password").await;
+    store.told(Ok(login("a", "new-2")));
+    stores.rotate_now("vault", "kv/es").await.unwrap();
+    let before = (store.asked("read"), password.version());
+    for _ in 0..100 {
+        // Each finds the other text when it is asked for, so that neither fails.
+        let both = [password.read(), password.previous().unwrap()];
+        assert!(both.iter().any(|text| text.expose() == "old-1"));
+        assert!(both.iter().any(|text| text.expose() == "new-2"));
+        password.refused(password.version());
+    }
+    pass(SECOND).await;
+    assert_eq!(password.version(), before.1 + 3);
+    assert!(store.asked("read") - before.0 <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_value_that_is_back_in_use_lives_on_and_that_of_the_refused_one_ends() {
+    let (store, stores) = start(Ok(leased("a", "l1", 6_000)), false);
+    let password = live(&stores, "password").await;
+    store.told(Ok(leased("b", "l2", 6_000)));
+    stores.rotate_now("vault", "kv/es").await.unwrap();
+    store.told(unavailable());
+    password.refused(password.version());
+    assert_eq!(password.read().expose(), "a");
+    pass(2 * MINUTE).await;
+    assert_eq!((store.asked("revoke l1"), store.asked("revoke l2")), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

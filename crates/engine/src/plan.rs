@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use invar_syntax::diagnostic::Diagnostics;
 use invar_syntax::expression_text::value_to_expression;
+use invar_syntax::live_secret::recording;
 use invar_syntax::value::Value;
 use sha2::{Digest, Sha256};
 
@@ -19,6 +20,7 @@ use crate::node::NodeId;
 use crate::plan_notes::{Addresses, KNOWN_AFTER_PREPARE, annotate};
 use crate::prepare::{MOST_ROUNDS, unsettled};
 use crate::report::Provenance;
+use crate::secrets::NodeSecrets;
 use crate::value_node::{Valued, evaluate_value, unknown};
 
 /// What applying a configuration would do.
@@ -207,15 +209,20 @@ fn plan_of(
     for node in &graph.nodes {
         let Some(definition) = node.component() else { continue };
         let scope = view.at(node.frame, &node.block);
-        match evaluate(&node.block, &scope).and_then(|body| {
+        let (evaluated, frozen) = recording(|| {
+            let body = evaluate(&node.block, &scope)?;
             let accepted = match body.has_unknown() {
                 true => None,
                 false => Some(accept_body(node, definition, &body, scope.access())?),
             };
             let arguments = accepted.as_ref().map(|accepted| &accepted.arguments);
-            Ok((change(node, definition, running(base, node), arguments)?, accepted))
-        }) {
-            Ok((mut change, accepted)) => {
+            Ok::<_, NodeError>((change(node, definition, running(base, node), arguments)?, accepted, body))
+        });
+        match evaluated {
+            Ok((mut change, accepted, body)) => {
+                if change.action != Action::Keep {
+                    change.notes.extend(NodeSecrets::new(&body, frozen).notes());
+                }
                 change.provenance = provenance(graph, configuration, node);
                 addresses.claim(accepted.as_ref().map(|accepted| &*accepted.addresses));
                 changes.push(change);

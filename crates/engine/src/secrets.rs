@@ -164,8 +164,10 @@ impl SecretTable {
                     continue;
                 }
                 let access = inputs.access_of([&*body.file_of().source.name]);
-                let scope = InputScope { inputs, module_path: &inputs.module_path, access };
+                let scope = InputScope { inputs, module_path: &inputs.module_path, access: access.clone() };
                 match evaluate(argument, &scope) {
+                    // Nobody reads what its author may not name; that it is refused is said where it is evaluated.
+                    Ok(Value::String(reference)) if access.secret(&reference).is_err() => {}
                     Ok(Value::String(reference)) => table.requests.push(SecretRequest {
                         reference: reference.to_string(),
                         body: body.clone(),
@@ -272,6 +274,28 @@ impl NodeSecrets {
     /// Whether a text in use is not the newest any more.
     pub(crate) fn is_outdated(&self) -> bool {
         self.frozen.iter().any(Frozen::is_outdated)
+    }
+
+    /// What a plan says of each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut classes: BTreeMap<String, SecretUse> = BTreeMap::new();
+        self.visit(&mut |class, reference| {
+            let known = classes.entry(reference.to_owned()).or_insert(class);
+            // Where it is used in several ways, the costlier one counts.
+            *known = class.max(*known);
+        });
+        let note = |(reference, class)| match class {
+            SecretUse::PerUse => format!("uses secret {reference}, class per-use: a rotation is free"),
+            SecretUse::TlsReload => {
+                format!("uses secret {reference}, class tls-reload: a rotation costs new connections")
+            }
+            SecretUse::Rebuild => {
+                format!(
+                    "uses secret {reference}, class rebuild: a rotation gives this component new arguments"
+                )
+            }
+        };
+        classes.into_iter().map(note).collect()
     }
 
     fn visit(&self, found: &mut dyn FnMut(SecretUse, &str)) {

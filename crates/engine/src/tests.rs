@@ -8,6 +8,7 @@ mod components;
 mod expansion;
 mod isolation;
 mod modules;
+mod rotation;
 mod simulation;
 mod tasks;
 mod variables;

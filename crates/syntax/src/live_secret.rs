@@ -33,6 +33,11 @@ pub trait SecretCell: Send + Sync + 'static {
     fn refused(&self, version: u64) {
         let _ = version;
     }
+
+    /// Says that the text of this version was refused, and every other one that is known as well.
+    fn lost(&self, version: u64) {
+        let _ = version;
+    }
 }
 
 /// A secret whose text may change while it is held; or a text that does not.
@@ -108,14 +113,56 @@ impl Frozen {
 /// The texts of several secrets, such that those of one path are of one version.
 #[must_use]
 pub fn read_together(secrets: &[&LiveSecret]) -> Vec<Secret> {
-    let versions = || secrets.iter().map(|secret| secret.version()).fold(0_u64, u64::wrapping_add);
+    read_versioned(secrets).1
+}
+
+/// As [`read_together`], with the version of them all: [`version_of`] as of the same moment.
+#[must_use]
+pub fn read_versioned(secrets: &[&LiveSecret]) -> (u64, Vec<Secret>) {
     loop {
-        let before = versions();
+        let before = version_of(secrets);
         let texts = secrets.iter().map(|secret| secret.read()).collect();
         // Versions only grow: none has changed in between if their sum has not.
-        if versions() == before {
-            return texts;
+        if version_of(secrets) == before {
+            return (before, texts);
         }
+    }
+}
+
+/// What may be accepted in place of the texts of several secrets: of each the text before the last change, or the newest where
+/// there is none before; those of one path of one version. Nothing where none has a text before.
+#[must_use]
+pub fn read_previous(secrets: &[&LiveSecret]) -> Option<Vec<Secret>> {
+    loop {
+        let before = version_of(secrets);
+        let read: Vec<(bool, Secret)> = secrets
+            .iter()
+            .map(|secret| match secret.previous() {
+                Some(previous) => (true, previous),
+                None => (false, secret.read()),
+            })
+            .collect();
+        // Neither a change, nor the end of the time for which a text before is kept, came in between.
+        let same = secrets.iter().zip(&read).all(|(secret, (had, _))| secret.previous().is_some() == *had);
+        if same && version_of(secrets) == before {
+            let any = read.iter().any(|(had, _)| *had);
+            return any.then(|| read.into_iter().map(|(_, text)| text).collect());
+        }
+    }
+}
+
+/// The version of several secrets together: differs after each change of one of them, and is 0 where none can change.
+#[must_use]
+pub fn version_of(secrets: &[&LiveSecret]) -> u64 {
+    secrets.iter().map(|secret| secret.version()).fold(0, u64::wrapping_add)
+}
+
+/// Tells whoever keeps the secrets that those of this version, as [`version_of`] has it, were refused; `tell` says how. Of
+/// newer ones nothing is known, so that nothing is said then.
+pub fn report(secrets: &[&LiveSecret], version: u64, tell: impl Fn(&LiveSecret, u64)) {
+    let versions: Vec<u64> = secrets.iter().map(|secret| secret.version()).collect();
+    if versions.iter().copied().fold(0, u64::wrapping_add) == version {
+        secrets.iter().zip(versions).for_each(|(secret, version)| tell(secret, version));
     }
 }
 
@@ -136,8 +183,8 @@ impl LiveSecret {
         make: impl Fn(&[Secret]) -> Option<Secret> + Send + Sync + 'static,
     ) -> Option<Self> {
         let all: Vec<&Self> = parts.iter().collect();
-        let version = sum_of_versions(&parts);
-        let text = make(&read_together(&all))?;
+        let (version, texts) = read_versioned(&all);
+        let text = make(&texts)?;
         let of: Vec<String> = parts.iter().map(Self::identity).collect();
         let identity = format!("{operation}({})", of.join(", "));
         Some(Self(Kind::Derived(Arc::new(Derived {
@@ -164,21 +211,7 @@ impl LiveSecret {
         match &self.0 {
             Kind::Fixed(_) => None,
             Kind::Cell(cell) => cell.previous(),
-            Kind::Derived(derived) => {
-                let mut any = false;
-                let texts: Vec<Secret> = derived
-                    .parts
-                    .iter()
-                    .map(|part| match part.previous() {
-                        Some(previous) => {
-                            any = true;
-                            previous
-                        }
-                        None => part.read(),
-                    })
-                    .collect();
-                any.then(|| (derived.make)(&texts)).flatten()
-            }
+            Kind::Derived(derived) => read_previous(&derived.all()).and_then(|texts| (derived.make)(&texts)),
         }
     }
 
@@ -187,12 +220,16 @@ impl LiveSecret {
         match &self.0 {
             Kind::Fixed(_) => {}
             Kind::Cell(cell) => cell.refused(version),
-            Kind::Derived(derived) => {
-                let parts: Vec<u64> = derived.parts.iter().map(Self::version).collect();
-                if parts.iter().copied().fold(0, u64::wrapping_add) == version {
-                    derived.parts.iter().zip(parts).for_each(|(part, version)| part.refused(version));
-                }
-            }
+            Kind::Derived(derived) => report(&derived.all(), version, Self::refused),
+        }
+    }
+
+    /// Says that the text of this version was refused, and every other one that is known as well.
+    pub fn lost(&self, version: u64) {
+        match &self.0 {
+            Kind::Fixed(_) => {}
+            Kind::Cell(cell) => cell.lost(version),
+            Kind::Derived(derived) => report(&derived.all(), version, Self::lost),
         }
     }
 
@@ -202,7 +239,7 @@ impl LiveSecret {
         match &self.0 {
             Kind::Fixed(_) => 0,
             Kind::Cell(cell) => cell.version(),
-            Kind::Derived(derived) => sum_of_versions(&derived.parts),
+            Kind::Derived(derived) => derived.version(),
         }
     }
 
@@ -306,17 +343,20 @@ impl From<String> for LiveText {
     }
 }
 
-fn sum_of_versions(parts: &[LiveSecret]) -> u64 {
-    parts.iter().map(LiveSecret::version).fold(0, u64::wrapping_add)
-}
-
 impl Derived {
+    fn all(&self) -> Vec<&LiveSecret> {
+        self.parts.iter().collect()
+    }
+
+    fn version(&self) -> u64 {
+        self.parts.iter().map(LiveSecret::version).fold(0, u64::wrapping_add)
+    }
+
     fn read(&self) -> Secret {
-        let version = sum_of_versions(&self.parts);
         let mut last = self.last.lock();
-        if last.0 != version {
-            let parts: Vec<&LiveSecret> = self.parts.iter().collect();
-            if let Some(text) = (self.make)(&read_together(&parts)) {
+        if last.0 != self.version() {
+            let (version, texts) = read_versioned(&self.all());
+            if let Some(text) = (self.make)(&texts) {
                 last.1 = text;
             }
             last.0 = version;

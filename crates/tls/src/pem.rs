@@ -1,11 +1,12 @@
 //! Certificates and keys in PEM form, from text or files, as both ends of TLS need them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use invar_policy::Access;
-use invar_syntax::live_secret::{LiveSecret, read_together};
+use invar_syntax::live_secret::{LiveSecret, read_versioned, report, version_of};
 use invar_syntax::secret::Secret;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -145,7 +146,7 @@ impl Origins {
 
     /// Differs after each change of a secret among them.
     pub(crate) fn version(&self) -> u64 {
-        self.texts().iter().map(|text| text.version()).fold(0, u64::wrapping_add)
+        version_of(&self.texts())
     }
 
     /// Calls `visit` with the reference of each secret among them.
@@ -153,12 +154,16 @@ impl Origins {
         self.texts().iter().for_each(|text| text.visit_references(visit));
     }
 
-    /// Tells whoever keeps the secrets among them that those of this version cannot be used.
+    /// Tells whoever keeps the secrets among them that those of this version cannot be used. Only where they all come from
+    /// one path and nothing comes from files: else a certificate and its key change one after the other, and what does not
+    /// fit yet may be right.
     pub(crate) fn refused(&self, version: u64) {
-        let texts = self.texts();
-        let versions: Vec<u64> = texts.iter().map(|text| text.version()).collect();
-        if versions.iter().copied().fold(0, u64::wrapping_add) == version {
-            texts.iter().zip(versions).for_each(|(text, version)| text.refused(version));
+        let mut paths = BTreeSet::new();
+        self.visit_references(&mut |reference| {
+            paths.insert(reference.split('#').next().unwrap_or(reference).to_owned());
+        });
+        if paths.len() == 1 && self.files().next().is_none() {
+            report(&self.texts(), version, LiveSecret::refused);
         }
     }
 
@@ -167,12 +172,21 @@ impl Origins {
     /// # Errors
     /// When a file cannot be read.
     pub async fn read(&self) -> Result<Material, PemError> {
-        let mut texts = read_together(&self.texts()).into_iter();
-        Ok(Material {
-            authorities: self.authorities.read(&self.access, &mut texts).await?,
-            certificate: self.certificate.read(&self.access, &mut texts).await?,
-            key: self.key.read(&self.access, &mut texts).await?,
-        })
+        self.read_versioned().await.1
+    }
+
+    /// As [`Self::read`], with the version of the secrets.
+    pub(crate) async fn read_versioned(&self) -> (u64, Result<Material, PemError>) {
+        let (version, texts) = read_versioned(&self.texts());
+        let mut texts = texts.into_iter();
+        let reading = async {
+            Ok(Material {
+                authorities: self.authorities.read(&self.access, &mut texts).await?,
+                certificate: self.certificate.read(&self.access, &mut texts).await?,
+                key: self.key.read(&self.access, &mut texts).await?,
+            })
+        };
+        (version, reading.await)
     }
 }
 

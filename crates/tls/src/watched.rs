@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use crate::pem::{Material, Origins, PemError};
 
+/// How long what was replaced is kept: who is connected to may learn of a change later than we do.
+const OVERLAP: Duration = Duration::from_secs(60);
 /// How often files are looked at, at most.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,8 @@ type Make<T, E> = dyn Fn(&Material) -> Result<T, E> + Send + Sync;
 struct Current<T> {
     material: Material,
     made: Arc<T>,
+    /// What was replaced, and until when it is kept.
+    before: Option<(Arc<T>, Instant)>,
     checked: Instant,
     /// The version of the secrets that were looked at last.
     version: u64,
@@ -44,10 +48,11 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
         origins: Origins,
         make: impl Fn(&Material) -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
-        let (checked, version) = (Instant::now(), origins.version());
-        let material = origins.read().await?;
+        let checked = Instant::now();
+        let (version, material) = origins.read_versioned().await;
+        let material = material?;
         let made = Arc::new(make(&material)?);
-        let current = Mutex::new(Current { material, made, checked, version, problem: None });
+        let current = Mutex::new(Current { material, made, before: None, checked, version, problem: None });
         Ok(Self { origins, make: Box::new(make), current, checking: Semaphore::new(1) })
     }
 
@@ -61,7 +66,22 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
         if self.origins.version() != version || files() {
             self.refresh().await;
         }
-        Arc::clone(&self.current.lock().made)
+        let mut current = self.current.lock();
+        current.before.take_if(|(_, until)| *until <= Instant::now());
+        Arc::clone(&current.made)
+    }
+
+    /// What the newest has replaced, for some time.
+    pub fn before(&self) -> Option<Arc<T>> {
+        let current = self.current.lock();
+        let before = current.before.as_ref().filter(|(_, until)| *until > Instant::now());
+        before.map(|(made, _)| Arc::clone(made))
+    }
+
+    /// Tells whoever keeps the secrets that the newest was refused where the one before was accepted.
+    pub fn refused(&self) {
+        let version = self.current.lock().version;
+        self.origins.refused(version);
     }
 
     /// Why the newest content of the files is not in use.
@@ -71,13 +91,13 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
 
     async fn refresh(&self) {
         let Ok(_permit) = self.checking.try_acquire() else { return };
-        let version = self.origins.version();
+        let (version, material) = self.origins.read_versioned().await;
         {
             let mut current = self.current.lock();
             current.checked = Instant::now();
             current.version = version;
         }
-        let renewed = match self.origins.read().await {
+        let renewed = match material {
             Ok(material) if material == self.current.lock().material => Ok(None),
             Ok(material) => (self.make)(&material).map(|made| Some((material, made))),
             Err(error) => Err(E::from(error)),
@@ -87,7 +107,8 @@ impl<T, E: From<PemError> + fmt::Display> Watched<T, E> {
             Ok(renewed) => {
                 if let Some((material, made)) = renewed {
                     current.material = material;
-                    current.made = Arc::new(made);
+                    let before = std::mem::replace(&mut current.made, Arc::new(made));
+                    current.before = Some((before, Instant::now() + OVERLAP));
                     tracing::info!(from = %self.names(), "changed certificates are in use");
                 }
                 current.problem = None;

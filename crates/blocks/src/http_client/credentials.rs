@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use invar_policy::Access;
-use invar_syntax::live_secret::{LiveSecret, read_together};
+use invar_syntax::live_secret::LiveSecret;
 use invar_syntax::secret::Secret;
 use tokio::io::AsyncReadExt as _;
 
 use super::HttpClientError;
 use super::arguments::AuthenticationArguments;
-use super::oauth2::TokenSource;
+use super::oauth2::{Token, TokenSource};
 
 /// A credential larger than this is a mistake.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -52,6 +51,11 @@ pub trait RequestAuthenticator: fmt::Debug + Send + Sync {
 
     /// The server refused them, by 401 or 403: the next ones are made with new credentials.
     fn refused(&self);
+
+    /// Whether the credentials changed so lately that whoever is asked may not know of it yet.
+    fn rotated_lately(&self) -> bool {
+        false
+    }
 }
 
 /// The future of [`RequestAuthenticator::headers`].
@@ -63,6 +67,14 @@ pub type AuthenticationHeaders<'a> =
 impl SecretSource {
     pub(crate) fn new(secret: &LiveSecret, file: &str) -> Self {
         if file.is_empty() { Self::Inline(secret.clone()) } else { Self::File(file.into()) }
+    }
+
+    /// The secret of the arguments, which may change.
+    pub(crate) fn live(&self) -> Option<&LiveSecret> {
+        match self {
+            Self::Inline(secret) if secret.is_live() => Some(secret),
+            Self::Inline(_) | Self::File(_) => None,
+        }
     }
 
     /// The secret as it is now.
@@ -122,43 +134,13 @@ impl Authentication {
         }
     }
 
-    /// The headers for a request that is sent now.
-    pub(super) async fn headers(
-        &self,
-        request: &reqwest::Request,
-        access: &Access,
-    ) -> Result<HeaderMap, HttpClientError> {
-        if let Self::Other(authenticator) = self {
-            return authenticator.headers(request).await;
-        }
-        Ok(self.header(access).await?.into_iter().map(|value| (AUTHORIZATION, value)).collect())
+    /// Whether requests are authenticated.
+    pub(super) fn is_some(&self) -> bool {
+        !matches!(self, Self::None)
     }
 
-    pub(super) async fn header(&self, access: &Access) -> Result<Option<HeaderValue>, HttpClientError> {
-        match self {
-            Self::None | Self::Other(_) => Ok(None),
-            Self::Basic { username, password: SecretSource::Inline(password) } => {
-                let both = read_together(&[username, password]);
-                let [username, password] = both.as_slice() else { return Ok(None) };
-                basic_header(username, password).map(Some)
-            }
-            Self::Basic { username, password } => {
-                let password = password.read(access).await?;
-                basic_header(&username.read(), &password).map(Some)
-            }
-            Self::Scheme { scheme, credentials } => {
-                let credentials = credentials.read(access).await?;
-                scheme_header(scheme, &credentials).map(Some)
-            }
-            Self::OAuth2(source) => {
-                let token = source.token().await?;
-                scheme_header(&token.scheme, &token.access).map(Some)
-            }
-        }
-    }
-
-    /// The secrets that each request reads anew.
-    fn live(&self) -> Vec<&LiveSecret> {
+    /// The secrets that each request reads anew, in the order in which [`Self::header`] wants their texts.
+    pub(super) fn live(&self) -> Vec<&LiveSecret> {
         match self {
             Self::Basic { username, password: SecretSource::Inline(password) } => vec![username, password],
             Self::Basic { username, .. } => vec![username],
@@ -167,39 +149,56 @@ impl Authentication {
         }
     }
 
-    /// The version of what requests are authenticated with now.
-    pub(super) fn version(&self) -> u64 {
-        self.live().iter().map(|secret| secret.version()).fold(0, u64::wrapping_add)
-    }
-
-    /// What requests were authenticated with before a change that was not long ago: whoever is asked may not know of the
-    /// change yet, or the new credentials may be wrong.
-    pub(super) fn before(&self) -> Option<HeaderValue> {
-        let previous: Vec<Option<Secret>> = self.live().iter().map(|secret| secret.previous()).collect();
-        if previous.iter().all(Option::is_none) {
-            return None;
-        }
-        let text = |index: usize| {
-            previous
-                .get(index)
-                .cloned()
-                .flatten()
-                .or_else(|| self.live().get(index).map(|secret| secret.read()))
-        };
+    /// What is not among the live secrets: the credential in a file, or a token.
+    pub(super) async fn fetched(&self, access: &Access) -> Result<Option<Token>, HttpClientError> {
+        let from_file = |access| Token { scheme: String::new(), access, expires: None };
         match self {
-            Self::Basic { password: SecretSource::Inline(_), .. } => basic_header(&text(0)?, &text(1)?).ok(),
-            Self::Scheme { scheme, .. } => scheme_header(scheme, &text(0)?).ok(),
-            _ => None,
+            Self::Basic { password: file @ SecretSource::File(_), .. }
+            | Self::Scheme { credentials: file @ SecretSource::File(_), .. } => {
+                Ok(Some(from_file(file.read(access).await?)))
+            }
+            Self::OAuth2(source) => source.token().await.map(Some),
+            _ => Ok(None),
         }
     }
 
-    /// Tells whoever keeps the secrets that those of this version were refused.
-    pub(super) fn refused_version(&self, version: u64) {
-        let live = self.live();
-        let versions: Vec<u64> = live.iter().map(|secret| secret.version()).collect();
-        // Of a newer one nothing is known.
-        if versions.iter().copied().fold(0, u64::wrapping_add) == version {
-            live.iter().zip(versions).for_each(|(secret, version)| secret.refused(version));
+    /// The `Authorization` header, of the texts of [`Self::live`] and of what was fetched beside them.
+    pub(super) fn header(
+        &self,
+        texts: &[Secret],
+        fetched: Option<&Token>,
+    ) -> Result<Option<HeaderValue>, HttpClientError> {
+        match (self, texts, fetched) {
+            (Self::Basic { .. }, [username, password], None) => basic_header(username, password).map(Some),
+            (Self::Basic { .. }, [username], Some(password)) => {
+                basic_header(username, &password.access).map(Some)
+            }
+            (Self::Scheme { scheme, .. }, [credentials], None) => {
+                scheme_header(scheme, credentials).map(Some)
+            }
+            (Self::Scheme { scheme, .. }, [], Some(credentials)) => {
+                scheme_header(scheme, &credentials.access).map(Some)
+            }
+            (Self::OAuth2(_), [], Some(token)) => scheme_header(&token.scheme, &token.access).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The headers of an authenticator that the arguments do not know.
+    pub(super) async fn others(&self, request: &reqwest::Request) -> Result<HeaderMap, HttpClientError> {
+        match self {
+            Self::Other(authenticator) => authenticator.headers(request).await,
+            _ => Ok(HeaderMap::new()),
+        }
+    }
+
+    /// Whether what requests are authenticated with changed so lately that a refusal may be due to that, as far as the client
+    /// does not know of it by itself.
+    pub(super) fn rotated_lately(&self) -> bool {
+        match self {
+            Self::OAuth2(source) => source.rotated_lately(),
+            Self::Other(authenticator) => authenticator.rotated_lately(),
+            _ => false,
         }
     }
 
@@ -219,14 +218,14 @@ impl Authentication {
 /// `Basic …` for these credentials, marked as sensitive.
 pub(super) fn basic_header(username: &Secret, password: &Secret) -> Result<HeaderValue, HttpClientError> {
     let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
-    sensitive(Secret::new(format!("Basic {}", BASE64.encode(pair.expose()))))
+    sensitive(&Secret::new(format!("Basic {}", BASE64.encode(pair.expose()))))
 }
 
 fn scheme_header(scheme: &str, credentials: &Secret) -> Result<HeaderValue, HttpClientError> {
-    sensitive(Secret::new(format!("{scheme} {}", credentials.expose())))
+    sensitive(&Secret::new(format!("{scheme} {}", credentials.expose())))
 }
 
-pub(super) fn sensitive(text: Secret) -> Result<HeaderValue, HttpClientError> {
+pub(super) fn sensitive(text: &Secret) -> Result<HeaderValue, HttpClientError> {
     let mut value = HeaderValue::from_str(text.expose()).map_err(|_| HttpClientError::Invalid {
         field: "authentication",
         message: "the credentials hold characters that a header cannot carry".to_owned(),

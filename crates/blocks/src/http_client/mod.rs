@@ -4,6 +4,7 @@
 
 mod arguments;
 mod credentials;
+mod dressing;
 mod oauth2;
 mod proxy;
 #[cfg(test)]
@@ -29,12 +30,14 @@ pub use self::arguments::{
 };
 use self::credentials::{Authentication, sensitive};
 pub use self::credentials::{AuthenticationHeaders, RequestAuthenticator};
+use self::dressing::Dressing;
 use self::oauth2::TokenSource;
 use self::transport::Transport;
 use invar_policy::{Access, Refusal};
-use invar_syntax::live_secret::LiveSecret;
 use invar_tls::PemError;
 
+/// How often a request is sent again after a refusal, while secrets change.
+const MOST_ATTEMPTS: usize = 3;
 /// As many redirects as Go programs follow.
 const MAX_REDIRECTS: usize = 10;
 
@@ -66,11 +69,9 @@ pub struct HttpClient {
 #[derive(Debug)]
 struct Shared {
     transport: Transport,
-    authentication: Authentication,
-    headers: Vec<(HeaderName, LiveSecret)>,
+    dressing: Dressing,
     follow_redirects: bool,
     default_timeout: Duration,
-    access: Access,
 }
 
 /// Why a client cannot be built or a request got no response.
@@ -207,21 +208,20 @@ impl HttpClient {
                 message: format!("{name:?} is no header name"),
             })?;
             for value in values {
-                sensitive(value.read())?;
+                sensitive(&value.read())?;
                 headers.push((name.clone(), value.clone()));
             }
         }
+        let authentication = match authenticator {
+            Some(authenticator) => Authentication::Other(authenticator),
+            None => Authentication::new(&arguments.authentication, token_source),
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 transport,
-                authentication: match authenticator {
-                    Some(authenticator) => Authentication::Other(authenticator),
-                    None => Authentication::new(&arguments.authentication, token_source),
-                },
-                headers,
+                dressing: Dressing::new(authentication, headers, options.access),
                 follow_redirects: arguments.follow_redirects,
                 default_timeout: options.timeout,
-                access: options.access,
             }),
         })
     }
@@ -237,42 +237,26 @@ impl HttpClient {
         let timeout = request.timeout().copied().unwrap_or(shared.default_timeout);
         let deadline = Instant::now() + timeout;
         let origin = request.url().origin();
-        for (name, _) in &shared.headers {
-            request.headers_mut().remove(name);
-        }
-        for (name, value) in &shared.headers {
-            request.headers_mut().append(name.clone(), sensitive(value.read())?);
-        }
-
-        let mut authenticated: Vec<HeaderName> = Vec::new();
+        let mut added = Vec::new();
         for _ in 0..=MAX_REDIRECTS {
-            let version = shared.authentication.version();
+            // What was meant for the first origin stays with it, and is that of now if a redirect leads back there.
             let own = request.url().origin() == origin;
-            // Those of the request before, which may have been another one.
-            for name in authenticated.drain(..) {
-                request.headers_mut().remove(name);
-            }
+            shared.dressing.undress(&mut request, std::mem::take(&mut added));
+            let mut version = 0;
             if own {
-                let headers = tokio::time::timeout_at(
-                    deadline,
-                    shared.authentication.headers(&request, &shared.access),
-                )
-                .await
-                .map_err(|_| HttpClientError::Timeout { connecting: true })??;
-                for (name, value) in &headers {
-                    request.headers_mut().insert(name.clone(), value.clone());
-                }
-                authenticated.extend(headers.keys().cloned());
+                (version, added) = tokio::time::timeout_at(deadline, shared.dressing.dress(&mut request))
+                    .await
+                    .map_err(|_| HttpClientError::Timeout { connecting: true })??;
             }
             *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
             // The transport may rewrite the host, and a body that is a stream cannot be sent twice.
             let url = request.url().clone();
             let again = if shared.follow_redirects || version > 0 { request.try_clone() } else { None };
             let mut response = shared.transport.send(request).await?;
-            if own {
-                shared.authentication.refused(response.status());
-                if is_refusal(response.status()) && version > 0 {
-                    response = shared.go_back(again.as_ref(), version, response, deadline).await;
+            if own && is_refusal(response.status()) {
+                shared.dressing.refused(response.status());
+                if version > 0 {
+                    response = shared.ask_otherwise(again.as_ref(), version, response, deadline).await;
                 }
             }
             let again = again.filter(|_| shared.follow_redirects);
@@ -280,16 +264,25 @@ impl HttpClient {
                 return Ok(response);
             };
             request = next;
-            let names = shared.headers.iter().map(|(name, _)| name);
-            redirect(&mut request, &url, location, response.status(), names)?;
+            redirect(&mut request, &url, location, response.status())?;
         }
         Err(HttpClientError::Redirect { message: format!("more than {MAX_REDIRECTS} in a row") })
     }
 
-    /// Whether a secret that requests are authenticated with changed so lately that a refusal may be due to that.
+    /// Adds to a request what is added when it is sent: credentials and headers, of one version.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not to be had, or cannot be sent.
+    pub async fn dress(&self, request: &mut reqwest::Request) -> Result<(), HttpClientError> {
+        self.shared.dressing.dress(request).await.map(drop)
+    }
+
+    /// Whether a refusal may be due to a rotation: what requests are authenticated with changed lately, or it was refused
+    /// lately for the first time, as when the server learnt of the new before this client did.
     #[must_use]
     pub fn rotated_lately(&self) -> bool {
-        self.shared.authentication.before().is_some()
+        self.shared.dressing.rotated_lately()
     }
 
     /// A `GET` request for `url` with default options, executed.
@@ -303,34 +296,46 @@ impl HttpClient {
 }
 
 impl Shared {
-    /// The server refused the credentials of `version`: asks with those that came meanwhile, or with those before, if they are
-    /// not long gone. Where these pass, they are back in use.
-    async fn go_back(
+    /// The server refused the secrets of `version`: asks with those that came meanwhile, and with those before, while they
+    /// may still be accepted. Whoever keeps them is told what came of it.
+    async fn ask_otherwise(
         &self,
         request: Option<&reqwest::Request>,
         version: u64,
         refused: reqwest::Response,
         deadline: Instant,
     ) -> reqwest::Response {
-        let request = request.and_then(reqwest::Request::try_clone);
-        let other = if self.authentication.version() == version {
-            self.authentication.before()
-        } else {
-            self.authentication.header(&self.access).await.ok().flatten()
-        };
-        let (Some(mut request), Some(other)) = (request, other) else {
-            self.authentication.refused_version(version);
-            return refused;
-        };
-        request.headers_mut().insert(AUTHORIZATION, other);
-        *request.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
-        match self.transport.send(request).await {
-            Ok(response) if !is_refusal(response.status()) => {
-                self.authentication.refused_version(version);
-                response
+        let dressing = &self.dressing;
+        let mut latest = version;
+        let mut tried_other = false;
+        for _ in 0..MOST_ATTEMPTS {
+            let Some(mut next) = request.and_then(reqwest::Request::try_clone) else { break };
+            let now = dressing.version();
+            if now != latest {
+                let dressed = tokio::time::timeout_at(deadline, dressing.dress(&mut next)).await;
+                let Ok(Ok((of, _))) = dressed else { return refused };
+                latest = of;
+                tried_other = false;
+            } else if !tried_other && dressing.dress_otherwise(&mut next) {
+                tried_other = true;
+            } else {
+                break;
             }
-            Ok(_) | Err(_) => refused,
+            *next.timeout_mut() = Some(deadline.saturating_duration_since(Instant::now()));
+            match self.transport.send(next).await {
+                Ok(response) if is_refusal(response.status()) => {}
+                Ok(response) => {
+                    if tried_other {
+                        dressing.tell_refused(latest);
+                    }
+                    return response;
+                }
+                // Nothing is known of the others.
+                Err(_) => return refused,
+            }
         }
+        dressing.tell_lost(latest);
+        refused
     }
 }
 
@@ -353,12 +358,11 @@ fn redirect_target(response: &reqwest::Response, url: &Url) -> Result<Option<Url
 }
 
 /// Turns `request` into the one that follows a redirect from `url` to `target` (RFC 9110, section 15.4).
-fn redirect<'a>(
+fn redirect(
     request: &mut reqwest::Request,
     url: &Url,
     target: Url,
     status: StatusCode,
-    configured: impl Iterator<Item = &'a HeaderName>,
 ) -> Result<(), HttpClientError> {
     if url.scheme() == "https"
         && target.scheme() == "http"
@@ -378,8 +382,8 @@ fn redirect<'a>(
     }
     request.headers_mut().remove(HOST);
     if target.origin() != url.origin() {
-        // What was meant for the first origin stays with it.
-        for name in configured.chain([&AUTHORIZATION, &COOKIE]) {
+        // What was meant for the first origin stays with it. The client's own headers are its dressing's business.
+        for name in [AUTHORIZATION, COOKIE] {
             request.headers_mut().remove(name);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method};
+use invar_syntax::live_secret::LiveSecret;
 use invar_syntax::secret::Secret;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -24,6 +25,9 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer of a token endpoint.
 const MAX_TOKEN_ANSWER: usize = 1 << 20;
+/// How long after a token was refused the next refusals may be due to the same change, and how long until one is a new one.
+const DISCARD_GRACE: Duration = Duration::from_secs(60);
+const DISCARD_MEMORY: Duration = Duration::from_secs(600);
 /// After a failure the endpoint is left alone for this long, so that a burst of requests does not become one of logins.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,7 +38,7 @@ pub(super) struct Token {
     pub(super) scheme: String,
     /// The token itself.
     pub(super) access: Secret,
-    expires: Option<Instant>,
+    pub(super) expires: Option<Instant>,
 }
 
 /// Fetches and keeps the token of one client.
@@ -56,6 +60,8 @@ struct Cached {
     failed: Option<(Instant, String)>,
     /// How the endpoint wants the client's credentials; learned from its first answer.
     placement: Placement,
+    /// When a server refused a token last.
+    discarded: Option<Instant>,
 }
 
 /// Where the client's credentials go. RFC 6749 wants the header, and some servers know only parameters.
@@ -124,7 +130,19 @@ impl TokenSource {
 
     /// Forgets the token: a server refused it.
     pub(super) fn discard(&self) {
-        self.cached.lock().token = None;
+        let mut cached = self.cached.lock();
+        // Once in a while: whoever refuses every token is not given time with each of them.
+        if cached.token.take().is_some() && cached.discarded.is_none_or(|at| at.elapsed() > DISCARD_MEMORY) {
+            cached.discarded = Some(Instant::now());
+        }
+    }
+
+    /// Whether the client's secret, and with it maybe the token, changed so lately that a refusal may be due to that.
+    pub(super) fn rotated_lately(&self) -> bool {
+        let discarded = self.cached.lock().discarded;
+        self.client_secret.live().is_some_and(|secret| {
+            secret.previous().is_some() || discarded.is_some_and(|at| at.elapsed() < DISCARD_GRACE)
+        })
     }
 
     fn current(&self) -> Result<Option<Token>, HttpClientError> {
@@ -144,19 +162,38 @@ impl TokenSource {
     }
 
     async fn fetch(&self) -> Result<(Token, Placement), HttpClientError> {
+        let live = self.client_secret.live();
+        let version = live.map_or(0, LiveSecret::version);
         let secret = self.client_secret.read(self.transport.access()).await?;
+        let fetched = self.fetch_with(&secret).await;
+        let (Err(refused), Some(live)) = (&fetched, live) else {
+            return fetched.map_err(|refused| refused.error);
+        };
+        if !matches!(refused.status, Some(400 | 401 | 403)) {
+            return fetched.map_err(|refused| refused.error);
+        }
+        // The endpoint may not know of the new secret yet, or the new one may be wrong.
+        if let Some(other) = live.previous()
+            && let Ok(token) = self.fetch_with(&other).await
+        {
+            live.refused(version);
+            return Ok(token);
+        }
+        live.lost(version);
+        fetched.map_err(|refused| refused.error)
+    }
+
+    async fn fetch_with(&self, secret: &Secret) -> Result<(Token, Placement), Refused> {
         let known = self.cached.lock().placement;
         let first = if known == Placement::Unknown { Placement::Header } else { known };
-        match self.request(first, &secret).await {
+        match self.request(first, secret).await {
             Ok(token) => Ok((token, first)),
             // A server that knows only parameters answers 400 or 401 to the header.
             Err(Refused { status: Some(400 | 401), .. }) if known == Placement::Unknown => {
-                match self.request(Placement::Parameters, &secret).await {
-                    Ok(token) => Ok((token, Placement::Parameters)),
-                    Err(refused) => Err(refused.error),
-                }
+                let token = self.request(Placement::Parameters, secret).await?;
+                Ok((token, Placement::Parameters))
             }
-            Err(refused) => Err(refused.error),
+            Err(refused) => Err(refused),
         }
     }
 

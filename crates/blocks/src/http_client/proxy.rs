@@ -69,7 +69,7 @@ fn connect_headers(headers: &BTreeMap<String, Vec<Secret>>) -> Result<HeaderMap,
             message: format!("{name:?} is no header name"),
         })?;
         for value in values {
-            map.append(name.clone(), sensitive(value.clone())?);
+            map.append(name.clone(), sensitive(value)?);
         }
     }
     Ok(map)

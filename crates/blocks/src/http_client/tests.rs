@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod rotation;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 

@@ -79,17 +79,72 @@ impl Transport {
         &self,
         mut request: reqwest::Request,
     ) -> Result<reqwest::Response, HttpClientError> {
-        let connections = self.shared.connections.current().await;
-        self.shared.admit(&connections, request.url())?;
+        let shared = &*self.shared;
         if request.timeout().is_none() {
-            *request.timeout_mut() = Some(self.shared.options.timeout);
+            *request.timeout_mut() = Some(shared.options.timeout);
         }
-        let client = self.shared.client_for(&connections, &mut request)?;
-        client.execute(request).await.map_err(HttpClientError::from_reqwest)
+        let connections = shared.connections.current().await;
+        let before = shared.connections.before();
+        let again = before.and_then(|before| Some((before, request.try_clone()?)));
+        let error = match shared.send(&connections, request).await? {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        // The server may not know of the new certificate yet. It has taken nothing of the request.
+        if let Some((before, again)) = again.filter(|_| is_refused_certificate(&error))
+            && let Ok(Ok(response)) = shared.send(&before, again).await
+        {
+            shared.connections.refused();
+            return Ok(response);
+        }
+        Err(HttpClientError::from_reqwest(error))
     }
 }
 
+/// Whether the server ended the handshake because of the certificate that it was shown.
+fn is_refused_certificate(error: &reqwest::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let of_certificate = |alert: Alert| {
+        matches!(
+            alert,
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError
+                | Alert::HandshakeFailure
+        )
+    };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        // What an I/O error wraps is not among its causes.
+        let wrapped = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let of_tls = wrapped
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .or_else(|| current.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = of_tls {
+            return of_certificate(*alert);
+        }
+        cause = current.source();
+    }
+    false
+}
+
 impl Shared {
+    async fn send(
+        &self,
+        connections: &Connections,
+        mut request: reqwest::Request,
+    ) -> Result<Result<reqwest::Response, reqwest::Error>, HttpClientError> {
+        self.admit(connections, request.url())?;
+        let client = self.client_for(connections, &mut request)?;
+        Ok(client.execute(request).await)
+    }
+
     /// Every request passes here, those that follow a redirect too.
     fn admit(&self, connections: &Connections, url: &Url) -> Result<(), HttpClientError> {
         let host = url.host_str().unwrap_or_default();
