@@ -261,7 +261,8 @@ impl Session {
 
     fn ensure_task(&self) {
         let mut task = self.task.lock();
-        if task.is_none() {
+        // One that panicked must not leave everybody waiting.
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
             *task = Some(tokio::spawn(keep(Arc::clone(&self.shared))));
         }
     }

@@ -621,6 +621,24 @@ mod tests {
     }
 
     #[test]
+    fn it_can_stand_as_one_kind_of_several() {
+        #[derive(Debug, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        enum Kind {
+            Vault(Box<VaultSettings>),
+        }
+        let text = "kind = 'vault'\naddress = 'https://v'\nkv_version = 1\nrefresh = '1m'\n\
+                    auth = { token = { file = '/t' } }\nread.x = { path = 'a/b', params = { n = 1, l = ['x'] } }\n";
+        let Kind::Vault(settings) = toml::from_str(text).unwrap();
+        assert_eq!(
+            (settings.kv_version, settings.read["x"].params["l"][0].as_str()),
+            (KvVersion::One, Some("x"))
+        );
+        let wrong = toml::from_str::<Kind>(&text.replace("kv_version", "version")).unwrap_err().to_string();
+        assert!(wrong.contains("version"), "{wrong}");
+    }
+
+    #[test]
     fn credentials_are_listed_for_whoever_looks_for_circles() {
         let settings = parse(
             "address = 'https://v'\nauth = { approle = { role_id = 'r', secret_id = { secret = 'vault/a' } } }\n\
