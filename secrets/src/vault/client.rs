@@ -18,9 +18,10 @@ use super::login::{CloudAccess, Login, unwrap};
 use super::mounts::{Engine, Mount, Mounts, first_segment};
 use super::pace::{Pace, World};
 use super::place::{Encrypted, Place, check_path, join_namespace};
-use super::reading::{Reading, gone, rotates_after};
-use super::session::{Session, Token, Verdict};
+use super::reading::{Reading, absent, gone, rotates_after};
+use super::session::{Session, Verdict};
 use super::settings::{KvVersion, ReadMethod, VaultAuth, VaultRead};
+use super::token::Token;
 use super::transport::{VaultMethod, VaultRequest, VaultTransport};
 use crate::snapshot::Lease;
 use crate::stores::SecretStores;
@@ -180,7 +181,7 @@ impl VaultClient {
             let what = format!("answer `@{name}`");
             let wrapped = self.session.login().wrapped();
             let answer = wrapped.answer(&what, &self.link, &wrapping, &expected).await?;
-            return decoded(unwrapped_reading(answer, now)?, read);
+            return Reading::of_unwrapped(answer, now)?.decoded(&read.base64);
         }
         let Some(path) = read.path.as_deref() else {
             return Err(VaultFailure::invalid(format!("`read.{name}` needs a `path`")));
@@ -204,7 +205,7 @@ impl VaultClient {
         };
         let answer = self.answer(&place, first_segment(path), request, path, None).await?;
         self.keep_namespace(&place, &answer);
-        decoded(Reading::of_answer(answer, now)?, read)
+        Reading::of_answer(answer, now)?.decoded(&read.base64)
     }
 
     /// Extends a lease; the answer says for how long.
@@ -383,7 +384,7 @@ impl VaultClient {
         match reply.status() {
             404 => {
                 let gone = reply.answer().ok().and_then(|answer| gone(answer.data.as_ref()?, path));
-                gone.unwrap_or_else(|| VaultFailure::missing(absent(reply, path, mount)))
+                gone.unwrap_or_else(|| absent(reply, path, mount))
             }
             405 if !write => VaultFailure::invalid(format!(
                 "`{path}` takes no reads: name it under `read` in the settings of the store, with the method POST"
@@ -475,49 +476,4 @@ impl VaultClient {
             self.leases.lock().insert(Secret::new(lease.id.as_str()), namespace);
         }
     }
-}
-
-fn decoded(mut reading: Reading, read: &VaultRead) -> Result<Reading, VaultFailure> {
-    for field in &read.base64 {
-        reading.decode(field)?;
-    }
-    Ok(reading)
-}
-
-/// What was wrapped may be of any engine.
-fn unwrapped_reading(answer: Answer, now: std::time::SystemTime) -> Result<Reading, VaultFailure> {
-    let is_versioned = answer.data.as_ref().is_some_and(|data| {
-        data.get("data").is_some()
-            && data.get("metadata").is_some_and(|metadata| metadata.get("version").is_some())
-    });
-    if is_versioned {
-        Reading::of_kv2(&answer, "the wrapped answer")
-    } else {
-        Reading::of_answer(answer, now)
-    }
-}
-
-fn absent(reply: &Reply, path: &str, mount: Option<&Mount>) -> String {
-    if reply.says("no handler for route") {
-        return format!("nothing is mounted that `{path}` could be in: check the first part of the path");
-    }
-    let Some(mount) = mount else { return format!("there is nothing at `{path}`") };
-    let version = match mount.engine {
-        Engine::Kv(KvVersion::One) => ", a key/value engine of version 1",
-        Engine::Kv(KvVersion::Two) => ", a key/value engine of version 2",
-        Engine::Other => "",
-    };
-    let within = path.strip_prefix(&mount.path).unwrap_or(path);
-    let within =
-        within.strip_prefix("data/").filter(|_| mount.engine == Engine::Kv(KvVersion::Two)).unwrap_or(within);
-    let mut message = format!("there is nothing at `{within}` in `{}`{version}", mount.path);
-    if within.starts_with("data/") && mount.engine == Engine::Kv(KvVersion::Two) {
-        message.push_str("; paths are written without `data/`");
-    }
-    if !mount.told {
-        message.push_str(
-            " as far as is known: the server does not say what is mounted there, so the mount or its version may be another",
-        );
-    }
-    message
 }

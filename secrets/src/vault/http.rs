@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use invar_syntax::Secret;
 use invar_tls::{ClientSettings, Material, Origin, Origins, Watched};
@@ -164,7 +165,9 @@ impl HttpTransport {
         };
         let mut builder = client.request(method, url).headers(headers(request)?);
         if let Some(body) = &request.body {
-            builder = builder.header(header::CONTENT_TYPE, "application/json").body(body.to_vec());
+            builder = builder.header(header::CONTENT_TYPE, "application/json");
+            // Wiped with the last use of it.
+            builder = builder.body(Bytes::from_owner(body.clone()));
         }
         builder.send().await.map_err(no_answer)
     }

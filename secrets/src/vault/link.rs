@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use invar_syntax::Secret;
+use invar_syntax::secret::REDACTED;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::answer::{Answer, decode_answer, decode_errors, decode_health};
+use super::answer::{Answer, Tree, decode_answer, decode_errors, decode_health};
 use super::failure::{VaultFailure, VaultFailureKind};
 use super::pace::{Pace, World};
 use super::transport::{VaultRequest, VaultResponse, VaultTransport, VaultTransportError};
@@ -42,6 +44,8 @@ struct Outage {
 #[derive(Debug)]
 pub(crate) struct Reply {
     response: VaultResponse,
+    /// What the request told in confidence: words of the server that repeat it are not passed on.
+    told: Vec<Secret>,
 }
 
 impl Link {
@@ -84,7 +88,8 @@ impl Link {
         if let Some(index) = &response.index {
             *self.index.lock() = Some(index.clone());
         }
-        let reply = Reply { response };
+        let told = if response.status < 300 { Vec::new() } else { confidences(&request) };
+        let reply = Reply { response, told };
         match reply.status() {
             412 => Err(VaultFailure::unavailable(format!(
                 "{} has not replicated what is asked for yet",
@@ -215,6 +220,25 @@ impl Link {
     }
 }
 
+/// The token, and every text of the body that is long enough to be one or a password.
+fn confidences(request: &VaultRequest) -> Vec<Secret> {
+    const SHORTEST: usize = 6;
+    fn collect(tree: Tree, found: &mut Vec<Secret>) {
+        match tree {
+            Tree::Text(text) => found.push(text),
+            Tree::List(items) => items.into_iter().for_each(|item| collect(item, found)),
+            Tree::Map(fields) => fields.into_values().for_each(|item| collect(item, found)),
+            Tree::Null | Tree::Bool(_) | Tree::Number(_) => {}
+        }
+    }
+    let mut found: Vec<Secret> = request.token.iter().cloned().collect();
+    if let Some(body) = request.body.as_ref().and_then(|body| serde_json::from_slice(body).ok()) {
+        collect(body, &mut found);
+    }
+    found.retain(|text| text.expose().len() >= SHORTEST);
+    found
+}
+
 impl Outage {
     fn failure(&self, now: Instant) -> VaultFailure {
         let until = self.resume_at.unwrap_or(self.probe_at);
@@ -242,7 +266,14 @@ impl Reply {
 
     /// What the server says is wrong, after `separator`; nothing if it says nothing.
     pub(crate) fn words(&self, separator: &str) -> String {
-        let errors = decode_errors(self.body());
+        let mut errors = decode_errors(self.body());
+        for secret in &self.told {
+            for error in &mut errors {
+                if error.contains(secret.expose()) {
+                    *error = error.replace(secret.expose(), REDACTED);
+                }
+            }
+        }
         if errors.is_empty() { String::new() } else { format!("{separator}{}", errors.join("; ")) }
     }
 

@@ -25,6 +25,7 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod token;
 mod transport;
 
 pub use answer::{Answer, Grant, Health, Tree, Wrapping, decode_answer, decode_errors};

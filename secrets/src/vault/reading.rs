@@ -10,6 +10,9 @@ use zeroize::Zeroize as _;
 
 use super::answer::{Answer, Tree};
 use super::failure::VaultFailure;
+use super::link::Reply;
+use super::mounts::{Engine, Mount};
+use super::settings::KvVersion;
 use crate::snapshot::{Lease, SecretSnapshot};
 
 /// What a read gave.
@@ -77,6 +80,21 @@ impl Reading {
         Ok(Self { version: version.map(|version| version.to_string()), ..Self::plain(fields(values)) })
     }
 
+    /// Of whatever engine's answer was wrapped.
+    pub(crate) fn of_unwrapped(answer: Answer, now: SystemTime) -> Result<Self, VaultFailure> {
+        let is_versioned = answer.data.as_ref().is_some_and(|data| {
+            data.get("data").is_some()
+                && data.get("metadata").is_some_and(|about| about.get("version").is_some())
+        });
+        if is_versioned { Self::of_kv2(&answer, "the wrapped answer") } else { Self::of_answer(answer, now) }
+    }
+
+    /// The same with these fields decoded.
+    pub(crate) fn decoded(mut self, base64: &[String]) -> Result<Self, VaultFailure> {
+        base64.iter().try_for_each(|field| self.decode(field))?;
+        Ok(self)
+    }
+
     pub(crate) fn plain(fields: BTreeMap<String, Secret>) -> Self {
         Self { fields, lease: None, not_after: None, read_again: None, version: None }
     }
@@ -120,6 +138,34 @@ pub(crate) fn gone(data: &Tree, path: &str) -> Option<VaultFailure> {
     Some(VaultFailure::missing(format!(
         "version {version} of `{path}` was deleted at {deleted}: undelete it, or write a new one"
     )))
+}
+
+/// What a 404 without a body says of a path.
+pub(crate) fn absent(reply: &Reply, path: &str, mount: Option<&Mount>) -> VaultFailure {
+    if reply.says("no handler for route") {
+        return VaultFailure::missing(format!(
+            "nothing is mounted that `{path}` could be in: check the first part of the path"
+        ));
+    }
+    let Some(mount) = mount else { return VaultFailure::missing(format!("there is nothing at `{path}`")) };
+    let version = match mount.engine {
+        Engine::Kv(KvVersion::One) => ", a key/value engine of version 1",
+        Engine::Kv(KvVersion::Two) => ", a key/value engine of version 2",
+        Engine::Other => "",
+    };
+    let within = path.strip_prefix(&mount.path).unwrap_or(path);
+    let within =
+        within.strip_prefix("data/").filter(|_| mount.engine == Engine::Kv(KvVersion::Two)).unwrap_or(within);
+    let mut message = format!("there is nothing at `{within}` in `{}`{version}", mount.path);
+    if within.starts_with("data/") && mount.engine == Engine::Kv(KvVersion::Two) {
+        message.push_str("; paths are written without `data/`");
+    }
+    if !mount.told {
+        message.push_str(
+            " as far as is known: the server does not say what is mounted there, so the mount or its version may be another",
+        );
+    }
+    VaultFailure::missing(message)
 }
 
 fn fields(data: &BTreeMap<String, Tree>) -> BTreeMap<String, Secret> {

@@ -5,7 +5,7 @@
 //! one use only. The task begins with the first token that somebody wants and ends with the session.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use invar_syntax::Secret;
 use parking_lot::Mutex;
@@ -13,34 +13,16 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::answer::{Grant, Tree};
+use super::answer::Tree;
 use super::body::object;
 use super::failure::{VaultFailure, VaultFailureKind};
 use super::link::{Link, Reply};
 use super::login::{Login, Proof};
+use super::token::{Clock, Term, Token};
 use super::transport::VaultRequest;
 
-/// The wall clock may run ahead of the monotonic one by this much before the host counts as having been suspended.
-const JUMP: Duration = Duration::from_secs(30);
 /// As often a token is replaced after a refusal where it may not be looked at.
 const UNSEEN: Duration = Duration::from_secs(5 * 60);
-
-/// A token.
-pub(crate) struct Token {
-    pub(crate) secret: Secret,
-    /// Counts up with every login of the session.
-    pub(crate) generation: u64,
-    term: Term,
-}
-
-/// For how long a token is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Term {
-    received: Instant,
-    /// `None` for ever.
-    lifetime: Option<Duration>,
-    renewable: bool,
-}
 
 /// The session with one server.
 pub(crate) struct Session {
@@ -261,7 +243,8 @@ impl Session {
 
     fn ensure_task(&self) {
         let mut task = self.task.lock();
-        if task.is_none() {
+        // One that panicked must not leave everybody waiting.
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
             *task = Some(tokio::spawn(keep(Arc::clone(&self.shared))));
         }
     }
@@ -277,7 +260,7 @@ impl Drop for Session {
 
 /// Logs in when somebody wants a token, and keeps it alive.
 async fn keep(shared: Arc<Shared>) {
-    let mut clock = Clock::new(&shared);
+    let mut clock = Clock::new(&shared.link.world);
     let mut next: Option<(Instant, Step)> = None;
     let mut failures = 0;
     loop {
@@ -297,7 +280,7 @@ async fn keep(shared: Arc<Shared>) {
             }
             shared.tried.send_modify(|count| *count += 1);
             next = shared.plan();
-            clock = Clock::new(&shared);
+            clock = Clock::new(&shared.link.world);
             continue;
         }
         let Some(token) = shared.current() else {
@@ -314,7 +297,7 @@ async fn keep(shared: Arc<Shared>) {
         }
         let step = match next {
             Some((at, step)) if at <= Instant::now() => step,
-            _ if clock.jumped(&shared) => {
+            _ if clock.jumped(&shared.link.world) => {
                 // Not all who were suspended together ask together.
                 tokio::time::sleep(shared.link.world.part(Duration::from_secs(5))).await;
                 Step::Lookup
@@ -326,7 +309,7 @@ async fn keep(shared: Arc<Shared>) {
             Step::Lookup => shared.look_again(&token).await,
             Step::Login => Done::Login,
         };
-        clock = Clock::new(&shared);
+        clock = Clock::new(&shared.link.world);
         next = match done {
             Done::Planned => {
                 failures = 0;
@@ -526,52 +509,5 @@ impl Shared {
             *current = Arc::new(Token { secret, generation, term });
         }
         Done::Planned
-    }
-}
-
-// === impl Term ===
-
-impl Term {
-    fn of_grant(grant: &Grant, received: Instant) -> Self {
-        let renewable = grant.renewable && !grant.batch && grant.lifetime.is_some();
-        Self { received, lifetime: grant.lifetime, renewable }
-    }
-
-    fn of_lookup(data: &Tree, received: Instant) -> Self {
-        let seconds = data.get("ttl").and_then(Tree::as_u64).unwrap_or(0);
-        let batch = data.get("type").and_then(Tree::as_text) == Some("batch");
-        let renewable = data.get("renewable").is_some_and(Tree::is_true) && !batch;
-        let lifetime = Some(Duration::from_secs(seconds)).filter(|lifetime| !lifetime.is_zero());
-        Self { received, lifetime, renewable: renewable && lifetime.is_some() }
-    }
-
-    fn has_ended(&self, now: Instant) -> bool {
-        self.lifetime.is_some_and(|lifetime| now >= self.received + lifetime)
-    }
-
-    /// Whether less was granted than before; seconds are rounded.
-    fn is_shorter_than(&self, before: &Self) -> bool {
-        match (self.lifetime, before.lifetime) {
-            (Some(granted), Some(before)) => granted + Duration::from_secs(1) < before,
-            _ => false,
-        }
-    }
-}
-
-/// Both clocks at one moment.
-struct Clock {
-    monotonic: Instant,
-    wall: SystemTime,
-}
-
-impl Clock {
-    fn new(shared: &Shared) -> Self {
-        Self { monotonic: Instant::now(), wall: shared.link.world.now() }
-    }
-
-    /// Whether the host was suspended since: then the monotonic clock stood still, and terms are shorter than they seem.
-    fn jumped(&self, shared: &Shared) -> bool {
-        let wall = shared.link.world.now().duration_since(self.wall).unwrap_or_default();
-        wall.saturating_sub(self.monotonic.elapsed()) > JUMP
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use url::{Host, Url};
 
 use crate::credential::Credential;
+use crate::duration::{DurationText, positive};
 
 /// Where a pod finds the token of its service account.
 const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -33,11 +34,11 @@ pub struct VaultSettings {
     #[serde(default)]
     pub proxy: Option<VaultProxy>,
     /// How often a value without a lease is read again; five minutes by default.
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    #[serde(default, deserialize_with = "some_duration")]
     #[schemars(with = "Option<DurationText>")]
     pub refresh: Option<Duration>,
     /// How long one request may take; thirty seconds by default.
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    #[serde(default, deserialize_with = "some_duration")]
     #[schemars(with = "Option<DurationText>")]
     pub timeout: Option<Duration>,
     /// The version of the key/value engine where the token may not ask for it: 1 or 2; 2 by default.
@@ -345,12 +346,6 @@ pub struct VaultRead {
     pub creation_path: Option<String>,
 }
 
-/// For schemas: a duration as settings write it.
-#[derive(JsonSchema)]
-#[schemars(inline)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct DurationText(#[schemars(regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))] String);
-
 // === impl VaultSettings ===
 
 impl VaultSettings {
@@ -508,37 +503,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn deserialize_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match parse_duration(&text) {
-        Some(duration) => Ok(Some(duration)),
-        None => Err(de::Error::custom(format!("`{text}` is not a duration such as `60s` or `1m30s`"))),
-    }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut total: u64 = 0;
-    let mut rest = text;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..unit_at].parse().ok()?;
-        let units = &rest[unit_at..];
-        let unit_end = units.find(|c: char| c.is_ascii_digit()).unwrap_or(units.len());
-        let milliseconds = match &units[..unit_end] {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60 * 1000,
-            "h" => 60 * 60 * 1000,
-            "d" => 24 * 60 * 60 * 1000,
-            _ => return None,
-        };
-        total = total.checked_add(number.checked_mul(milliseconds)?)?;
-        rest = &units[unit_end..];
-    }
-    Some(Duration::from_millis(total))
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    positive(deserializer).map(Some)
 }
 
 #[cfg(test)]
@@ -618,6 +584,24 @@ mod tests {
         }
         let plain = "address = 'http://v'\nallow_plain_http = true\nauth = { token = 't' }\n";
         parse(plain).unwrap().validate().unwrap();
+    }
+
+    #[test]
+    fn it_can_stand_as_one_kind_of_several() {
+        #[derive(Debug, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        enum Kind {
+            Vault(Box<VaultSettings>),
+        }
+        let text = "kind = 'vault'\naddress = 'https://v'\nkv_version = 1\nrefresh = '1m'\n\
+                    auth = { token = { file = '/t' } }\nread.x = { path = 'a/b', params = { n = 1, l = ['x'] } }\n";
+        let Kind::Vault(settings) = toml::from_str(text).unwrap();
+        assert_eq!(
+            (settings.kv_version, settings.read["x"].params["l"][0].as_str()),
+            (KvVersion::One, Some("x"))
+        );
+        let wrong = toml::from_str::<Kind>(&text.replace("kv_version", "version")).unwrap_err().to_string();
+        assert!(wrong.contains("version"), "{wrong}");
     }
 
     #[test]

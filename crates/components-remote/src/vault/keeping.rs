@@ -72,12 +72,10 @@ pub(super) async fn keep(
     };
     let mut logins = state.client.logins();
     logins.mark_unchanged();
-    // What was prepared may be what was read last, because nothing could be read.
-    let mut due = match instance.last_of(&state.place) {
-        Some(last) if last == state.reading => Due::Read(Instant::now()),
-        _ => keeping.due(),
-    };
-    keeping.publish(instance, context);
+    let mut due = if state.stale { Due::Read(Instant::now()) } else { keeping.due() };
+    if !state.stale {
+        keeping.publish(instance, context);
+    }
     loop {
         let at = match &due {
             Due::Never => None,

@@ -58,6 +58,8 @@ pub struct State {
     place: Place,
     client: Arc<VaultClient>,
     reading: Reading,
+    /// Whether the server could not be read, and this is what was read before.
+    stale: bool,
 }
 
 impl Component for RemoteVault {
@@ -87,15 +89,15 @@ impl Component for RemoteVault {
             _ => Arc::new(connection.client().map_err(PrepareError::invalid)?),
         };
         let place = Place { connection, path: arguments.path.clone(), key: arguments.key.clone() };
-        let reading = match keeping::read(&client, &place, &arguments.client_options).await {
-            Ok(reading) => reading,
+        let (reading, stale) = match keeping::read(&client, &place, &arguments.client_options).await {
+            Ok(reading) => (reading, false),
             // A component that runs already goes on with what it has; its task tells what is wrong.
             Err(failure) => match instance.last_of(&place) {
-                Some(reading) if previous.is_some() => reading,
+                Some(reading) if previous.is_some() => (reading, true),
                 _ => return Err(refusal(&failure)),
             },
         };
-        Ok(State { arguments, place, client, reading })
+        Ok(State { arguments, place, client, reading, stale })
     }
 
     fn exports(_instance: &Instance, state: &State, _context: &ExportContext) -> VaultExports {

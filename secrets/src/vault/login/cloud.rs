@@ -55,7 +55,9 @@ impl CloudAccess {
         let role = auth.role.iter().map(|role| ("role", Field::Plain(role.as_str())));
         match auth.proof {
             AwsProof::Iam => {
-                let [url, body, headers] = self.caller_identity(auth).await?;
+                let surroundings = self.surroundings().await?.clone();
+                let [url, body, headers] =
+                    caller_identity(auth, AwsSettings::default(), surroundings).await?;
                 let fields = [
                     ("iam_http_request_method", Field::Plain("POST")),
                     ("iam_request_url", Field::Secret(&url)),
@@ -90,40 +92,6 @@ impl CloudAccess {
                 }
             }
         }
-    }
-
-    /// The address, the body and the headers of a signed request, which the server sends on to AWS, each in base64.
-    async fn caller_identity(&self, auth: &AwsAuth) -> Result<[Secret; 3], VaultFailure> {
-        let (region, host) = match auth.region.as_deref().filter(|region| !region.is_empty()) {
-            Some(region) if region != "us-east-1" => (region, format!("sts.{region}.amazonaws.com")),
-            // The global service lives there.
-            _ => ("us-east-1", "sts.amazonaws.com".to_owned()),
-        };
-        let url = Url::parse(&format!("https://{host}/"))
-            .map_err(|_| VaultFailure::invalid("`auth.aws.region` is not a region"))?;
-        let settings = AwsSettings {
-            region: region.to_owned(),
-            service_name: "sts".to_owned(),
-            ..AwsSettings::default()
-        };
-        let identity = CloudIdentity::aws(settings, self.surroundings().await?.clone());
-        let mut request = reqwest::Request::new(http::Method::POST, url.clone());
-        let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
-        request.headers_mut().insert(header::CONTENT_TYPE, form);
-        if let Some(id) = &auth.server_id {
-            let id = HeaderValue::from_str(id)
-                .map_err(|_| VaultFailure::invalid("`auth.aws.server_id` cannot be sent in a header"))?;
-            request.headers_mut().insert(SERVER_ID, id);
-        }
-        *request.body_mut() = Some(CALLER_IDENTITY.into());
-        let signed = identity.headers(&request).await.map_err(|error| unusable("aws", &error))?;
-        let mut headers = serde_json::Map::new();
-        for (name, value) in request.headers().iter().chain(&signed) {
-            let value = value.to_str().map_err(|_| VaultFailure::invalid("a signed header is not text"))?;
-            headers.insert(name.as_str().to_owned(), serde_json::json!([value]));
-        }
-        let headers = serde_json::Value::Object(headers).to_string();
-        Ok([url.as_str(), CALLER_IDENTITY, &headers].map(|part| Secret::new(BASE64.encode(part))))
     }
 
     pub(super) async fn google(&self, auth: &GcpAuth) -> Result<Secret, VaultFailure> {
@@ -187,4 +155,90 @@ impl CloudAccess {
 
 fn unusable(method: &str, error: &IdentityError) -> VaultFailure {
     VaultFailure::unavailable(format!("`auth.{method}`: {error}"))
+}
+
+/// The address, the body and the headers of a signed request, which the server sends on to AWS, each in base64.
+async fn caller_identity(
+    auth: &AwsAuth,
+    credentials: AwsSettings,
+    surroundings: Surroundings,
+) -> Result<[Secret; 3], VaultFailure> {
+    let (region, host) = match auth.region.as_deref().filter(|region| !region.is_empty()) {
+        Some(region) if region != "us-east-1" => (region, format!("sts.{region}.amazonaws.com")),
+        // The global service lives there.
+        _ => ("us-east-1", "sts.amazonaws.com".to_owned()),
+    };
+    let url = Url::parse(&format!("https://{host}/"))
+        .map_err(|_| VaultFailure::invalid("`auth.aws.region` is not a region"))?;
+    let settings = AwsSettings { region: region.to_owned(), service_name: "sts".to_owned(), ..credentials };
+    let identity = CloudIdentity::aws(settings, surroundings);
+    let mut request = reqwest::Request::new(http::Method::POST, url.clone());
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
+    request.headers_mut().insert(header::CONTENT_TYPE, form);
+    if let Some(id) = &auth.server_id {
+        let id = HeaderValue::from_str(id)
+            .map_err(|_| VaultFailure::invalid("`auth.aws.server_id` cannot be sent in a header"))?;
+        request.headers_mut().insert(SERVER_ID, id);
+    }
+    *request.body_mut() = Some(CALLER_IDENTITY.into());
+    let signed = identity.headers(&request).await.map_err(|error| unusable("aws", &error))?;
+    let mut headers = serde_json::Map::new();
+    for (name, value) in request.headers().iter().chain(&signed) {
+        let value = value.to_str().map_err(|_| VaultFailure::invalid("a signed header is not text"))?;
+        headers.insert(name.as_str().to_owned(), serde_json::json!([value]));
+    }
+    let headers = serde_json::Value::Object(headers).to_string();
+    Ok([url.as_str(), CALLER_IDENTITY, &headers].map(|part| Secret::new(BASE64.encode(part))))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn decoded(part: &Secret) -> String {
+        String::from_utf8(BASE64.decode(part.expose()).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_principal_of_aws_signs_who_it_is_and_for_which_server() {
+        for (region, address, scope) in [
+            (None, "https://sts.amazonaws.com/", "us-east-1"),
+            (Some("us-east-1"), "https://sts.amazonaws.com/", "us-east-1"),
+            (Some("eu-central-1"), "https://sts.eu-central-1.amazonaws.com/", "eu-central-1"),
+        ] {
+            let auth = AwsAuth {
+                proof: AwsProof::Iam,
+                role: None,
+                region: region.map(str::to_owned),
+                server_id: Some("vault.example".to_owned()),
+                signature: Ec2Signature::Pkcs7,
+                nonce: None,
+                mount: None,
+            };
+            let credentials = AwsSettings {
+                access_key: "AKIDTEST".to_owned(),
+                secret_key: Secret::new("marker-secret-key"),
+                ..AwsSettings::default()
+            };
+            let clock = || UNIX_EPOCH + Duration::from_secs(1_440_938_160);
+            let surroundings = Surroundings::new("test", |_| None, clock).await.unwrap();
+            let [url, body, headers] = caller_identity(&auth, credentials, surroundings).await.unwrap();
+            assert_eq!((decoded(&url).as_str(), decoded(&body).as_str()), (address, CALLER_IDENTITY));
+            let headers: serde_json::Value = serde_json::from_str(&decoded(&headers)).unwrap();
+            assert_eq!(headers["x-vault-aws-iam-server-id"][0], "vault.example");
+            assert_eq!(headers["x-amz-date"][0], "20150830T123600Z");
+            let authorization = headers["authorization"][0].as_str().unwrap();
+            assert!(
+                authorization.contains(&format!("AKIDTEST/20150830/{scope}/sts/aws4_request")),
+                "{authorization}"
+            );
+            assert!(
+                authorization
+                    .contains("SignedHeaders=content-type;host;x-amz-date;x-vault-aws-iam-server-id"),
+                "{authorization}"
+            );
+            assert!(!headers.to_string().contains("marker"));
+        }
+    }
 }

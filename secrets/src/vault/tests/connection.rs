@@ -7,14 +7,14 @@ use url::Url;
 
 use super::*;
 
-struct Heard {
-    line: String,
+pub(super) struct Heard {
+    pub(super) line: String,
     headers: HashMap<String, String>,
-    body: String,
+    pub(super) body: String,
 }
 
 /// Answers each request, on a connection of its own, by a function; ends with the test's process.
-fn serve(answer: impl Fn(&Heard) -> String + Send + 'static) -> Url {
+pub(super) fn serve(answer: impl Fn(&Heard) -> String + Send + 'static) -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     std::thread::spawn(move || {
@@ -44,7 +44,7 @@ fn hear(stream: &TcpStream) -> Option<Heard> {
     Some(Heard { line: line.trim_end().to_owned(), headers, body: String::from_utf8(body).unwrap() })
 }
 
-fn response(status: &str, headers: &str, body: &str) -> String {
+pub(super) fn response(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 

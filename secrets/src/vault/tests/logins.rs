@@ -1,4 +1,7 @@
 //! What each method sends, and secrets that arrive wrapped.
+use invar_cloud_identity::Surroundings;
+use url::Url;
+
 use super::*;
 
 /// Logs in once by `auth` and gives what was sent.
@@ -221,4 +224,110 @@ async fn wrapped_tokens_and_wrapped_answers() {
     }
     assert!(matches!(store.read("@forged").await, Err(SecretError::Compromised { .. })));
     assert_eq!(server.count("sys/wrapping/unwrap"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_repeats_what_it_was_told_is_not_quoted() {
+    let server = Scripted::new(|asked| {
+        let told = asked.body["password"].as_str().unwrap();
+        errors(400, &format!("the password {told} of the user is wrong"))
+    });
+    let store = server.store(USERPASS);
+    let reason = is_denied(store.read("kv/a").await);
+    assert!(reason.contains("the password (secret) of the user is wrong"), "{reason}");
+}
+
+/// The metadata services of all clouds at once, and Google's signer.
+fn clouds() -> Url {
+    connection::serve(|heard| {
+        let path = heard.line.split(' ').nth(1).unwrap();
+        let body = match path.split('?').next().unwrap() {
+            "/latest/api/token" => "session".to_owned(),
+            "/latest/dynamic/instance-identity/pkcs7" => "MII\nPKCS7\n".to_owned(),
+            "/latest/dynamic/instance-identity/rsa2048" => "MII\nRSA\n".to_owned(),
+            "/latest/dynamic/instance-identity/document" => "{\n}".to_owned(),
+            "/latest/dynamic/instance-identity/signature" => "SIG\nNED".to_owned(),
+            "/metadata/instance" => {
+                json!({ "compute": { "subscriptionId": "sub", "resourceGroupName": "group",
+                "name": "vm", "vmScaleSetName": if path.contains("none") { "" } else { "set" } } })
+                .to_string()
+            }
+            "/metadata/identity/oauth2/token" => {
+                assert!(path.contains("resource=https%3A%2F%2Fmanagement.azure.com%2F"), "{path}");
+                json!({ "access_token": "azure-token", "expires_in": "3600" }).to_string()
+            }
+            "/computeMetadata/v1/instance/service-accounts/default/token" => {
+                json!({ "access_token": "google-token", "expires_in": 3600 }).to_string()
+            }
+            "/computeMetadata/v1/instance/service-accounts/default/identity" => {
+                assert!(path.contains("audience=http%3A%2F%2Fvault%2Fr"), "{path}");
+                "jwt-of-the-machine".to_owned()
+            }
+            "/v1/projects/-/serviceAccounts/a@b.example:signJwt" => {
+                let asked: Value = serde_json::from_str(&heard.body).unwrap();
+                let claims: Value = serde_json::from_str(asked["payload"].as_str().unwrap()).unwrap();
+                assert_eq!(claims, json!({ "sub": "a@b.example", "aud": "vault/r", "exp": 1900 }));
+                json!({ "signedJwt": "jwt-of-the-account" }).to_string()
+            }
+            _ => panic!("{}", heard.line),
+        };
+        connection::response("200 OK", "", &body)
+    })
+}
+
+async fn surroundings(url: &Url) -> Surroundings {
+    let (address, host) = (url.as_str().trim_end_matches('/').to_owned(), url.authority().to_owned());
+    let variable = move |name: &str| match name {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT" | "AZURE_POD_IDENTITY_AUTHORITY_HOST" => Some(address.clone()),
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS" => Some(address.clone()),
+        "GCE_METADATA_HOST" => Some(host.clone()),
+        _ => None,
+    };
+    Surroundings::new("test", variable, || UNIX_EPOCH + Duration::from_secs(1000)).await.unwrap()
+}
+
+#[tokio::test]
+async fn machines_of_the_clouds_prove_what_they_are() {
+    let url = clouds();
+    for (auth, path, body) in [
+        (
+            "aws = { type = 'ec2', role = 'r', nonce = 'n' }",
+            "auth/aws/login",
+            json!({ "role": "r", "pkcs7": "MIIPKCS7", "nonce": "n" }),
+        ),
+        (
+            "aws = { type = 'ec2', signature = 'rsa2048', nonce = 'n' }",
+            "auth/aws/login",
+            json!({ "pkcs7": "MIIRSA", "nonce": "n" }),
+        ),
+        (
+            "aws = { type = 'ec2', signature = 'identity', nonce = 'n' }",
+            "auth/aws/login",
+            json!({ "identity": "ewp9", "signature": "SIGNED", "nonce": "n" }),
+        ),
+        (
+            "gcp = { type = 'gce', role = 'r' }",
+            "auth/gcp/login",
+            json!({ "role": "r", "jwt": "jwt-of-the-machine" }),
+        ),
+        (
+            "gcp = { type = 'iam', role = 'r', service_account = 'a@b.example' }",
+            "auth/gcp/login",
+            json!({ "role": "r", "jwt": "jwt-of-the-account" }),
+        ),
+        (
+            "azure = { role = 'r', mount = 'entra' }",
+            "auth/entra/login",
+            json!({ "role": "r", "jwt": "azure-token", "subscription_id": "sub", "resource_group_name": "group",
+                "vmss_name": "set" }),
+        ),
+    ] {
+        let cloud = CloudAccess::through(surroundings(&url).await);
+        let asked = sent(auth, |parts| ClientParts { cloud, ..parts }).await;
+        assert_eq!((asked.path.as_str(), &asked.body), (path, &body), "{auth}");
+    }
+    // Without a nonce of the settings, all logins of a process have the same one.
+    let cloud = CloudAccess::through(surroundings(&url).await);
+    let asked = sent("aws = { type = 'ec2' }", |parts| ClientParts { cloud, ..parts }).await;
+    assert_eq!(asked.body["nonce"].as_str().unwrap().len(), 32);
 }
