@@ -1,11 +1,12 @@
-//! Against a real Vault: `remote.vault` in a running agent. The store is played in `secrets/tests/vault`.
+//! Against a real Vault: `remote.vault` in a running agent, and values of a store in its remote write. The store by itself is
+//! played in `secrets/tests/vault`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use invar_integration::{Agent, AgentOptions, wait_for};
+use invar_integration::{Agent, AgentOptions, Receiver, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -171,4 +172,167 @@ fn what_cannot_be_read_refuses_a_new_configuration_and_leaves_the_running_one() 
     std::thread::sleep(Duration::from_secs(16));
     played.vault.write("kv/data/team/es", &json!({ "data": { "password": "second" } }));
     running.shows("second");
+}
+
+/// Names a value of the store `vault` in the credentials of a remote write.
+fn written(receiver: &Receiver) -> String {
+    format!(
+        r#"prometheus.exporter.self "own" {{ }}
+
+prometheus.scrape "own" {{
+	targets         = prometheus.exporter.self.own.targets
+	scrape_interval = "200ms"
+	scrape_timeout  = "200ms"
+	forward_to      = [prometheus.remote_write.out.receiver]
+}}
+
+prometheus.remote_write "out" {{
+	endpoint {{
+		url = "{}"
+
+		basic_auth {{
+			username = secret("vault/kv/team/login#user")
+			password = secret("vault/kv/team/login#password")
+		}}
+
+		queue_config {{
+			batch_send_deadline = "100ms"
+		}}
+	}}
+}}
+
+discovery.relabel "unrelated" {{
+	targets = [{{"__address__" = "b"}}]
+}}
+"#,
+        receiver.url("out")
+    )
+}
+
+/// What an `Authorization` header says of a user and a password.
+fn basic(user: &str, password: &str) -> String {
+    use base64::Engine as _;
+    let pair = format!("{user}:{password}");
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+#[test]
+fn a_value_of_a_store_turns_under_remote_write_and_a_wrong_one_is_undone() {
+    let Some(played) = played() else { return };
+    let vault = &played.vault;
+    let put = |number: usize| {
+        let (user, password) = (format!("user-{number}"), format!("marker-password-{number}-7f3a"));
+        vault.write("kv/data/team/login", &json!({ "data": { "user": user, "password": password } }));
+        basic(&user, &password)
+    };
+    let first = put(0);
+    let receiver = Receiver::start().unwrap();
+    receiver.require("out", &[&first]);
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("main.alloy");
+    std::fs::write(&file, written(&receiver)).unwrap();
+    let settings = format!(
+        "[[source]]\nname = \"file\"\nfile = {{ path = \"{}\" }}\n\n\
+         [secrets.vault]\nkind = \"vault\"\naddress = \"{}\"\nrefresh = \"1s\"\n\
+         auth = {{ userpass = {{ username = \"agent\", password = \"{PASSWORD}\" }} }}\n",
+        file.display(),
+        vault.url()
+    );
+    let options = AgentOptions {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_invar")),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    };
+    let mut agent = Agent::start(options).unwrap();
+    let arrives = |header: &str, since: Instant| {
+        let seen =
+            || (receiver.authorization("out").last().map(String::as_str) == Some(header)).then_some(());
+        let waited = wait_for("requests with the new value", SOON, seen);
+        waited.unwrap_or_else(|problem| panic!("{problem}\n{}", agent.log()));
+        since.elapsed()
+    };
+    arrives(&first, Instant::now());
+    let instance = |id: &str| agent.instance(id).unwrap();
+    let before = [instance("prometheus.remote_write.out"), instance("discovery.relabel.unrelated")];
+    let generation = agent.status().unwrap()["running"]["generation"].clone();
+
+    let mut slowest = Duration::ZERO;
+    for number in 1..=5 {
+        // Whoever rotates first admits the new one, then tells the store, then stops admitting the old one.
+        let (user, password) = (format!("user-{number}"), format!("marker-password-{number}-7f3a"));
+        let (old, new) = (receiver.authorization("out").last().cloned().unwrap(), basic(&user, &password));
+        receiver.require("out", &[&old, &new]);
+        let since = Instant::now();
+        assert_eq!(put(number), new);
+        slowest = slowest.max(arrives(&new, since));
+        receiver.require("out", &[&new]);
+    }
+    println!("from writing a value to the first request with it: {slowest:?} at most, read every second");
+
+    // A value that nobody admits: what is in use stays, and the wrong one is named.
+    let good = receiver.authorization("out").last().cloned().unwrap();
+    put(99);
+    let secret = |agent: &Agent, state: &str| {
+        let look = || {
+            let all = agent.get("/api/v1/secrets").ok()?;
+            let found = all.as_array()?.iter().find(|one| one["reference"] == "vault/kv/team/login")?.clone();
+            (found["state"] == state).then_some(found)
+        };
+        wait_for(&format!("the secret to be {state}"), SOON, look)
+            .unwrap_or_else(|problem| panic!("{problem}\n{}", agent.log()))
+    };
+    let rejected = secret(&agent, "rejected");
+    assert!(rejected["reason"].to_string().contains("refused"), "{rejected:#}");
+    let users = rejected["users"].as_array().unwrap();
+    assert_eq!(users.len(), 1, "{rejected:#}");
+    assert_eq!(
+        (&users[0]["component"], &users[0]["class"]),
+        (&"prometheus.remote_write.out".into(), &"per_use".into())
+    );
+    // Only the one before is admitted.
+    let requests = receiver.requests("out").0;
+    wait_for("requests with the value before", SOON, || {
+        (receiver.requests("out").0 > requests + 3).then_some(())
+    })
+    .unwrap();
+    let (user, password) = ("user-100", "marker-password-100-7f3a");
+    receiver.require("out", &[&good, &basic(user, password)]);
+    put(100);
+    arrives(&basic(user, password), Instant::now());
+    secret(&agent, "ready");
+
+    // The store is sealed, and opened again.
+    vault.seal();
+    secret(&agent, "stale");
+    let message = agent.command(&["secrets"]).unwrap();
+    let message = String::from_utf8_lossy(&message.stdout).into_owned();
+    assert!(message.contains("sealed"), "{message}");
+    let condition = |status: &Value, wanted: &str| {
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|one| one["name"] == "SecretsReady" && one["status"] == wanted)
+    };
+    agent.wait("SecretsReady to be false", SOON, |status| condition(status, "false")).unwrap();
+    vault.unseal();
+    secret(&agent, "ready");
+    agent.wait("SecretsReady to be true", SOON, |status| condition(status, "true")).unwrap();
+
+    let after = [instance("prometheus.remote_write.out"), instance("discovery.relabel.unrelated")];
+    assert_eq!(after, before, "nothing was replaced");
+    assert_eq!(agent.status().unwrap()["running"]["generation"], generation, "and no revision was needed");
+    let metrics = agent.text("/metrics").unwrap().1;
+    let dropped: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("prometheus_remote_storage_samples_failed_total{"))
+        .filter(|line| !line.ends_with(" 0"))
+        .collect();
+    assert!(dropped.is_empty(), "{dropped:?}");
+    let events = agent.text("/api/v1/events").map(|(_, text)| text).unwrap_or_default();
+    for (place, text) in
+        [("log", agent.log()), ("metrics", metrics), ("events", events), ("secrets", message)]
+    {
+        assert!(!text.contains("marker-password"), "{place}: {text}");
+    }
+    agent.terminate().unwrap();
 }
