@@ -34,6 +34,8 @@ pub(crate) struct Cell {
     pub(crate) refusals: Notify,
     /// Counts changes of all cells, of their values and of how they stand.
     changes: watch::Sender<u64>,
+    /// How long a value is kept after its successor came.
+    overlap: Duration,
     /// When somebody asked for it last; in milliseconds since `born`.
     touched: AtomicU64,
     born: Instant,
@@ -114,6 +116,7 @@ impl Cell {
         kind: StoreKind,
         snapshot: SecretSnapshot,
         changes: watch::Sender<u64>,
+        overlap: Duration,
     ) -> Self {
         Self {
             store: reference.store.clone(),
@@ -133,6 +136,7 @@ impl Cell {
             asked: Notify::new(),
             refusals: Notify::new(),
             changes,
+            overlap,
             touched: AtomicU64::new(0),
             born: Instant::now(),
             hasher: RandomState::new(),
@@ -195,7 +199,7 @@ impl Cell {
             return Taken::Refused;
         }
         new.version = held.version + 1;
-        rotation.other = Some((held, Instant::now() + OVERLAP));
+        rotation.other = Some((held, Instant::now() + self.overlap));
         rotation.turns = 0;
         self.current.store(Arc::new(new));
         drop(rotation);
@@ -221,6 +225,8 @@ impl Cell {
             return Some(until);
         }
         rotation.other = None;
+        drop(rotation);
+        invar_syntax::live_secret::renew_derived();
         None
     }
 
@@ -241,7 +247,7 @@ impl Cell {
         if rotation.turns >= QUICK_TURNS && rotation.rejected.as_ref().is_some_and(Rejected::is_fresh) {
             // Users disagree on which of the two is right. Each finds the other one at each use; which is in use need not
             // change with every request.
-            rotation.other = Some((other, now + OVERLAP));
+            rotation.other = Some((other, now + self.overlap));
             return;
         }
         let fingerprint = self.fingerprint(&current);
@@ -256,7 +262,7 @@ impl Cell {
         }
         self.current
             .store(Arc::new(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) }));
-        rotation.other = Some((current, now + OVERLAP));
+        rotation.other = Some((current, now + self.overlap));
         drop(rotation);
         let reason = "the new value was refused where the one before was accepted".to_owned();
         self.trouble(Trouble::Rejected(reason));
@@ -338,6 +344,8 @@ impl Cell {
     }
 
     fn tell(&self) {
+        // What was made of the value before is made anew, so that none of it stays where nobody reads it.
+        invar_syntax::live_secret::renew_derived();
         self.changes.send_modify(|count| *count += 1);
     }
 

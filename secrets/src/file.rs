@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use invar_syntax::Secret;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::error::SecretError;
 use crate::file_watch::FileWatches;
@@ -139,7 +140,9 @@ fn read_opened(path: &Path, opened: std::io::Result<File>) -> Result<Secret, Sec
         return Err(SecretError::Invalid { reference, reason: "it is not a file".to_owned() });
     }
     check_mode(path, &metadata, &reference)?;
-    let mut text = String::new();
+    // It does not grow, which would leave copies behind.
+    let length = usize::try_from(metadata.len().min(SIZE_LIMIT)).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(length + 64));
     match file.take(SIZE_LIMIT + 1).read_to_string(&mut text) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -150,7 +153,7 @@ fn read_opened(path: &Path, opened: std::io::Result<File>) -> Result<Secret, Sec
     if text.len() as u64 > SIZE_LIMIT {
         return Err(SecretError::Invalid { reference, reason: "it is larger than 1 MiB".to_owned() });
     }
-    let text = without_line_break(text);
+    let text = without_line_break(std::mem::take(&mut *text));
     if text.is_empty() {
         return Err(SecretError::Invalid { reference, reason: "it is empty".to_owned() });
     }

@@ -42,6 +42,8 @@ pub(crate) struct Keeper {
     /// When the value in use ends.
     ends: Option<Instant>,
     due: Instant,
+    /// Where that is so by the store's interval alone, what spreads it.
+    by_interval: Option<f64>,
     /// Leases of values that were replaced, and when they are given back.
     superseded: Vec<(Lease, Instant)>,
 }
@@ -66,6 +68,7 @@ impl Keeper {
             granted: Duration::ZERO,
             ends: None,
             due: now,
+            by_interval: None,
             superseded: Vec::new(),
         };
         keeper.received();
@@ -93,16 +96,20 @@ impl Keeper {
                     let earliest = self.last_read + BETWEEN_LOSSES;
                     if earliest > Instant::now() {
                         self.due = self.due.min(earliest);
+                        self.by_interval = None;
                     } else {
                         now = true;
                     }
                 }
             }
             self.follow_refusals();
+            // Thousands of keepers wait at a time, and few work: what that takes is allocated when it is needed.
             let working = async {
-                self.give_back_superseded().await;
-                if now || self.due <= Instant::now() {
-                    self.act(now).await;
+                if !self.superseded.is_empty() {
+                    Box::pin(self.give_back_superseded()).await;
+                }
+                if now || self.is_due() {
+                    Box::pin(self.act(now)).await;
                 }
             };
             tokio::select! {
@@ -113,7 +120,17 @@ impl Keeper {
                 break;
             }
         }
-        self.farewell().await;
+        Box::pin(self.farewell()).await;
+    }
+
+    /// Whether it is time; where only the store's interval says when, it may be another one by now.
+    fn is_due(&mut self) -> bool {
+        if let Some(unit) = self.by_interval
+            && let Some(interval) = self.store.refresh_interval_of(&self.cell.path)
+        {
+            self.due = self.last_read + schedule::refresh(interval, unit);
+        }
+        self.due <= Instant::now()
     }
 
     /// Reads, or renews.
@@ -161,6 +178,7 @@ impl Keeper {
                 }
                 self.cell.trouble(Trouble::Unread(error));
                 self.due = at;
+                self.by_interval = None;
                 true
             }
         }
@@ -193,6 +211,7 @@ impl Keeper {
                 if let Some(chance) = self.cell.second_chance() {
                     self.due = self.due.min(chance.max(now + Duration::from_secs(1)));
                 }
+                self.by_interval = None;
                 return;
             }
             Taken::Published => {
@@ -227,17 +246,20 @@ impl Keeper {
             (None, None) => None,
         };
         let by_store = snapshot.read_again.map(|left| schedule::roll_over(left, self.waits));
-        let by_interval = self.store.refresh_interval().map(|interval| schedule::refresh(interval, unit));
+        let by_interval =
+            self.store.refresh_interval_of(&self.cell.path).map(|interval| schedule::refresh(interval, unit));
         let wait = match (by_end, by_store) {
             // A lease says all: reading again would make another one.
             (Some(by_end), None) if snapshot.lease.is_some() => by_end,
             (by_end, by_store) => [by_end, by_store, by_interval].into_iter().flatten().min().unwrap_or(FAR),
         };
+        self.by_interval = (Some(wait) == by_interval).then_some(unit);
         // Never in a spin, whatever a store says.
         self.due = now + wait.max(Duration::from_millis(500));
     }
 
     fn failed(&mut self, error: &SecretError) {
+        self.by_interval = None;
         self.due = Instant::now() + self.pause(error);
     }
 

@@ -22,6 +22,8 @@ mod file_watch;
 mod keeper;
 pub mod kubernetes;
 mod offline;
+#[cfg(test)]
+mod outage_tests;
 mod reference;
 mod schedule;
 mod settings;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use invar_syntax::Secret;
+use zeroize::Zeroizing;
 
 const BEGIN: &str = "-----BEGIN ";
 
@@ -42,7 +43,8 @@ fn pem(text: &str) -> Result<(), &'static str> {
             continue;
         };
         let end = format!("-----END {label}-----");
-        let mut content = String::new();
+        // It does not grow, which would leave copies behind.
+        let mut content = Zeroizing::new(String::with_capacity(text.len()));
         loop {
             match lines.next() {
                 None => return Err("a section has no end"),
@@ -52,9 +54,8 @@ fn pem(text: &str) -> Result<(), &'static str> {
                 Some(line) => content.push_str(line),
             }
         }
-        let decoded = STANDARD.decode(&content);
+        let decoded = STANDARD.decode(&*content).map(Zeroizing::new);
         let whole = decoded.is_ok_and(|bytes| !bytes.is_empty());
-        zeroize::Zeroize::zeroize(&mut content);
         if !whole {
             return Err("a section is not base64");
         }

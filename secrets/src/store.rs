@@ -83,6 +83,11 @@ pub trait SecretStore: Send + Sync + 'static {
         None
     }
 
+    /// The same of one path, where that differs: what is told of needs less looking.
+    fn refresh_interval_of(&self, _path: &str) -> Option<Duration> {
+        self.refresh_interval()
+    }
+
     /// Counts up when the store knows that something under `path` changed (a watch, an event).
     fn watch(&self, _path: &str) -> Option<watch::Receiver<u64>> {
         None

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cell::{Cell, FieldCell, Trouble};
+use crate::cell::{Cell, FieldCell, OVERLAP, Trouble};
 use crate::clock;
 use crate::error::SecretError;
 use crate::keeper::{Keeper, LONGEST_ANSWER};
@@ -43,6 +43,8 @@ pub(crate) struct Surroundings {
     pub(crate) randomness: Arc<dyn Fn() -> f64 + Send + Sync>,
     /// Counts attempts to read.
     pub(crate) attempted: watch::Sender<u64>,
+    /// How long a value is kept after its successor came.
+    pub(crate) overlap: Duration,
     memory: Option<Arc<dyn SecretMemory>>,
 }
 
@@ -65,7 +67,12 @@ struct Slot {
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { randomness: Arc::new(rand::random::<f64>), attempted: watch::Sender::new(0), memory: None }
+        Self {
+            randomness: Arc::new(rand::random::<f64>),
+            attempted: watch::Sender::new(0),
+            overlap: OVERLAP,
+            memory: None,
+        }
     }
 }
 
@@ -120,6 +127,15 @@ impl SecretStores {
     ) -> Self {
         let surroundings = Surroundings { randomness: Arc::new(randomness), ..Surroundings::default() };
         Self::assemble(stores, surroundings)
+    }
+
+    /// With another time for which a value is kept after its successor came. Nothing may have been read yet.
+    #[must_use]
+    pub fn overlapping(mut self, overlap: Duration) -> Self {
+        if let Some(registry) = Arc::get_mut(&mut self.registry) {
+            registry.surroundings.overlap = overlap;
+        }
+        self
     }
 
     fn assemble(stores: BTreeMap<String, Arc<dyn SecretStore>>, surroundings: Surroundings) -> Self {
@@ -273,7 +289,13 @@ impl SecretStores {
                     }
                 },
             };
-            let cell = Arc::new(Cell::new(reference, store.kind(), snapshot, registry.changes.clone()));
+            let cell = Arc::new(Cell::new(
+                reference,
+                store.kind(),
+                snapshot,
+                registry.changes.clone(),
+                registry.surroundings.overlap,
+            ));
             cell.touch();
             if let Some(error) = trouble {
                 cell.trouble(Trouble::Unread(error));

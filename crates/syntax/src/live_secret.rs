@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -79,6 +79,17 @@ pub struct Frozen {
     pub secret: LiveSecret,
     /// The version of the text in use.
     pub version: u64,
+}
+
+/// All that are made of others, as long as somebody holds them.
+static DERIVED: Mutex<Vec<Weak<Derived>>> = Mutex::new(Vec::new());
+
+/// Makes every derived text anew whose parts have changed, so that none made of superseded ones stays in memory.
+pub fn renew_derived() {
+    let known: Vec<Arc<Derived>> = DERIVED.lock().iter().filter_map(Weak::upgrade).collect();
+    for derived in known {
+        drop(derived.read());
+    }
 }
 
 thread_local! {
@@ -187,12 +198,15 @@ impl LiveSecret {
         let text = make(&texts)?;
         let of: Vec<String> = parts.iter().map(Self::identity).collect();
         let identity = format!("{operation}({})", of.join(", "));
-        Some(Self(Kind::Derived(Arc::new(Derived {
-            identity,
-            parts,
-            make: Box::new(make),
-            last: Mutex::new((version, text)),
-        }))))
+        let derived =
+            Arc::new(Derived { identity, parts, make: Box::new(make), last: Mutex::new((version, text)) });
+        let mut known = DERIVED.lock();
+        if known.len() == known.capacity() {
+            known.retain(|derived| derived.strong_count() > 0);
+        }
+        known.push(Arc::downgrade(&derived));
+        drop(known);
+        Some(Self(Kind::Derived(derived)))
     }
 
     /// The text as it is now.
@@ -449,6 +463,19 @@ pub(crate) mod tests {
         fn previous(&self) -> Option<Secret> {
             self.texts.lock().iter().rev().nth(1).cloned()
         }
+    }
+
+    #[test]
+    fn what_is_made_of_a_superseded_text_is_made_anew_without_being_read() {
+        let cell = Turned::new("vault/kv/renewed#b", "one");
+        let secret = LiveSecret::cell(cell.clone());
+        let double = |texts: &[Secret]| Some(Secret::new(texts[0].expose().repeat(2)));
+        let derived = LiveSecret::derived("double", vec![secret], double).unwrap();
+        let Kind::Derived(inner) = &derived.0 else { panic!("it is derived") };
+        cell.turn("two");
+        assert_eq!(inner.last.lock().1.expose(), "oneone");
+        renew_derived();
+        assert_eq!(inner.last.lock().1.expose(), "twotwo");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -15,10 +16,31 @@ pub const REDACTED: &str = "(secret)";
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<String>>);
 
+/// Set with the first secret.
+static HELD: AtomicBool = AtomicBool::new(false);
+
 impl Secret {
     /// Takes the text over.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Arc::new(Zeroizing::new(text.into())))
+        let text = Zeroizing::new(text.into());
+        if !text.is_empty() && !HELD.load(Ordering::Relaxed) {
+            HELD.store(true, Ordering::Relaxed);
+        }
+        Self(Arc::new(text))
+    }
+
+    /// Whether this process has held any secret yet.
+    #[must_use]
+    pub fn were_held() -> bool {
+        HELD.load(Ordering::Relaxed)
+    }
+
+    /// The parts joined, without a copy of them that is left behind as a text grows.
+    #[must_use]
+    pub fn of_parts(parts: &[&str]) -> Self {
+        let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| text.push_str(part));
+        Self::new(text)
     }
 
     /// The plain text, for the one place that has to send or compare it.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::object::{
-    Object, ObjectKind, ObjectName, WatchEvent, decode_object, decode_watch_event, list_version,
+    ListPage, Object, ObjectKind, ObjectName, WatchEvent, decode_list, decode_object, decode_watch_event,
     status_message,
 };
 use super::transport::{ApiRequest, ApiResponse, ApiTransport, BodyStream, TransportError};
@@ -17,6 +18,10 @@ use crate::error::SecretError;
 
 /// The largest answer. An object holds at most 1 MiB, a third more in base64, and has metadata.
 const LARGEST_ANSWER: usize = 4 << 20;
+/// The same of a part of a list: metadata may hold 256 KiB of annotations each, and hardly ever does.
+const LARGEST_LIST: usize = 32 << 20;
+/// Objects of one part of a list.
+const LIST_PART: usize = 100;
 /// How long the server keeps a watch open.
 const WATCH_SECONDS: u64 = 290;
 /// How much longer it may take until the end of a watch is here.
@@ -100,21 +105,26 @@ impl KubernetesApi {
             name: Some(name.name()),
         };
         let path = format!("/api/v1/namespaces/{}/{}/{}", name.namespace(), kind.resource(), name.name());
-        let text = self.text(&subject, path, JSON, timeout).await?;
+        let text = self.text(&subject, path, JSON, timeout, LARGEST_ANSWER).await?;
         decode_object(kind, &text).map_err(|problem| self.invalid(&subject, &problem))
     }
 
-    /// The version that a namespace is at. Needs the permission `list`, and transfers metadata of one object at most.
-    pub(super) async fn version(
+    /// A part of the list of all objects of a namespace: names and versions. Needs the permission `list`.
+    pub(super) async fn list(
         &self,
         kind: ObjectKind,
         namespace: &str,
+        next: &str,
         timeout: Duration,
-    ) -> Result<String, ApiError> {
+    ) -> Result<ListPage, ApiError> {
         let subject = Subject { doing: "listing", verb: "list", kind, namespace, name: None };
-        let path = format!("/api/v1/namespaces/{namespace}/{}?limit=1", kind.resource());
-        let text = self.text(&subject, path, METADATA_LIST, timeout).await?;
-        list_version(&text).map_err(|problem| self.invalid(&subject, &problem))
+        let mut path = format!("/api/v1/namespaces/{namespace}/{}?limit={LIST_PART}", kind.resource());
+        if !next.is_empty() {
+            path.push_str("&continue=");
+            path.extend(utf8_percent_encode(next, NON_ALPHANUMERIC));
+        }
+        let text = self.text(&subject, path, METADATA_LIST, timeout, LARGEST_LIST).await?;
+        decode_list(&text).map_err(|problem| self.invalid(&subject, &problem))
     }
 
     /// Opens a watch, in at most `timeout`: of one name, or of a namespace from a version on. One that begins at no
@@ -137,7 +147,7 @@ impl KubernetesApi {
             path.push_str(name);
         }
         if let Some(version) = from {
-            path.push_str("&resourceVersion=");
+            path.push_str("&allowWatchBookmarks=true&resourceVersion=");
             path.push_str(version);
         }
         let open_for = Duration::from_secs(WATCH_SECONDS) + WATCH_GRACE;
@@ -158,6 +168,7 @@ impl KubernetesApi {
         path_and_query: String,
         accept: &'static str,
         timeout: Duration,
+        largest: usize,
     ) -> Result<Zeroizing<Vec<u8>>, ApiError> {
         let deadline = Instant::now() + timeout;
         let request = ApiRequest { path_and_query, accept, timeout };
@@ -165,7 +176,7 @@ impl KubernetesApi {
         if response.status != 200 {
             return Err(self.refusal(subject, response, deadline).await);
         }
-        collect(response.body, deadline).await.map_err(|problem| self.unavailable(subject, &problem))
+        collect(response.body, deadline, largest).await.map_err(|problem| self.unavailable(subject, &problem))
     }
 
     async fn send(
@@ -185,11 +196,15 @@ impl KubernetesApi {
 
     async fn refusal(&self, subject: &Subject<'_>, response: ApiResponse, deadline: Instant) -> ApiError {
         let status = response.status;
-        let body = collect(response.body, deadline).await.ok();
-        let said = body.and_then(|text| status_message(&text));
+        let body = collect(response.body, deadline, LARGEST_ANSWER).await.ok();
+        let mut said = body.and_then(|text| status_message(&text));
+        if let Some(words) = said.take() {
+            said = Some(self.transport.conceal(words).await);
+        }
+        // Who is refused for its credentials learns nothing from the words of a server, which may quote them.
         let words = match &said {
-            Some(said) => format!("{status}: {said}"),
-            None => format!("{status}"),
+            Some(said) if status != 401 => format!("{status}: {said}"),
+            _ => format!("{status}"),
         };
         let place = self.server();
         match status {
@@ -221,11 +236,15 @@ impl KubernetesApi {
 }
 
 /// All of a body, in memory that is wiped afterwards.
-async fn collect(mut body: BodyStream, deadline: Instant) -> Result<Zeroizing<Vec<u8>>, String> {
+async fn collect(
+    mut body: BodyStream,
+    deadline: Instant,
+    largest: usize,
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut text = Zeroizing::new(Vec::new());
     loop {
         match timeout_at(deadline, body.next()).await {
-            Ok(Some(part)) => append(&mut text, &part?)?,
+            Ok(Some(part)) => append(&mut text, &part?, largest)?,
             Ok(None) => return Ok(text),
             Err(_) => return Err("the answer did not end in time".to_owned()),
         }
@@ -233,10 +252,10 @@ async fn collect(mut body: BodyStream, deadline: Instant) -> Result<Zeroizing<Ve
 }
 
 /// Appends without leaving a copy behind, as growing in place would.
-fn append(text: &mut Zeroizing<Vec<u8>>, part: &[u8]) -> Result<(), String> {
+fn append(text: &mut Zeroizing<Vec<u8>>, part: &[u8], largest: usize) -> Result<(), String> {
     let length = text.len() + part.len();
-    if length > LARGEST_ANSWER {
-        return Err(format!("the answer is larger than {} MiB", LARGEST_ANSWER >> 20));
+    if length > largest {
+        return Err(format!("the answer is larger than {} MiB", largest >> 20));
     }
     if length > text.capacity() {
         let mut larger = Zeroizing::new(Vec::with_capacity((length * 2).max(8192)));
@@ -265,7 +284,9 @@ impl WatchStream {
                 };
             }
             match timeout_at(self.until, self.body.next()).await {
-                Ok(Some(Ok(part))) => append(&mut self.buffer, &part).map_err(ApiError::Invalid)?,
+                Ok(Some(Ok(part))) => {
+                    append(&mut self.buffer, &part, LARGEST_ANSWER).map_err(ApiError::Invalid)?
+                }
                 Ok(Some(Err(problem))) => {
                     return Err(ApiError::Unavailable(format!("the watch broke off: {problem}")));
                 }

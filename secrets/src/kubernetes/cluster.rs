@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+// The same that kube's settings hold theirs in.
+use age::secrecy::ExposeSecret as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::TryStreamExt as _;
 use http_body_util::BodyExt as _;
 use invar_syntax::Secret;
+use invar_syntax::secret::REDACTED;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -74,7 +77,14 @@ type Ask = dyn Fn(ClusterUse<'_>) -> Result<(), String> + Send + Sync;
 pub struct ClusterTransport {
     settings: ClusterSettings,
     ask: Option<Arc<Ask>>,
-    client: tokio::sync::Mutex<Option<Client>>,
+    client: tokio::sync::Mutex<Option<Made>>,
+}
+
+/// A client, and what it shows to the server.
+struct Made {
+    client: Client,
+    credentials: Vec<Secret>,
+    token_file: Option<PathBuf>,
 }
 
 impl ClusterTransport {
@@ -97,20 +107,26 @@ impl ClusterTransport {
 
     async fn client(&self) -> Result<Client, TransportError> {
         let mut held = self.client.lock().await;
-        if let Some(client) = &*held {
-            return Ok(client.clone());
+        if let Some(made) = &*held {
+            return Ok(made.client.clone());
         }
         let (settings, ask) = (self.settings.clone(), self.ask.clone());
         // Files are read with calls that block.
         let made = tokio::task::spawn_blocking(move || {
             let config =
                 tokio::runtime::Handle::current().block_on(configuration(&settings, ask.as_deref()))?;
-            Client::try_from(config).map_err(|error| TransportError::Settings(causes(&error)))
+            let identity = &config.auth_info;
+            let shown = [identity.token.as_ref(), identity.password.as_ref()].into_iter().flatten();
+            let credentials = shown.map(|secret| Secret::new(secret.expose_secret())).collect();
+            let token_file = identity.token_file.as_ref().map(PathBuf::from);
+            let client = Client::try_from(config);
+            let client = client.map_err(|error| TransportError::Settings(causes(&error)))?;
+            Ok(Made { client, credentials, token_file })
         });
-        let client = made
+        let made = made
             .await
             .unwrap_or_else(|_| Err(TransportError::Connection("connecting was interrupted".to_owned())))?;
-        Ok(held.insert(client).clone())
+        Ok(held.insert(made).client.clone())
     }
 }
 
@@ -131,6 +147,26 @@ impl ApiTransport for ClusterTransport {
             }
             let body = response.into_body().into_data_stream().map_err(|error| causes(&error));
             Ok(ApiResponse { status, body: Box::pin(body) })
+        })
+    }
+
+    fn conceal(&self, mut said: String) -> BoxFuture<'_, String> {
+        Box::pin(async move {
+            let (mut shown, file) = match &*self.client.lock().await {
+                Some(made) => (made.credentials.clone(), made.token_file.clone()),
+                None => return said,
+            };
+            if let Some(file) = file
+                && let Ok(token) = tokio::fs::read_to_string(file).await
+            {
+                shown.push(Secret::new(token));
+            }
+            for secret in
+                shown.iter().map(|secret| secret.expose().trim()).filter(|secret| !secret.is_empty())
+            {
+                said = said.replace(secret, REDACTED);
+            }
+            said
         })
     }
 

@@ -9,6 +9,9 @@
 
 mod api;
 mod cluster;
+mod namespace;
+#[cfg(test)]
+mod namespace_tests;
 mod object;
 mod settings;
 mod store;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use invar_syntax::Secret;
+use invar_syntax::secret::REDACTED;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use zeroize::Zeroize as _;
@@ -111,6 +112,8 @@ pub struct Object {
     pub fields: BTreeMap<String, Secret>,
     /// Names of entries that are not UTF-8 text, which are left out.
     pub binary: Vec<String>,
+    /// What the server calls this version of it; empty where it does not say.
+    pub version: String,
 }
 
 /// An event of a watch that asks for metadata only.
@@ -120,9 +123,16 @@ pub enum WatchEvent {
     Changed {
         /// The name, without its namespace.
         name: String,
+        /// The version it has now; its last one where it went.
+        version: String,
+        /// Whether it is there no more.
+        gone: bool,
     },
-    /// Nothing happened up to here.
-    Bookmark,
+    /// Nothing happened up to this version.
+    Bookmark {
+        /// The version.
+        version: String,
+    },
     /// The server ends the watch.
     Error {
         /// As an HTTP status: 410 when the events asked for are not held any more.
@@ -135,6 +145,8 @@ pub enum WatchEvent {
 #[derive(Deserialize)]
 struct RawObject<Entry> {
     kind: String,
+    #[serde(default)]
+    metadata: RawMetadata,
     #[serde(default = "Option::default")]
     data: Option<BTreeMap<String, Entry>>,
 }
@@ -173,17 +185,39 @@ struct RawEventObject {
 struct RawMetadata {
     #[serde(default)]
     name: String,
+    #[serde(default, rename = "resourceVersion")]
+    version: String,
 }
 
 #[derive(Deserialize)]
 struct RawList {
     metadata: RawListMetadata,
+    #[serde(default = "Option::default")]
+    items: Option<Vec<RawItem>>,
 }
 
 #[derive(Deserialize)]
 struct RawListMetadata {
     #[serde(rename = "resourceVersion")]
     version: String,
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+#[derive(Deserialize)]
+struct RawItem {
+    metadata: RawMetadata,
+}
+
+/// A part of a list of metadata.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ListPage {
+    /// The version that the list was made at.
+    pub(super) version: String,
+    /// Names, each with the version it has.
+    pub(super) items: Vec<(String, String)>,
+    /// What to ask for the next part with; empty in the last one.
+    pub(super) next: String,
 }
 
 /// The data of the object that `text` is, in JSON.
@@ -191,7 +225,7 @@ struct RawListMetadata {
 /// # Errors
 /// What is wrong with it; never a part of it.
 pub fn decode_object(kind: ObjectKind, text: &[u8]) -> Result<Object, String> {
-    let mut object = Object { fields: BTreeMap::new(), binary: Vec::new() };
+    let mut object = Object { fields: BTreeMap::new(), binary: Vec::new(), version: String::new() };
     let found = match kind {
         ObjectKind::Secret => {
             let raw: RawObject<Encoded> = parse(text, kind)?;
@@ -201,12 +235,14 @@ pub fn decode_object(kind: ObjectKind, text: &[u8]) -> Result<Object, String> {
                     None => object.binary.push(name),
                 }
             }
+            object.version = raw.metadata.version;
             raw.kind
         }
         ObjectKind::ConfigMap => {
             let raw: RawObject<Plain> = parse(text, kind)?;
             object.fields =
                 raw.data.unwrap_or_default().into_iter().map(|(name, Plain(value))| (name, value)).collect();
+            object.version = raw.metadata.version;
             raw.kind
         }
     };
@@ -223,8 +259,11 @@ pub fn decode_object(kind: ObjectKind, text: &[u8]) -> Result<Object, String> {
 pub fn decode_watch_event(line: &[u8]) -> Result<WatchEvent, String> {
     let raw: RawEvent = parse(line, "watch event")?;
     match raw.kind.as_str() {
-        "ADDED" | "MODIFIED" | "DELETED" => Ok(WatchEvent::Changed { name: raw.object.metadata.name }),
-        "BOOKMARK" => Ok(WatchEvent::Bookmark),
+        kind @ ("ADDED" | "MODIFIED" | "DELETED") => {
+            let RawMetadata { name, version } = raw.object.metadata;
+            Ok(WatchEvent::Changed { name, version, gone: kind == "DELETED" })
+        }
+        "BOOKMARK" => Ok(WatchEvent::Bookmark { version: raw.object.metadata.version }),
         "ERROR" => Ok(WatchEvent::Error { code: raw.object.code, message: cleaned(&raw.object.message) }),
         _ => Err("the answer is not a watch event: its type is unknown".to_owned()),
     }
@@ -236,14 +275,21 @@ pub(super) fn status_message(text: &[u8]) -> Option<String> {
     (status.kind == "Status" && !status.message.is_empty()).then(|| cleaned(&status.message))
 }
 
-/// The version that a list was made at.
-pub(super) fn list_version(text: &[u8]) -> Result<String, String> {
+/// A part of a list of metadata.
+pub(super) fn decode_list(text: &[u8]) -> Result<ListPage, String> {
     let list: RawList = parse(text, "list")?;
     let version = list.metadata.version;
-    match version.len() <= 64 && version.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        true => Ok(version),
-        false => Err("the answer is not a list: its version is malformed".to_owned()),
+    if !is_version(&version) {
+        return Err("the answer is not a list: its version is malformed".to_owned());
     }
+    let items = list.items.unwrap_or_default().into_iter();
+    let items = items.map(|item| (item.metadata.name, item.metadata.version)).collect();
+    Ok(ListPage { version, items, next: list.metadata.next })
+}
+
+/// Whether a text can stand in an address as the version to go on from.
+pub(super) fn is_version(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], what: impl fmt::Display) -> Result<T, String> {
@@ -253,15 +299,26 @@ fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], what: impl fmt::Display) -> 
     })
 }
 
-/// Foreign words, fit for one line of a message.
+/// Foreign words, fit for one line of a message, and without what may be a token.
 fn cleaned(text: &str) -> String {
     const LONGEST: usize = 300;
-    let mut line: String =
-        text.chars().take(LONGEST).map(|char| if char.is_control() { ' ' } else { char }).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        line.push('…');
+    let mut line = String::new();
+    for part in text.split_inclusive(|char: char| !(char.is_ascii_alphanumeric() || "_-+/=".contains(char))) {
+        let word = part.trim_end_matches(|char: char| !char.is_ascii_alphanumeric());
+        line.push_str(if is_tokenlike(word) { REDACTED } else { part });
     }
-    line
+    let mut cut: String =
+        line.chars().take(LONGEST).map(|char| if char.is_control() { ' ' } else { char }).collect();
+    if line.chars().nth(LONGEST).is_some() {
+        cut.push('…');
+    }
+    cut
+}
+
+/// Whether a word is as random as tokens are: long, with digits and both cases, which no name of a cluster has.
+fn is_tokenlike(word: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+    word.len() >= 32 && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit)
 }
 
 // === impl Encoded ===

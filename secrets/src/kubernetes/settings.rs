@@ -233,6 +233,17 @@ impl ApiTransport for SettingsTransport {
         })
     }
 
+    fn conceal(&self, said: String) -> BoxFuture<'_, String> {
+        Box::pin(async move {
+            // Whoever said it was asked by this one.
+            let made = self.made.lock().await.clone();
+            match made {
+                Some(transport) => transport.conceal(said).await,
+                None => said,
+            }
+        })
+    }
+
     fn server(&self) -> String {
         match (&self.settings.address, &self.settings.kubeconfig) {
             (Some(address), _) => format!("the API server {address}"),

@@ -74,9 +74,10 @@ fn status(code: u16, message: &str) -> String {
     format!(r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"{message}","code":{code}}}"#)
 }
 
-fn event(kind: &str, name: &str) -> String {
+fn event(kind: &str, name: &str, version: u32) -> String {
     format!(
-        "{{\"type\":\"{kind}\",\"object\":{{\"kind\":\"PartialObjectMetadata\",\"metadata\":{{\"name\":\"{name}\"}}}}}}\n"
+        "{{\"type\":\"{kind}\",\"object\":{{\"kind\":\"PartialObjectMetadata\",\
+         \"metadata\":{{\"name\":\"{name}\",\"resourceVersion\":\"{version}\"}}}}}}\n"
     )
 }
 
@@ -236,6 +237,76 @@ async fn refusals_say_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_server_quotes_of_credentials_is_not_repeated() {
+    // A token of a service account has three parts, of which two are found by their looks.
+    let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkE5eHcifQ.eyJpc3MiOiJrdWJlcm5ldGVzL3Rlc3QiLCJhIjo3fQ.Zm9vYmFyMTIzNDU2Nzg5MEFCQ0RFRkdISUpLTE1O";
+    for code in [401, 403, 503] {
+        let said = status(code, &format!("the header was Bearer {token}"));
+        let error = read(&Scripted::new(move |_| Answer::Body(code, said.clone()))).await.unwrap_err();
+        let text = error.to_string();
+        assert!(token.split('.').all(|part| !text.contains(part)), "{text}");
+        assert_eq!(text.contains("the header was Bearer (secret)"), code != 401, "{text}");
+    }
+    let said = status(401, "your token hunter2 is wrong");
+    let error = read(&Scripted::new(move |_| Answer::Body(401, said.clone()))).await.unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    let long =
+        "system:serviceaccount:a-very-long-namespace-of-the-team-7:and-a-very-long-name-of-it-12345678";
+    let said = status(403, &format!("User {long:} cannot get"));
+    let error = read(&Scripted::new(move |_| Answer::Body(403, said.clone()))).await.unwrap_err();
+    assert!(error.to_string().contains(long), "{error}");
+}
+
+/// Answers any request with 403, and quotes its `Authorization`.
+async fn quoting_server() -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let text = String::from_utf8(request).unwrap();
+            let header = text.lines().find(|line| line.to_lowercase().starts_with("authorization")).unwrap();
+            let body = status(403, &format!("refused: {header}"));
+            let answer = format!(
+                "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_token_from_anywhere_is_concealed_where_the_server_quotes_it() {
+    let address = quoting_server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "hunter2-in-a-file").unwrap();
+    let server = |token: Option<&str>, token_file: Option<std::path::PathBuf>| {
+        ClusterSettings::Server(Box::new(ServerSettings {
+            api_server: address.clone(),
+            token: token.map(crate::Secret::new),
+            token_file,
+            ..ServerSettings::default()
+        }))
+    };
+    for settings in [server(Some("hunter2-as-text"), None), server(None, Some(file))] {
+        let api = KubernetesApi::new(ClusterTransport::new(settings));
+        let error = api.read(ObjectKind::Secret, &name(), Duration::from_secs(5)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("refused: ") && text.contains("(secret)") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_never_ends_is_given_up() {
     let scripted = Scripted::new(|_| Answer::Open("{\"kind\":".to_owned()));
     let error = read(&scripted).await.unwrap_err();
@@ -247,14 +318,16 @@ async fn an_answer_that_never_ends_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_tells_changes_of_its_name_without_asking_for_values() {
-    let text =
-        event("ADDED", "s") + &event("BOOKMARK", "") + &event("MODIFIED", "s") + &event("DELETED", "s");
+    let text = event("ADDED", "s", 1)
+        + &event("BOOKMARK", "", 1)
+        + &event("MODIFIED", "s", 2)
+        + &event("DELETED", "s", 3);
     let scripted = Scripted::new(move |request| {
         assert!(request.accept.contains("PartialObjectMetadata"), "{request:?}");
         Answer::Open(text.clone())
     });
-    let changed = WatchNotice::Changed("s".to_owned());
-    let expected = [WatchNotice::Open, changed.clone(), changed.clone(), changed];
+    let changed = |version: &str| WatchNotice::Changed(Some(version.to_owned()));
+    let expected = [WatchNotice::Open, changed("1"), changed("2"), WatchNotice::Changed(None)];
     assert_eq!(told(&scripted, Duration::from_secs(60)).await, expected);
     assert_eq!(scripted.asked("&fieldSelector=metadata.name%3Ds"), 1);
     assert_eq!(scripted.asked("resourceVersion"), 0);
@@ -309,8 +382,8 @@ async fn a_watch_that_lasts_makes_the_next_one_come_soon() {
 
 #[tokio::test(start_paused = true)]
 async fn events_may_be_cut_anywhere() {
-    for at in 0..event("ADDED", "s").len() {
-        let parts = Mutex::new(Some(event("ADDED", "s")));
+    for at in 0..event("ADDED", "s", 1).len() {
+        let parts = Mutex::new(Some(event("ADDED", "s", 1)));
         struct Cut(Mutex<Option<String>>, usize);
         impl ApiTransport for Cut {
             fn get<'a>(&'a self, _: &'a ApiRequest) -> BoxFuture<'a, Result<ApiResponse, TransportError>> {
@@ -333,7 +406,8 @@ async fn events_may_be_cut_anywhere() {
         let mut stream =
             api.watch(ObjectKind::Secret, "team-a", None, None, Duration::from_secs(1)).await.unwrap();
         let event = stream.next().await.unwrap();
-        assert_eq!(event, Some(WatchEvent::Changed { name: "s".to_owned() }), "cut at {at}");
+        let expected = WatchEvent::Changed { name: "s".to_owned(), version: "1".to_owned(), gone: false };
+        assert_eq!(event, Some(expected), "cut at {at}");
     }
 }
 
@@ -371,11 +445,11 @@ fn states(store: &KubernetesStore) -> Vec<WatchState> {
 #[tokio::test(start_paused = true)]
 async fn a_few_names_are_watched_alone_and_many_by_their_namespace() {
     let scripted = Scripted::new(|request| match request.path_and_query.as_str() {
-        path if path.contains("limit=1") => {
+        path if path.contains("limit=100") => {
             Answer::Body(200, r#"{"metadata":{"resourceVersion":"41"},"items":[]}"#.to_owned())
         }
         path if path.contains("resourceVersion=41") => {
-            Answer::Open(event("MODIFIED", "s3") + &event("MODIFIED", "other"))
+            Answer::Open(event("MODIFIED", "s3", 42) + &event("MODIFIED", "other", 43))
         }
         _ => Answer::Open(String::new()),
     });
@@ -383,7 +457,7 @@ async fn a_few_names_are_watched_alone_and_many_by_their_namespace() {
     let mut receivers: Vec<_> =
         (0..8).map(|index| store.watch(&format!("team-a/s{index}")).unwrap()).collect();
     until("eight watches", || states(&store).iter().all(|state| *state == WatchState::Watching)).await;
-    assert_eq!((scripted.asked("fieldSelector"), scripted.asked("limit=1")), (8, 0));
+    assert_eq!((scripted.asked("fieldSelector"), scripted.asked("limit=100")), (8, 0));
     let before = *receivers[3].borrow_and_update();
     receivers.push(store.watch("team-a/s8").unwrap());
     until("a watch of the namespace", || scripted.asked("resourceVersion=41") == 1).await;
@@ -398,7 +472,7 @@ async fn a_few_names_are_watched_alone_and_many_by_their_namespace() {
 #[tokio::test(start_paused = true)]
 async fn without_the_permission_to_list_names_are_watched_up_to_a_limit() {
     let scripted = Scripted::new(|request| match request.path_and_query.as_str() {
-        path if path.contains("limit=1") => Answer::Body(403, status(403, "cannot list")),
+        path if path.contains("limit=100") => Answer::Body(403, status(403, "cannot list")),
         _ => Answer::Open(String::new()),
     });
     let store = KubernetesStore::new(scripted.api());

@@ -49,6 +49,11 @@ pub trait ApiTransport: Send + Sync + 'static {
     /// [`TransportError`], when there is no answer.
     fn get<'a>(&'a self, request: &'a ApiRequest) -> BoxFuture<'a, Result<ApiResponse, TransportError>>;
 
+    /// What the server said, without the credentials that it was shown: some servers quote them.
+    fn conceal(&self, said: String) -> BoxFuture<'_, String> {
+        Box::pin(std::future::ready(said))
+    }
+
     /// The server as messages name it.
     fn server(&self) -> String;
 }

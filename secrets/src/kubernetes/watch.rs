@@ -1,5 +1,6 @@
 //! A watch that is kept open for as long as somebody polls its future: opened again after its end, slower after
-//! failures, and tried now and then where it is forbidden.
+//! failures, and tried now and then where it is forbidden. [`ObjectWatch`] is that of one object; one of a namespace is
+//! in [`super::namespace`].
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::api::{ApiError, KubernetesApi};
 use super::object::{ObjectKind, ObjectName, WatchEvent};
 
 /// How long opening may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Delays after failures, before jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(800);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -27,8 +28,7 @@ const DENIED_DELAY: Duration = Duration::from_secs(60);
 pub struct ObjectWatch {
     api: KubernetesApi,
     kind: ObjectKind,
-    namespace: String,
-    name: Option<String>,
+    name: ObjectName,
 }
 
 /// What a watch tells.
@@ -36,69 +36,78 @@ pub struct ObjectWatch {
 pub enum WatchNotice {
     /// It is open now: whatever happened before has to be looked for, whatever happens from now on is told.
     Open,
-    /// The object of that name came, changed, or went.
-    Changed(String),
+    /// The object came or changed, and has this version; or it went, and has none.
+    Changed(Option<String>),
     /// It is not open, and why: not allowed, so that only polling is left.
     Denied(String),
     /// It is not open, and why; it will be tried again soon.
     Interrupted(String),
 }
 
-enum Ended {
+/// How a watch came to its end.
+pub(super) enum Ended {
     InOrder,
+    /// What it would go on from is not held any more.
     Expired,
     Denied(String),
     Failed(String),
 }
 
+/// The pauses between watches.
+pub(super) struct WatchPauses(Duration);
+
+impl Ended {
+    pub(super) fn of(result: Result<(), ApiError>) -> Self {
+        match result {
+            Ok(()) => Self::InOrder,
+            Err(ApiError::Gone(_)) => Self::Expired,
+            Err(ApiError::Denied(reason)) => Self::Denied(reason),
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl Default for WatchPauses {
+    fn default() -> Self {
+        Self(FIRST_DELAY)
+    }
+}
+
+impl WatchPauses {
+    /// How long to wait after a watch that was open since then.
+    pub(super) fn after(&mut self, ended: &Ended, opened: Option<Instant>) -> Duration {
+        let lasted = opened.map_or(Duration::ZERO, |opened| opened.elapsed());
+        let enough = if matches!(ended, Ended::InOrder) { ENDED } else { WORKED };
+        if lasted >= enough {
+            self.0 = FIRST_DELAY;
+        }
+        let pause = match ended {
+            Ended::Denied(_) => (self.0 * 4).min(DENIED_DELAY),
+            Ended::Failed(_) | Ended::InOrder | Ended::Expired => self.0,
+        };
+        self.0 = (self.0 * 2).min(LONGEST_DELAY);
+        pause.mul_f64(0.75 + 0.5 * rand::random::<f64>())
+    }
+}
+
 impl ObjectWatch {
     /// Of one object. The permission `watch` on that name is enough.
     pub fn object(api: KubernetesApi, kind: ObjectKind, name: &ObjectName) -> Self {
-        Self { api, kind, namespace: name.namespace().to_owned(), name: Some(name.name().to_owned()) }
-    }
-
-    /// Of all objects of a kind in a namespace. Needs `list` and `watch` on all of them.
-    pub(super) fn namespace(api: KubernetesApi, kind: ObjectKind, namespace: &str) -> Self {
-        Self { api, kind, namespace: namespace.to_owned(), name: None }
+        Self { api, kind, name: name.clone() }
     }
 
     /// Watches until the future is dropped, and tells what happens.
     pub async fn follow(&self, mut notice: impl FnMut(WatchNotice) + Send) -> Infallible {
-        let mut delay = FIRST_DELAY;
+        let mut pauses = WatchPauses::default();
         loop {
             let mut opened = None;
-            let ended = self.once(&mut opened, &mut notice).await;
-            let lasted = opened.map_or(Duration::ZERO, |opened: Instant| opened.elapsed());
-            let enough = if matches!(ended, Ended::InOrder) { ENDED } else { WORKED };
-            if lasted >= enough {
-                delay = FIRST_DELAY;
+            let ended = Ended::of(self.events(&mut opened, &mut notice).await);
+            match &ended {
+                Ended::Denied(reason) => notice(WatchNotice::Denied(reason.clone())),
+                Ended::Failed(reason) => notice(WatchNotice::Interrupted(reason.clone())),
+                Ended::InOrder | Ended::Expired => {}
             }
-            let pause = match ended {
-                Ended::Denied(reason) => {
-                    notice(WatchNotice::Denied(reason));
-                    (delay * 4).min(DENIED_DELAY)
-                }
-                Ended::Failed(reason) => {
-                    notice(WatchNotice::Interrupted(reason));
-                    delay
-                }
-                Ended::InOrder | Ended::Expired => delay,
-            };
-            delay = (delay * 2).min(LONGEST_DELAY);
-            tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * rand::random::<f64>())).await;
-        }
-    }
-
-    async fn once(
-        &self,
-        opened: &mut Option<Instant>,
-        notice: &mut (impl FnMut(WatchNotice) + Send),
-    ) -> Ended {
-        match self.events(opened, notice).await {
-            Ok(()) => Ended::InOrder,
-            Err(ApiError::Gone(_)) => Ended::Expired,
-            Err(ApiError::Denied(reason)) => Ended::Denied(reason),
-            Err(error) => Ended::Failed(error.to_string()),
+            tokio::time::sleep(pauses.after(&ended, opened)).await;
         }
     }
 
@@ -107,18 +116,14 @@ impl ObjectWatch {
         opened: &mut Option<Instant>,
         notice: &mut (impl FnMut(WatchNotice) + Send),
     ) -> Result<(), ApiError> {
-        // The events of one name may begin with what is there; those of a whole namespace begin now.
-        let from = match &self.name {
-            Some(_) => None,
-            None => Some(self.api.version(self.kind, &self.namespace, OPEN_TIMEOUT).await?),
-        };
-        let (name, from) = (self.name.as_deref(), from.as_deref());
-        let mut stream = self.api.watch(self.kind, &self.namespace, name, from, OPEN_TIMEOUT).await?;
+        // It begins with what is there.
+        let (namespace, name) = (self.name.namespace(), Some(self.name.name()));
+        let mut stream = self.api.watch(self.kind, namespace, name, None, OPEN_TIMEOUT).await?;
         *opened = Some(Instant::now());
         notice(WatchNotice::Open);
         while let Some(event) = stream.next().await? {
-            if let WatchEvent::Changed { name } = event {
-                notice(WatchNotice::Changed(name));
+            if let WatchEvent::Changed { version, gone, .. } = event {
+                notice(WatchNotice::Changed((!gone).then_some(version)));
             }
         }
         Ok(())

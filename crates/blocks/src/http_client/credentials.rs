@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use invar_policy::Access;
 use invar_syntax::live_secret::LiveSecret;
 use invar_syntax::secret::Secret;
 use tokio::io::AsyncReadExt as _;
+use zeroize::Zeroizing;
 
 use super::HttpClientError;
 use super::arguments::AuthenticationArguments;
@@ -162,6 +164,11 @@ impl Authentication {
         }
     }
 
+    /// Whether it is a user name that is no secret.
+    pub(super) fn is_plain_name(&self, text: &LiveSecret) -> bool {
+        matches!(self, Self::Basic { username, .. } if username == text && !username.is_live())
+    }
+
     /// The `Authorization` header, of the texts of [`Self::live`] and of what was fetched beside them.
     pub(super) fn header(
         &self,
@@ -217,19 +224,31 @@ impl Authentication {
 
 /// `Basic …` for these credentials, marked as sensitive.
 pub(super) fn basic_header(username: &Secret, password: &Secret) -> Result<HeaderValue, HttpClientError> {
-    let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
-    sensitive(&Secret::new(format!("Basic {}", BASE64.encode(pair.expose()))))
+    const SCHEME: &[u8] = b"Basic ";
+    let pair = Secret::of_parts(&[username.expose(), ":", password.expose()]);
+    let length = base64::encoded_len(pair.expose().len(), true).unwrap_or_default();
+    let mut text = Zeroizing::new(vec![0; SCHEME.len() + length]);
+    text[..SCHEME.len()].copy_from_slice(SCHEME);
+    // Fails only for a buffer that is too small.
+    drop(BASE64.encode_slice(pair.expose(), &mut text[SCHEME.len()..]));
+    wiped(text)
 }
 
 fn scheme_header(scheme: &str, credentials: &Secret) -> Result<HeaderValue, HttpClientError> {
-    sensitive(&Secret::new(format!("{scheme} {}", credentials.expose())))
+    sensitive(&Secret::of_parts(&[scheme, " ", credentials.expose()]))
 }
 
 pub(super) fn sensitive(text: &Secret) -> Result<HeaderValue, HttpClientError> {
-    let mut value = HeaderValue::from_str(text.expose()).map_err(|_| HttpClientError::Invalid {
-        field: "authentication",
-        message: "the credentials hold characters that a header cannot carry".to_owned(),
-    })?;
+    wiped(Zeroizing::new(text.expose().as_bytes().to_vec()))
+}
+
+/// A header's value in memory that is wiped when the last request with it is gone.
+fn wiped(text: Zeroizing<Vec<u8>>) -> Result<HeaderValue, HttpClientError> {
+    let mut value =
+        HeaderValue::from_maybe_shared(Bytes::from_owner(text)).map_err(|_| HttpClientError::Invalid {
+            field: "authentication",
+            message: "the credentials hold characters that a header cannot carry".to_owned(),
+        })?;
     value.set_sensitive(true);
     Ok(value)
 }

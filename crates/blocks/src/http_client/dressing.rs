@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use invar_policy::Access;
 use invar_syntax::live_secret::{LiveSecret, read_previous, read_versioned, report, version_of};
-use invar_syntax::secret::Secret;
+use invar_syntax::secret::{REDACTED, Secret};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -18,6 +18,11 @@ use super::oauth2::Token;
 
 /// How long after the first refusal of a version the server may only be ahead of this client.
 const REFUSAL_GRACE: Duration = Duration::from_secs(60);
+
+/// How long it may take to know what is to be concealed: it is at hand, or in a file.
+const SHOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is shorter is in any text, and no secret.
+const SHORTEST_CONCEALED: usize = 4;
 
 /// What is added to requests.
 #[derive(Debug)]
@@ -92,6 +97,32 @@ impl Dressing {
         }
         drop(refused);
         report(&self.live(), version, LiveSecret::lost);
+    }
+
+    /// What a server said, without what it was shown.
+    pub(super) async fn conceal(&self, mut said: String) -> String {
+        let fetching = tokio::time::timeout(SHOWN_TIMEOUT, self.authentication.fetched(&self.access));
+        let fetched = fetching.await.ok().and_then(Result::ok).flatten();
+        let live = self.live();
+        let secret = live.iter().filter(|secret| !self.authentication.is_plain_name(secret));
+        let mut shown: Vec<Secret> =
+            secret.flat_map(|secret| [Some(secret.read()), secret.previous()]).flatten().collect();
+        shown.extend(fetched.as_ref().map(|token| token.access.clone()));
+        // As they are in the header: a pair in base64.
+        for texts in [Some(read_versioned(&live).1), read_previous(&live)].into_iter().flatten() {
+            let mut headers = HeaderMap::new();
+            drop(self.put_on(&mut headers, &texts, fetched.as_ref()));
+            let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+            shown.extend(value.map(|(_, text)| Secret::new(text)));
+        }
+        // A part of another would leave the rest of that.
+        shown.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        for secret in shown.iter().filter(|secret| secret.expose().len() >= SHORTEST_CONCEALED) {
+            if said.contains(secret.expose()) {
+                said = said.replace(secret.expose(), REDACTED);
+            }
+        }
+        said
     }
 
     /// Whether a refusal may be due to a rotation.

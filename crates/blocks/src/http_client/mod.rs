@@ -278,6 +278,11 @@ impl HttpClient {
         self.shared.dressing.dress(request).await.map(drop)
     }
 
+    /// What a server said, without the credentials that it was shown: some quote them in their errors.
+    pub async fn conceal(&self, said: String) -> String {
+        self.shared.dressing.conceal(said).await
+    }
+
     /// Whether a refusal may be due to a rotation: what requests are authenticated with changed lately, or it was refused
     /// lately for the first time, as when the server learnt of the new before this client did.
     #[must_use]

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use invar_syntax::secret::REDACTED;
 use crate::http_server::ServerTlsBlock;
 
 /// Answers in order from a list, each connection for as many requests as it sends, and keeps what was asked.
@@ -580,6 +581,29 @@ fn ceiling(settings: invar_policy::PolicySettings) -> Access {
 fn egress(patterns: &[&str]) -> Access {
     let egress = Some(patterns.iter().map(|pattern| (*pattern).to_owned()).collect());
     ceiling(invar_policy::PolicySettings { egress, ..Default::default() })
+}
+
+#[tokio::test]
+async fn what_a_server_quotes_of_credentials_is_concealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "hunter2-file\n").unwrap();
+    for (text, quoted) in [
+        ("basic_auth {\n username = \"u\"\n password = \"hunter2:x\"\n}".to_owned(), "hunter2:x"),
+        ("basic_auth {\n username = \"u\"\n password = \"hunter2:x\"\n}".to_owned(), "dTpodW50ZXIyOng="),
+        ("bearer_token = \"hunter2\"".to_owned(), "Bearer hunter2"),
+        (format!("bearer_token_file = \"{}\"", file.display()), "hunter2-file"),
+        ("http_headers = { \"x-key\" = [\"hunter2\", \"hunter2-long\"] }".to_owned(), "hunter2-long"),
+    ] {
+        let said = client(&text).await.conceal(format!("you sent {quoted}, which is wrong")).await;
+        assert!(said.contains(REDACTED), "{text}: {said}");
+        assert!(
+            !said.contains("hunter2") && !said.contains("dTpodW") && !said.contains("-long"),
+            "{text}: {said}"
+        );
+    }
+    let said = client("bearer_token = \"a\"").await.conceal("a tale".to_owned()).await;
+    assert_eq!(said, "a tale");
 }
 
 async fn client_under(text: &str, access: Access) -> HttpClient {

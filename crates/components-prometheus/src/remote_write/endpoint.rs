@@ -23,6 +23,8 @@ use crate::wal::EndpointIdentity;
 const ROTATION_GRACE: Duration = Duration::from_secs(60);
 /// How much of an error response is read for its message.
 const ERROR_TEXT: usize = 512;
+/// How much of it is read.
+const ERROR_BODY: usize = 16 << 10;
 
 /// An endpoint of a state.
 #[derive(Debug)]
@@ -153,7 +155,7 @@ impl Endpoint {
         let status = response.status();
         let after = retry_after(response.headers());
         let written = (self.protocol == Protocol::V2).then(|| Written::said_by(response.headers()));
-        let reason = format!("{status}{}", error_text(response).await);
+        let reason = format!("{status}{}", error_text(response, &self.client).await);
         self.judge(status, after, reason, written)
     }
 
@@ -255,19 +257,21 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     u64::try_from(wait).ok().map(Duration::from_secs)
 }
 
-/// The first line of an error response, bounded.
-async fn error_text(mut response: reqwest::Response) -> String {
+/// The first line of an error response, bounded, and without the credentials that the server may quote.
+async fn error_text(mut response: reqwest::Response, client: &HttpClient) -> String {
     if response.status().is_success() {
         return String::new();
     }
     let mut text = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        text.extend_from_slice(&chunk[..chunk.len().min(ERROR_TEXT)]);
-        if text.len() >= ERROR_TEXT {
+        let room = ERROR_BODY - text.len();
+        text.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if text.len() >= ERROR_BODY {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().next().unwrap_or_default().trim();
+    // Concealed before it is cut: a part of a credential is not found in it.
+    let text = client.conceal(String::from_utf8_lossy(&text).into_owned()).await;
+    let line: String = text.lines().next().unwrap_or_default().trim().chars().take(ERROR_TEXT).collect();
     if line.is_empty() { String::new() } else { format!(": {line}") }
 }

@@ -50,6 +50,10 @@ impl ApiTransport for HttpTransport {
         })
     }
 
+    fn conceal(&self, said: String) -> BoxFuture<'_, String> {
+        Box::pin(self.client.conceal(said))
+    }
+
     fn server(&self) -> String {
         format!("the API server {}", redact_url(&self.server).trim_end_matches('/'))
     }

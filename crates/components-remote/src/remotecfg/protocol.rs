@@ -99,6 +99,20 @@ pub(super) async fn call<A: Message + Default>(
     message: &impl Message,
     timeout: Duration,
 ) -> Result<A, CallError> {
+    match answer(client, base, method, message, timeout).await {
+        // Some servers quote the credentials that they were shown.
+        Err(error) => Err(CallError { message: client.conceal(error.message).await, ..error }),
+        answer => answer,
+    }
+}
+
+async fn answer<A: Message + Default>(
+    client: &HttpClient,
+    base: &Url,
+    method: &str,
+    message: &impl Message,
+    timeout: Duration,
+) -> Result<A, CallError> {
     let mut url = base.clone();
     let path = format!("{}/collector.v1.CollectorService/{method}", base.path().trim_end_matches('/'));
     url.set_path(&path);
