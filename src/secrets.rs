@@ -48,7 +48,7 @@ impl Secrets {
             return Err(vec![problem]);
         }
         match unknown.is_empty() {
-            true => Ok(Self { stores: SecretStores::new(built), snapshot, offline: None }),
+            true => Ok(Self { stores: overlapping(SecretStores::new(built)), snapshot, offline: None }),
             false => Err(texts(unknown)),
         }
     }
@@ -61,7 +61,7 @@ impl Secrets {
             Ok(cache) if cache.is_open() => {
                 let stores = self.stores.stores();
                 let stores = stores.map(|(name, store)| (name.to_owned(), Arc::clone(store))).collect();
-                self.stores = SecretStores::with_memory(stores, Arc::new(cache.clone()));
+                self.stores = overlapping(SecretStores::with_memory(stores, Arc::new(cache.clone())));
                 self.offline = Some(cache);
             }
             Ok(_) => {}
@@ -79,6 +79,15 @@ impl Secrets {
             offline.flush().await;
         }
     }
+}
+
+/// Tests cannot wait for as long as others may take to learn of a rotation.
+fn overlapping(stores: SecretStores) -> SecretStores {
+    #[cfg(feature = "testing")]
+    if let Some(seconds) = std::env::var("INVAR_SECRET_OVERLAP").ok().and_then(|text| text.parse().ok()) {
+        return stores.overlapping(std::time::Duration::from_secs(seconds));
+    }
+    stores
 }
 
 /// Every credential of the settings beside those of the stores, by where it stands.
