@@ -8,8 +8,10 @@ mod fleet;
 mod policy;
 mod receive;
 mod remotecfg;
+mod secret_outputs;
 mod secret_rotation;
 mod secret_stores;
+mod superseded;
 mod variables;
 mod webhooks;
 

@@ -38,7 +38,6 @@ mod matrix;
 mod oci;
 mod proxy;
 mod s3;
-mod secrets;
 mod ssh;
 
 use matrix::Suite;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::Outcome;
+use crate::canary::{Canary, Outputs};
 
 /// How an agent is set up.
 pub struct AgentOptions {
@@ -22,9 +23,10 @@ pub struct AgentOptions {
     pub environment: Vec<(String, String)>,
 }
 
-/// An agent.
+/// An agent. When it is dropped, what it said and keeps is searched for the secrets of its test ([`crate::canary`]).
 pub struct Agent {
     options: AgentOptions,
+    canary: Canary,
     address: String,
     child: Option<Child>,
     http: reqwest::Client,
@@ -61,6 +63,9 @@ impl Agent {
             options.directory.join("state").display(),
             options.settings,
         );
+        let canary = Canary::of_thread();
+        canary.add_markers_of(&settings);
+        options.environment.iter().for_each(|(_, value)| canary.add_markers_of(value));
         std::fs::write(options.directory.join("invar.toml"), settings).map_err(|error| error.to_string())?;
         // A second installation in one process finds the first one, which is what is wanted.
         drop(rustls::crypto::ring::default_provider().install_default());
@@ -71,7 +76,7 @@ impl Agent {
         // A connection that is kept would be one to a process that has been restarted since.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
         let http = client.build().map_err(|error| error.to_string())?;
-        let mut agent = Self { options, address, child: None, http, runtime };
+        let mut agent = Self { options, canary, address, child: None, http, runtime };
         agent.launch()?;
         Ok(agent)
     }
@@ -236,6 +241,42 @@ impl Agent {
             .map_err(|error| format!("{}: {error}", self.options.binary.display()))
     }
 
+    /// The secrets that it is searched for.
+    #[must_use]
+    pub fn canary(&self) -> &Canary {
+        &self.canary
+    }
+
+    /// Looks for the secrets of the test in all that the agent says and keeps; of one that does not run, in its log and
+    /// its state.
+    ///
+    /// # Errors
+    /// Where one is, with what stands around it.
+    pub fn search(&self) -> Outcome {
+        let (log, state) = (self.log_path(), self.state_directory());
+        self.canary.search(&self.outputs(&log, &state))
+    }
+
+    /// As [`Self::search`], without the state on disk: for what is said in between.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn search_what_is_said(&self) -> Outcome {
+        let (log, state) = (self.log_path(), self.state_directory());
+        self.canary.search_what_is_said(&self.outputs(&log, &state))
+    }
+
+    fn outputs<'a>(&'a self, log: &'a Path, state: &'a Path) -> Outputs<'a> {
+        Outputs {
+            binary: &self.options.binary,
+            address: self.child.is_some().then_some(&*self.address),
+            process: self.child.as_ref().map(Child::id),
+            directory: &self.options.directory,
+            log,
+            state,
+        }
+    }
+
     /// Its status.
     ///
     /// # Errors
@@ -281,6 +322,10 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        let found = if std::thread::panicking() { Ok(()) } else { self.search() };
         self.kill();
+        if let Err(problem) = found {
+            panic!("{problem}");
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::Outcome;
 use crate::http_backend::{Access, Fault, HttpBackend};
 
@@ -46,7 +49,7 @@ impl GitServer {
 
     /// From now on only who authenticates with these may read.
     pub fn require_basic(&self, username: &str, password: &str) {
-        let header = format!("Basic {}", base64(format!("{username}:{password}").as_bytes()));
+        let header = format!("Basic {}", STANDARD.encode(format!("{username}:{password}")));
         self.0.set_access(Access::Header(header));
     }
 
@@ -55,18 +58,4 @@ impl GitServer {
     pub fn take_requests(&self) -> usize {
         self.0.take_log().len()
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let number = chunk.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = DIGITS[(number >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
 }

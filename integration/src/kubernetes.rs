@@ -183,6 +183,43 @@ impl Kubernetes {
         }
     }
 
+    /// Makes many objects, several at a time.
+    ///
+    /// # Errors
+    /// The server refuses one.
+    pub fn make_all(&self, collection: &str, objects: &[Value]) -> Outcome {
+        let url = format!("{}{collection}", self.url());
+        self.runtime.block_on(async {
+            for some in objects.chunks(32) {
+                let mut sent = tokio::task::JoinSet::new();
+                for object in some {
+                    let (http, url, object) = (self.http.clone(), url.clone(), object.to_string());
+                    sent.spawn(async move {
+                        let mut last = String::new();
+                        // Now and then it closes a connection that a request is about to go over.
+                        for _ in 0..5 {
+                            let request = http.post(&url).timeout(Duration::from_secs(60)).bearer_auth(ADMIN);
+                            let request = request.header("content-type", "application/json");
+                            match request.body(object.clone()).send().await {
+                                // It may have been made, and the answer lost.
+                                Ok(answer) if answer.status().is_success() || answer.status() == 409 => {
+                                    return Ok(());
+                                }
+                                Ok(answer) => last = answer.status().to_string(),
+                                Err(error) => last = error.to_string(),
+                            }
+                        }
+                        Err(format!("{url}: {last}"))
+                    });
+                }
+                while let Some(answer) = sent.join_next().await {
+                    answer.map_err(|error| error.to_string())??;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Deletes an object.
     ///
     /// # Errors

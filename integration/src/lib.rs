@@ -4,6 +4,7 @@
 //! Nothing here belongs to the agent. The receiver decodes with messages of its own, so that it can disagree.
 
 mod agent;
+pub mod canary;
 #[allow(missing_docs, reason = "shared with the tests of the sources by path")]
 #[path = "../servers/fault_proxy.rs"]
 pub mod fault_proxy;
@@ -12,6 +13,7 @@ mod git_server;
 #[path = "../servers/git/http_backend.rs"]
 pub mod http_backend;
 mod kubernetes;
+mod memory;
 mod prometheus;
 mod receiver;
 mod repository;
@@ -20,6 +22,7 @@ mod target;
 pub use agent::{Agent, AgentOptions, free_address};
 pub use git_server::GitServer;
 pub use kubernetes::Kubernetes;
+pub use memory::find_in_memory;
 pub use prometheus::{Instant, Prometheus};
 pub use receiver::{Receiver, Series};
 pub use repository::Repository;

@@ -114,7 +114,8 @@ impl Receiver {
         self.endpoints.lock().entry(endpoint.to_owned()).or_default().answer = status;
     }
 
-    /// Makes an endpoint answer 401 to whatever has not one of these `Authorization` headers.
+    /// Makes an endpoint answer 401 to whatever has not one of these `Authorization` headers. As careless servers do, it says
+    /// in the answer to what it refuses what it was sent.
     pub fn require(&self, endpoint: &str, authorization: &[&str]) {
         let accepted = authorization.iter().map(|text| (*text).to_owned()).collect();
         self.endpoints.lock().entry(endpoint.to_owned()).or_default().accepted = Some(accepted);
@@ -162,26 +163,24 @@ async fn accept(
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> (StatusCode, String) {
     let mut endpoints = endpoints.lock();
     let endpoint = endpoints.entry(name).or_default();
-    if let Some(value) = headers.get("authorization").and_then(|value| value.to_str().ok())
+    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    if let Some(value) = authorization
         && !endpoint.authorization.iter().any(|seen| seen == value)
     {
         endpoint.authorization.push(value.to_owned());
     }
-    if let Some(status) = endpoint.answer {
+    let known = authorization.unwrap_or_default();
+    let wrong = endpoint.accepted.as_ref().is_some_and(|accepted| !accepted.iter().any(|text| text == known));
+    if let Some(status) = endpoint.answer.or(wrong.then_some(StatusCode::UNAUTHORIZED)) {
         endpoint.refused += 1;
-        return status;
+        return (status, format!("refused: {}", authorization.unwrap_or("nobody")));
     }
-    let authorization =
-        headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if endpoint.accepted.as_ref().is_some_and(|accepted| !accepted.iter().any(|text| text == authorization)) {
-        endpoint.refused += 1;
-        return StatusCode::UNAUTHORIZED;
-    }
-    let Ok(raw) = snap::raw::Decoder::new().decompress_vec(&body) else { return StatusCode::BAD_REQUEST };
-    let Ok(request) = WriteRequest::decode(raw.as_slice()) else { return StatusCode::BAD_REQUEST };
+    let malformed = (StatusCode::BAD_REQUEST, String::new());
+    let Ok(raw) = snap::raw::Decoder::new().decompress_vec(&body) else { return malformed };
+    let Ok(request) = WriteRequest::decode(raw.as_slice()) else { return malformed };
     endpoint.requests += 1;
     for received in request.timeseries {
         let key: String =
@@ -202,7 +201,7 @@ async fn accept(
             series.samples.insert(sample.timestamp, sample.value);
         }
     }
-    StatusCode::NO_CONTENT
+    (StatusCode::NO_CONTENT, String::new())
 }
 
 async fn overview(State(endpoints): State<Endpoints>) -> String {
