@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use invar_syntax::secret::REDACTED;
 use crate::http_server::ServerTlsBlock;
+use invar_syntax::secret::REDACTED;
 
 /// Answers in order from a list, each connection for as many requests as it sends, and keeps what was asked.
 #[derive(Default)]
