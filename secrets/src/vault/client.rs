@@ -122,7 +122,7 @@ impl VaultClient {
         self.link.transport.server()
     }
 
-    /// Reads `<mount>/<path>` or `<namespace>//<mount>/<path>`; decrypts `<mount>/decrypt/<key>/vault:v1:…`.
+    /// Reads `<mount>/<path>` or `/<namespace>//<mount>/<path>`; decrypts `<mount>/decrypt/<key>/vault:v1:…`.
     ///
     /// # Errors
     /// [`VaultFailure`].

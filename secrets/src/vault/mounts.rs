@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(mounts.find(&place).unwrap().path, "kv/team/");
         assert_eq!(mounts.find(&Place::parse("kv/other").unwrap()).unwrap().path, "kv/");
         assert_eq!(mounts.find(&Place::parse("kv2/other").unwrap()), None);
-        assert_eq!(mounts.find(&Place::parse("ns//kv/other").unwrap()), None);
+        assert_eq!(mounts.find(&Place::parse("/ns//kv/other").unwrap()), None);
         assert_eq!(mount("kv/team/").within("kv/team/es"), "es");
         mounts.forget(&place, &mount("kv/team/"));
         assert_eq!(mounts.find(&place).unwrap().path, "kv/");

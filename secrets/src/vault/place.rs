@@ -19,21 +19,22 @@ pub(crate) struct Encrypted<'a> {
 }
 
 impl Place {
-    /// Reads `<mount>/<path>` or `<namespace>//<mount>/<path>`.
+    /// Reads `<mount>/<path>` or `/<namespace>//<mount>/<path>`. The slash in front keeps patterns for mounts from ever
+    /// matching what is in another namespace.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        // A ciphertext may hold two slashes itself.
-        let ciphertext = text.find("/vault:v").unwrap_or(text.len());
-        let (namespace, path) = match text[..ciphertext].find("//") {
-            Some(at) => (&text[..at], &text[at + 2..]),
+        let (namespace, path) = match text.strip_prefix('/') {
+            Some(rest) => rest.split_once("//").ok_or_else(|| {
+                "a path with a namespace is `/<namespace>//<mount>/<path>`, one without begins with no slash".to_owned()
+            })?,
             None => ("", text),
         };
-        let place = Self { namespace: namespace.to_owned(), path: path.to_owned() };
-        if !namespace.is_empty() || text.starts_with("//") {
+        if text.starts_with('/') {
             check_path(namespace).map_err(|problem| format!("the namespace before `//`: {problem}"))?;
         }
+        let place = Self { namespace: namespace.to_owned(), path: path.to_owned() };
         match place.encrypted() {
             Some(encrypted) => check_path(encrypted.path)?,
             None => check_path(path)?,
@@ -85,10 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_stands_before_two_slashes() {
+    fn a_namespace_stands_between_one_slash_and_two() {
         assert_eq!(Place::parse("kv/team/es").unwrap(), place("", "kv/team/es"));
-        assert_eq!(Place::parse("a/b//kv/es").unwrap(), place("a/b", "kv/es"));
-        for wrong in ["", "/kv", "kv/", "//kv/a", "kv//", "a//b//c", "kv/../sys", "kv/./a", "a/..//kv/x"] {
+        assert_eq!(Place::parse("/a/b//kv/es").unwrap(), place("a/b", "kv/es"));
+        for wrong in
+            ["", "/kv", "kv/", "//kv/a", "kv//", "a//b", "/a//b//c", "kv/../sys", "kv/./a", "/a/..//kv/x"]
+        {
             assert!(Place::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(join_namespace("", "a"), "a");
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_ciphertext_is_taken_as_it_is() {
-        let place = Place::parse("ns//transit/decrypt/app/vault:v1:a//b+c==").unwrap();
+        let place = Place::parse("/ns//transit/decrypt/app/vault:v1:a//b+c==").unwrap();
         assert_eq!(place.namespace, "ns");
         let encrypted = place.encrypted().unwrap();
         assert_eq!((encrypted.path, encrypted.ciphertext), ("transit/decrypt/app", "vault:v1:a//b+c=="));

@@ -22,7 +22,7 @@ use crate::stores::SecretStores;
 /// How often what has no lease is read again where the settings do not say.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 
-/// Secrets of a Vault or `OpenBao` server, by `<mount>/<path>`, `<namespace>//<mount>/<path>` or `@<name of a read>`.
+/// Secrets of a Vault or `OpenBao` server, by `<mount>/<path>`, `/<namespace>//<mount>/<path>` or `@<name of a read>`.
 pub struct VaultStore {
     client: VaultClient,
     reads: BTreeMap<String, VaultRead>,

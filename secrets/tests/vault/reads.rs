@@ -134,7 +134,7 @@ async fn a_namespace_is_sent_as_a_header() {
     shared.vault.write("kv/data/team/of-namespaces", &json!({ "data": { "p": "v" } }));
     let store = store(&shared.vault, &format!("namespace = 'obs'\n{}", userpass()));
     store.read("kv/team/of-namespaces").await.unwrap();
-    store.read("east/one//kv/team/of-namespaces").await.unwrap();
+    store.read("/east/one//kv/team/of-namespaces").await.unwrap();
     // The first one is that of the test itself.
     let asked = shared.vault.audited("kv/data/team/of-namespaces").split_off(1);
     let namespaces: Vec<&Value> =

@@ -126,7 +126,7 @@ async fn namespaces_are_those_of_the_store_and_of_the_reference() {
     let server = Scripted::new(move |asked| ordinary(asked, &mut logins));
     let store = server.store(&format!("namespace = '/obs/'\n{USERPASS}"));
     store.read("kv/a").await.unwrap();
-    store.read("team/a//kv/a").await.unwrap();
+    store.read("/team/a//kv/a").await.unwrap();
     let namespaces: Vec<String> = server.asked("kv/data").into_iter().map(|asked| asked.namespace).collect();
     assert_eq!(namespaces, ["obs", "obs/team/a"]);
     let mounts: Vec<String> = server.asked("sys/internal").into_iter().map(|asked| asked.namespace).collect();
