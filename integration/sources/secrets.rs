@@ -21,7 +21,7 @@ const PAGES: [&str; 10] = [
 ];
 
 /// What its commands print.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 14] = [
     &["status"],
     &["status", "-o", "json"],
     &["history"],
@@ -33,6 +33,8 @@ const COMMANDS: [&[&str]; 12] = [
     &["sources"],
     &["sources", "-o", "json"],
     &["components", "-o", "json"],
+    &["secrets"],
+    &["secrets", "-o", "json"],
     &["explain", "-o", "json"],
 ];
 
