@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blocks::livedebugging::LiveDebuggingSwitch;
 use crate::blocks::remotecfg;
+use crate::encrypted_files::EncryptedFiles;
 use crate::exit::Exit;
 use crate::module_feed::LoaderFeed;
 use crate::secrets::{SecretMetrics, Secrets};
@@ -203,7 +204,7 @@ impl Agent {
         let warm = state.has_committed() && settings.state.boot == BootMode::CacheFirst;
         let environment = source_environment(settings, secrets.stores.clone());
         let poller = poller(&environment, &sources, &identity, warm)?;
-        let files = tokio::spawn(provide_files(poller.clone(), secrets.snapshot.clone()));
+        let files = provide_files(&poller, &secrets.snapshot, settings.state.dir.join("encrypted"));
         let modules = Arc::new(ModuleLoader::new(&poller, environment));
         let options = RolloutOptions {
             settings: settings.rollout.clone(),
@@ -267,21 +268,22 @@ impl Agent {
     }
 }
 
-/// Lets encrypted files be read from the newest snapshots, in the order of the sources.
-async fn provide_files(poller: Poller, files: SnapshotFiles) {
+/// Has encrypted files read from the newest snapshots; what is returned tells that they may be others, until it is ended.
+fn provide_files(poller: &Poller, files: &SnapshotFiles, directory: PathBuf) -> JoinHandle<()> {
     let mut states = poller.subscribe();
-    files.provide(move |path| {
-        let state = poller.state();
-        state.snapshots().find_map(|snapshot| snapshot.files.get(path)).map(|content| content.to_vec())
-    });
     let mut version = states.borrow_and_update().version;
-    while states.changed().await.is_ok() {
-        let newest = states.borrow_and_update().version;
-        if newest != version {
-            version = newest;
-            files.changed();
+    let kept = EncryptedFiles::new(poller.clone(), directory);
+    files.provide(move |path| kept.read(path));
+    let files = files.clone();
+    tokio::spawn(async move {
+        while states.changed().await.is_ok() {
+            let newest = states.borrow_and_update().version;
+            if newest != version {
+                version = newest;
+                files.changed();
+            }
         }
-    }
+    })
 }
 
 /// Who the agent with these settings is.

@@ -5,6 +5,7 @@
 mod agent;
 mod blocks;
 pub mod cli;
+mod encrypted_files;
 mod exit;
 mod log;
 mod module_feed;

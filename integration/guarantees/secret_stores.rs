@@ -88,7 +88,10 @@ fn a_token_comes_from_a_store_is_rotated_and_never_shown() {
     let missing = said(&["secrets", "test", "team/absent"], false);
     assert!(missing.contains("missing reading it: there is no such file"), "{missing}");
     let unknown = said(&["secrets", "test", "bao/kv/x"], false);
-    assert!(unknown.contains("there is no secret store `bao`"), "{unknown}");
+    assert!(
+        unknown.contains("there is no secret store `bao`; there are: command, env, file, team"),
+        "{unknown}"
+    );
     let unused = said(&["secrets", "rotate", "vault/kv/nothing"], false);
     assert!(unused.contains("no secret `vault/kv/nothing` is in use"), "{unused}");
     let output = Command::new(binary()).args(&doctor).output().unwrap();

@@ -557,3 +557,49 @@ fn the_store_tells_changes_of_one_name_and_of_many() {
     runtime.block_on(store.shutdown());
     assert!(store.watched().is_empty());
 }
+
+#[test]
+fn a_store_of_the_settings_reads_with_the_token_of_now() {
+    let Some(cluster) = cluster() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (token, file) = (directory.path().join("token"), directory.path().join("main.alloy"));
+    std::fs::write(&file, "prometheus.exporter.self \"a\" { }\n").unwrap();
+    std::fs::write(&token, "wrong").unwrap();
+    let settings = format!(
+        "[[source]]\nname = \"file\"\nfile = {{ path = \"{}\" }}\n\n\
+         [secrets.k8s]\nkind = \"kubernetes\"\naddress = \"{}\"\nauth = {{ token = {{ file = \"{}\" }} }}\n\
+         tls = {{ ca = \"{}\" }}\n",
+        file.display(),
+        cluster.kubernetes.url(),
+        token.display(),
+        cluster.kubernetes.authority().display()
+    );
+    let agent = Agent::start(AgentOptions {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_invar")),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    })
+    .unwrap();
+    agent.wait("it runs", SOON, |status| status["running"]["revision"].is_string()).unwrap();
+    let trial = |name: &str| {
+        let output = agent.command(&["secrets", "test", name]).unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (worked, text) = trial("k8s/team-a/login");
+    assert!(!worked && text.contains("denied") && text.contains("401"), "{text}");
+    // Refused credentials are looked up again.
+    std::fs::write(&token, TOKEN).unwrap();
+    let (worked, text) = trial("k8s/team-a/login");
+    assert!(worked && text.contains("has 2 fields: password, user"), "{text}");
+    assert!(!text.contains("first") && !text.contains(TOKEN), "{text}");
+    let (worked, text) = trial("k8s/team-a/absent");
+    assert!(!worked && text.contains("missing"), "{text}");
+    cluster.kubernetes.allow("team-a", USER, &named(&["watch"])).unwrap();
+    let forbidden = || {
+        let (worked, text) = trial("k8s/team-a/login");
+        (!worked && text.contains("verbs: [\"get\"]")).then_some(())
+    };
+    wait_for("the permission is gone, and the rule that grants it is named", SOON, forbidden).unwrap();
+}

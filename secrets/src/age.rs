@@ -16,7 +16,7 @@ use crate::error::SecretError;
 use crate::fields::{FieldFormat, decode_fields};
 use crate::file::without_line_break;
 use crate::snapshot::SecretSnapshot;
-use crate::snapshot_files::SnapshotFiles;
+use crate::snapshot_files::{SnapshotFile, SnapshotFiles};
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 use crate::stores::SecretStores;
 
@@ -62,18 +62,23 @@ impl AgeStore {
     }
 
     async fn decrypted(&self, path: &str) -> Result<SecretSnapshot, SecretError> {
-        if !self.files.are_provided() {
-            return Err(SecretError::unavailable(
-                path,
-                "there is no configuration yet whose files it could be in",
-            ));
-        }
-        let Some(content) = self.files.read(path) else {
-            return Err(SecretError::Missing {
-                reference: path.to_owned(),
-                reason: "the configuration has no such file; is it among the `path`s of the source?"
-                    .to_owned(),
-            });
+        let (files, wanted) = (self.files.clone(), path.to_owned());
+        let read = tokio::task::spawn_blocking(move || files.read(&wanted)).await;
+        let content = match read.unwrap_or(SnapshotFile::NotYet) {
+            SnapshotFile::Found(content) => content,
+            SnapshotFile::Absent => {
+                return Err(SecretError::Missing {
+                    reference: path.to_owned(),
+                    reason: "the configuration has no such file; is it among the `path`s of the source?"
+                        .to_owned(),
+                });
+            }
+            SnapshotFile::NotYet => {
+                return Err(SecretError::unavailable(
+                    path,
+                    "the sources whose files it could be in have not answered yet",
+                ));
+            }
         };
         let (identity, passphrase) = self.identity(path).await?;
         let invalid = |reason: String| SecretError::Invalid { reference: path.to_owned(), reason };
@@ -305,7 +310,10 @@ mod tests {
         let provided = SnapshotFiles::default();
         let files: Vec<(String, Vec<u8>)> =
             files.iter().map(|(path, content)| ((*path).to_owned(), content.clone())).collect();
-        provided.provide(move |path| Some(files.iter().find(|(name, _)| name == path)?.1.clone()));
+        provided.provide(move |path| match files.iter().find(|(name, _)| name == path) {
+            Some((_, content)) => SnapshotFile::Found(content.clone()),
+            None => SnapshotFile::Absent,
+        });
         AgeStore::new(settings, provided, SecretStores::default())
     }
 
@@ -418,7 +426,7 @@ mod tests {
         let mut changes = store.watch("a").unwrap();
         let content = Arc::new(Mutex::new(encrypt("one", &identity.to_public(), true)));
         let held = Arc::clone(&content);
-        files.provide(move |_| Some(held.lock().clone()));
+        files.provide(move |_| SnapshotFile::Found(held.lock().clone()));
         changes.changed().await.unwrap();
         assert_eq!(store.read("a").await.unwrap().fields["value"].expose(), "one");
         *content.lock() = encrypt("two", &identity.to_public(), true);

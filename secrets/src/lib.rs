@@ -53,7 +53,7 @@ pub use settings::{
     SystemdSettings, build, unknown_store,
 };
 pub use snapshot::{Lease, SecretSnapshot};
-pub use snapshot_files::SnapshotFiles;
+pub use snapshot_files::{SnapshotFile, SnapshotFiles};
 pub use status::{
     ChangeClass, SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, SecretsStanding,
     TrialOutcome,

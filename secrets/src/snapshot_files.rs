@@ -7,7 +7,18 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-type Read = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
+type Read = dyn Fn(&str) -> SnapshotFile + Send + Sync;
+
+/// What is known of a file of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotFile {
+    /// It is there, with this content.
+    Found(Vec<u8>),
+    /// There is none.
+    Absent,
+    /// Nobody can say yet: the sources have not answered.
+    NotYet,
+}
 
 /// Reads files of the snapshot that is in use. Cloning shares it.
 #[derive(Clone)]
@@ -33,8 +44,8 @@ impl fmt::Debug for SnapshotFiles {
 }
 
 impl SnapshotFiles {
-    /// From now on, files are what this says. It answers at once.
-    pub fn provide(&self, read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) {
+    /// From now on, files are what this says. It may look at the disk.
+    pub fn provide(&self, read: impl Fn(&str) -> SnapshotFile + Send + Sync + 'static) {
         *self.shared.read.write() = Some(Arc::new(read));
         self.changed();
     }
@@ -48,13 +59,9 @@ impl SnapshotFiles {
         self.shared.changes.subscribe()
     }
 
-    /// Whether anybody provides files.
-    pub(crate) fn are_provided(&self) -> bool {
-        self.shared.read.read().is_some()
-    }
-
-    pub(crate) fn read(&self, path: &str) -> Option<Vec<u8>> {
+    /// What a path holds. May block.
+    pub(crate) fn read(&self, path: &str) -> SnapshotFile {
         let read = self.shared.read.read().clone();
-        read.and_then(|read| read(path))
+        read.map_or(SnapshotFile::NotYet, |read| read(path))
     }
 }

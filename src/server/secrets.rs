@@ -63,6 +63,11 @@ pub(super) async fn rotate(State(face): State<Face>, Path(name): Path<String>) -
 pub(super) async fn test(State(face): State<Face>, Path(name): Path<String>) -> Answer<SecretTrial> {
     let stores = &face.rooms()?.secrets;
     let (store, path) = subject(stores, &name)?;
+    if stores.store(&store).is_none() {
+        let known: Vec<&str> = stores.stores().map(|(name, _)| name).collect();
+        let message = format!("there is no secret store `{store}`; there are: {}", known.join(", "));
+        return Err(Refusal::missing(message));
+    }
     let trial = in_time(stores.try_out(&store, path.as_deref())).await?;
     trial.map(Json).map_err(|error| refusal_of(&error))
 }
