@@ -27,6 +27,7 @@ pub(crate) struct Cell {
     pub(crate) kind: StoreKind,
     current: ArcSwap<SecretSnapshot>,
     rotation: Mutex<Rotation>,
+    /// Taken while `rotation` is held, or by itself; never the other way round.
     standing: Mutex<Standing>,
     /// Wakes whoever keeps it up to date: it is to be read now.
     pub(crate) asked: Notify,
@@ -81,6 +82,8 @@ pub(crate) struct Standing {
     pub(crate) changed_at: SystemTime,
     /// When it is read or renewed next.
     pub(crate) next: Option<SystemTime>,
+    /// Attempts to read it that were begun, and those that have ended.
+    pub(crate) begun: u64,
     pub(crate) attempts: u64,
     pub(crate) rotations: u64,
     pub(crate) failures: u64,
@@ -126,6 +129,7 @@ impl Cell {
                 read_at: SystemTime::now(),
                 changed_at: SystemTime::now(),
                 next: None,
+                begun: 0,
                 attempts: 0,
                 rotations: 0,
                 failures: 0,
@@ -185,12 +189,10 @@ impl Cell {
             // The lease and the end may be others.
             new.version = held.version;
             self.current.store(Arc::new(new));
-            drop(rotation);
             self.settle();
             return Taken::Same;
         }
         if let Err(reason) = crate::shape::successor(&held.fields, &new.fields) {
-            drop(rotation);
             self.trouble(Trouble::Rejected(reason));
             return Taken::Refused;
         }
@@ -198,9 +200,10 @@ impl Cell {
         rotation.other = Some((held, Instant::now() + OVERLAP));
         rotation.turns = 0;
         self.current.store(Arc::new(new));
-        drop(rotation);
+        // Before anybody can have it refused: else that would be forgotten.
         self.note_change();
         self.settle();
+        drop(rotation);
         self.tell();
         Taken::Published
     }
@@ -257,10 +260,10 @@ impl Cell {
         self.current
             .store(Arc::new(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) }));
         rotation.other = Some((current, now + OVERLAP));
-        drop(rotation);
         let reason = "the new value was refused where the one before was accepted".to_owned();
         self.trouble(Trouble::Rejected(reason));
         self.note_change();
+        drop(rotation);
         self.tell();
         self.refusals.notify_one();
     }
@@ -325,6 +328,11 @@ impl Cell {
         let mut standing = self.standing.lock();
         standing.rotations += 1;
         standing.changed_at = SystemTime::now();
+    }
+
+    /// An attempt to read it begins.
+    pub(crate) fn begin_attempt(&self) {
+        self.standing.lock().begun += 1;
     }
 
     /// It was attempted to read it.
