@@ -26,6 +26,8 @@ pub(crate) struct Cell {
     pub(crate) path: String,
     pub(crate) kind: StoreKind,
     current: ArcSwap<SecretSnapshot>,
+    /// Twice the version of the value in use; odd while that is replaced.
+    epoch: AtomicU64,
     rotation: Mutex<Rotation>,
     /// Taken while `rotation` is held, or by itself; never the other way round.
     standing: Mutex<Standing>,
@@ -122,6 +124,7 @@ impl Cell {
             store: reference.store.clone(),
             path: reference.path.clone(),
             kind,
+            epoch: AtomicU64::new(snapshot.version * 2),
             current: ArcSwap::from_pointee(snapshot),
             rotation: Mutex::default(),
             standing: Mutex::new(Standing {
@@ -168,6 +171,26 @@ impl Cell {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.touched.load(Ordering::Relaxed)))
     }
 
+    /// The version of the value in use. Whoever finds it the same before and after reading has read of that version only.
+    fn version(&self) -> u64 {
+        loop {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            if epoch.is_multiple_of(2) {
+                return epoch / 2;
+            }
+            // It is being replaced by whoever holds this.
+            drop(self.rotation.lock());
+        }
+    }
+
+    /// Replaces the value in use by one of the next version. To be called while `rotation` is held.
+    fn publish(&self, new: SecretSnapshot) {
+        let epoch = new.version * 2;
+        self.epoch.store(epoch - 1, Ordering::Release);
+        self.current.store(Arc::new(new));
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
     /// Considers what was read just now.
     pub(crate) fn take(&self, mut new: SecretSnapshot) -> Taken {
         let mut rotation = self.rotation.lock();
@@ -199,7 +222,7 @@ impl Cell {
         new.version = held.version + 1;
         rotation.other = Some((held, Instant::now() + OVERLAP));
         rotation.turns = 0;
-        self.current.store(Arc::new(new));
+        self.publish(new);
         // Before anybody can have it refused: else that would be forgotten.
         self.note_change();
         self.settle();
@@ -257,8 +280,7 @@ impl Cell {
         if current.lease != other.lease {
             rotation.abandoned.extend(current.lease.clone());
         }
-        self.current
-            .store(Arc::new(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) }));
+        self.publish(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) });
         rotation.other = Some((current, now + OVERLAP));
         let reason = "the new value was refused where the one before was accepted".to_owned();
         self.trouble(Trouble::Rejected(reason));
@@ -405,7 +427,7 @@ impl SecretCell for FieldCell {
     }
 
     fn version(&self) -> u64 {
-        self.cell.current.load().version
+        self.cell.version()
     }
 
     fn read(&self) -> Secret {
