@@ -26,7 +26,10 @@ pub(crate) struct Cell {
     pub(crate) path: String,
     pub(crate) kind: StoreKind,
     current: ArcSwap<SecretSnapshot>,
+    /// Twice the version of the value in use; odd while that is replaced.
+    epoch: AtomicU64,
     rotation: Mutex<Rotation>,
+    /// Taken while `rotation` is held, or by itself; never the other way round.
     standing: Mutex<Standing>,
     /// Wakes whoever keeps it up to date: it is to be read now.
     pub(crate) asked: Notify,
@@ -83,6 +86,8 @@ pub(crate) struct Standing {
     pub(crate) changed_at: SystemTime,
     /// When it is read or renewed next.
     pub(crate) next: Option<SystemTime>,
+    /// Attempts to read it that were begun, and those that have ended.
+    pub(crate) begun: u64,
     pub(crate) attempts: u64,
     pub(crate) rotations: u64,
     pub(crate) failures: u64,
@@ -122,6 +127,7 @@ impl Cell {
             store: reference.store.clone(),
             path: reference.path.clone(),
             kind,
+            epoch: AtomicU64::new(snapshot.version * 2),
             current: ArcSwap::from_pointee(snapshot),
             rotation: Mutex::default(),
             standing: Mutex::new(Standing {
@@ -129,6 +135,7 @@ impl Cell {
                 read_at: SystemTime::now(),
                 changed_at: SystemTime::now(),
                 next: None,
+                begun: 0,
                 attempts: 0,
                 rotations: 0,
                 failures: 0,
@@ -168,6 +175,26 @@ impl Cell {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.touched.load(Ordering::Relaxed)))
     }
 
+    /// The version of the value in use. Whoever finds it the same before and after reading has read of that version only.
+    fn version(&self) -> u64 {
+        loop {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            if epoch.is_multiple_of(2) {
+                return epoch / 2;
+            }
+            // It is being replaced by whoever holds this.
+            drop(self.rotation.lock());
+        }
+    }
+
+    /// Replaces the value in use by one of the next version. To be called while `rotation` is held.
+    fn publish(&self, new: SecretSnapshot) {
+        let epoch = new.version * 2;
+        self.epoch.store(epoch - 1, Ordering::Release);
+        self.current.store(Arc::new(new));
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
     /// Considers what was read just now.
     pub(crate) fn take(&self, mut new: SecretSnapshot) -> Taken {
         let mut rotation = self.rotation.lock();
@@ -189,22 +216,21 @@ impl Cell {
             // The lease and the end may be others.
             new.version = held.version;
             self.current.store(Arc::new(new));
-            drop(rotation);
             self.settle();
             return Taken::Same;
         }
         if let Err(reason) = crate::shape::successor(&held.fields, &new.fields) {
-            drop(rotation);
             self.trouble(Trouble::Rejected(reason));
             return Taken::Refused;
         }
         new.version = held.version + 1;
         rotation.other = Some((held, Instant::now() + self.overlap));
         rotation.turns = 0;
-        self.current.store(Arc::new(new));
-        drop(rotation);
+        self.publish(new);
+        // Before anybody can have it refused: else that would be forgotten.
         self.note_change();
         self.settle();
+        drop(rotation);
         self.tell();
         Taken::Published
     }
@@ -260,13 +286,12 @@ impl Cell {
         if current.lease != other.lease {
             rotation.abandoned.extend(current.lease.clone());
         }
-        self.current
-            .store(Arc::new(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) }));
+        self.publish(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) });
         rotation.other = Some((current, now + self.overlap));
-        drop(rotation);
         let reason = "the new value was refused where the one before was accepted".to_owned();
         self.trouble(Trouble::Rejected(reason));
         self.note_change();
+        drop(rotation);
         self.tell();
         self.refusals.notify_one();
     }
@@ -331,6 +356,11 @@ impl Cell {
         let mut standing = self.standing.lock();
         standing.rotations += 1;
         standing.changed_at = SystemTime::now();
+    }
+
+    /// An attempt to read it begins.
+    pub(crate) fn begin_attempt(&self) {
+        self.standing.lock().begun += 1;
     }
 
     /// It was attempted to read it.
@@ -405,7 +435,7 @@ impl SecretCell for FieldCell {
     }
 
     fn version(&self) -> u64 {
-        self.cell.current.load().version
+        self.cell.version()
     }
 
     fn read(&self) -> Secret {

@@ -186,6 +186,7 @@ impl Keeper {
 
     async fn read(&mut self) {
         self.last_read = Instant::now();
+        self.cell.begin_attempt();
         let answer = tokio::time::timeout(LONGEST_ANSWER, self.store.read(&self.cell.path)).await;
         match answer.unwrap_or_else(|_| Err(no_answer(&self.cell))) {
             Ok(new) => self.consider(new),

@@ -227,7 +227,8 @@ impl SecretStores {
         let attempted = async {
             while attempts.changed().await.is_ok() {
                 let now = cell.standing();
-                if now.attempts != before.attempts {
+                // One that had begun before may have read what was there before.
+                if now.attempts > before.begun {
                     return now;
                 }
             }

@@ -524,3 +524,21 @@ async fn a_memory_serves_where_the_store_is_out_of_reach_and_keeps_leases() {
     let refused = stores().live(&"vault/kv/es#user".parse().unwrap()).await;
     assert!(refused.is_err(), "who may not read it is not served from memory");
 }
+
+#[tokio::test(start_paused = true)]
+async fn reading_again_waits_for_a_read_that_begins_after_it_was_asked_for() {
+    let (store, stores) = start(Ok(login("a", "1")), false);
+    let password = live(&stores, "password").await;
+    pass(11 * SECOND).await;
+    for turn in 2..50 {
+        // Refusals make the keeper read, too: now and then it is in the middle of that.
+        password.lost(password.version());
+        for _ in 0..turn % 5 {
+            tokio::task::yield_now().await;
+        }
+        store.told(Ok(login("a", &turn.to_string())));
+        stores.rotate_now("vault", "kv/es").await.unwrap();
+        assert_eq!(password.read().expose(), turn.to_string());
+        tokio::time::advance(11 * SECOND).await;
+    }
+}

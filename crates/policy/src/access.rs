@@ -438,11 +438,23 @@ impl Access {
         })
     }
 
-    /// Whether a secret may be named: `vault/kv/platform/db#password`.
+    /// Whether a secret may be named: `vault/kv/platform/db#password`. Those that every host has, without settings, are no way
+    /// around what may be read otherwise: `env/NAME` is a variable, `file/PATH` and `systemd/NAME` are files. Blocks where
+    /// files are restricted.
     ///
     /// # Errors
     /// It may not.
     pub fn secret(&self, path: &str) -> Result<(), Refusal> {
+        let plain = path.rsplit_once('#').map_or(path, |(plain, _)| plain);
+        match plain.split_once('/') {
+            Some(("env", name)) => self.environment_variable(name)?,
+            Some(("file", file)) => self.file(&Path::new("/").join(file))?,
+            Some(("systemd", name)) => {
+                let folder = std::env::var_os("CREDENTIALS_DIRECTORY").unwrap_or_default();
+                self.file(&Path::new("/").join(folder).join(name))?;
+            }
+            _ => {}
+        }
         self.all(|ceiling| match &ceiling.secrets {
             Some(allowed) if !allowed.iter().any(|pattern| pattern.matches(path)) => {
                 let what = format!("the secret \"{path}\" may not be named");

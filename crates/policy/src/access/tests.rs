@@ -77,6 +77,28 @@ fn a_source_that_is_not_named_among_secrets_may_name_none() {
 }
 
 #[test]
+fn a_secret_is_no_way_around_what_else_may_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "x").unwrap();
+    let reference = format!("file{}", file.display());
+    let open = policy("", &["a"]).unwrap();
+    assert_eq!(open.general().secret(&reference), Ok(()));
+    assert_eq!(open.general().secret("env/TOKEN"), Ok(()));
+
+    let closed = Policy::closed(&["TOKEN".to_owned()], Some(Vec::new())).unwrap();
+    let access = closed.general();
+    assert_eq!(access.secret("env/TOKEN"), Ok(()));
+    assert!(access.secret("env/HOME").unwrap_err().message.contains("HOME"));
+    assert!(access.secret(&reference).unwrap_err().message.contains("token"));
+    assert!(access.secret(&format!("{reference}#field")).is_err());
+    assert!(access.secret("file/../etc/shadow").is_err());
+    assert!(access.secret("systemd/token").is_err());
+    let rooted = Policy::closed(&[], Some(vec![folder.path().to_owned()])).unwrap();
+    assert_eq!(rooted.general().secret(&reference), Ok(()));
+}
+
+#[test]
 fn mistakes_in_the_settings_are_all_named() {
     let text = "listen = [\"nowhere\"]\nfile_roots = [\"var/log\"]\negress = [\"10.0.0.0/99\"]\n[source.typo]\nlisten = []";
     let errors = policy(text, &["a"]).unwrap_err();

@@ -237,7 +237,7 @@ async fn a_user_and_a_password_turn_four_hundred_times_and_no_request_fails() {
     let basic = arguments.authentication.basic_auth.as_mut().unwrap();
     (basic.username, basic.password) = (vault.text("user").await, vault.live("password").await);
     let client = HttpClient::new(&arguments, HttpClientOptions::under(Access::unrestricted())).await.unwrap();
-    let load = Load::start(&url(address, "/"), (0..4).map(|_| client.clone()));
+    let load = Load::start(&url(address, "/"), (0..3).map(|_| client.clone()));
     turn_under_load(&vault, &load, &accepted, 400, fields).await;
     let made = load.end().await;
     assert!(made > 400 && refused.load(Ordering::Relaxed) > 0, "{made} requests");
@@ -263,7 +263,7 @@ async fn a_token_and_a_header_beside_it_turn_three_hundred_times_and_no_request_
     arguments.authentication.bearer_token = vault.live("token").await;
     arguments.http_headers.insert("X-Tenant".to_owned(), vec![vault.live("tenant").await]);
     let client = HttpClient::new(&arguments, HttpClientOptions::under(Access::unrestricted())).await.unwrap();
-    let load = Load::start(&url(address, "/"), (0..4).map(|_| client.clone()));
+    let load = Load::start(&url(address, "/"), (0..3).map(|_| client.clone()));
     turn_under_load(&vault, &load, &accepted, 300, fields).await;
     let made = load.end().await;
     assert!(made > 300 && refused.load(Ordering::Relaxed) > 0, "{made} requests");
@@ -291,7 +291,7 @@ async fn a_client_certificate_turns_a_hundred_and_fifty_times_and_no_request_fai
         ..TlsConfigBlock::default()
     };
     let client = tls_client(block).await;
-    let load = Load::start(&secure(address), (0..3).map(|_| client.clone()));
+    let load = Load::start(&secure(address), (0..2).map(|_| client.clone()));
     turn_certificates(&vault, &load, || clients.issue("client.test"), 150).await;
     assert!(load.end().await > 150);
 }
