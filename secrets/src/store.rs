@@ -65,8 +65,10 @@ pub trait SecretStore: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
-    /// Ends what the store does by itself, and gives back what it was granted to work with.
-    fn shutdown(&self) -> BoxFuture<'_, ()> {
+    /// Ends what the store does by itself, and gives back what it was granted to work with; with `keep` that lives on, since
+    /// leases under it are kept for the next start.
+    fn shutdown(&self, keep: bool) -> BoxFuture<'_, ()> {
+        let _ = keep;
         Box::pin(async {})
     }
 

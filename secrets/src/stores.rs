@@ -250,8 +250,14 @@ impl SecretStores {
         self.registry.stop.cancel();
         self.registry.tasks.close();
         self.registry.tasks.wait().await;
-        for store in self.registry.stores.values() {
-            store.shutdown().await;
+        let leased: Vec<String> = self
+            .cells()
+            .iter()
+            .filter(|cell| self.registry.surroundings.remembers() && cell.snapshot().lease.is_some())
+            .map(|cell| cell.store.clone())
+            .collect();
+        for (name, store) in &self.registry.stores {
+            store.shutdown(leased.contains(name)).await;
         }
     }
 

@@ -301,7 +301,7 @@ impl Drop for KubernetesStore {
 }
 
 impl SecretStore for KubernetesStore {
-    fn shutdown(&self) -> BoxFuture<'_, ()> {
+    fn shutdown(&self, _keep: bool) -> BoxFuture<'_, ()> {
         Box::pin(Self::shutdown(self))
     }
 

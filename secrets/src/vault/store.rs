@@ -19,6 +19,9 @@ use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 use crate::stores::SecretStores;
 
+/// How long giving back the token may take at the end.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
+
 /// How often what has no lease is read again where the settings do not say.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 
@@ -150,8 +153,19 @@ impl fmt::Debug for VaultStore {
 }
 
 impl SecretStore for VaultStore {
-    fn shutdown(&self) -> BoxFuture<'_, ()> {
-        Box::pin(Self::shutdown(self))
+    fn shutdown(&self, keep: bool) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if !keep {
+                let revoked = tokio::time::timeout(LONGEST_FAREWELL, self.client.revoke_token()).await;
+                let failure = revoked.map_or(Some("no answer".to_owned()), |done| {
+                    done.err().map(|failure| failure.to_string())
+                });
+                if let Some(reason) = failure {
+                    tracing::debug!(reason, "the token ends by itself only");
+                }
+            }
+            Self::shutdown(self).await;
+        })
     }
 
     fn kind(&self) -> StoreKind {
