@@ -36,6 +36,7 @@ mod stores;
 mod systemd;
 #[cfg(test)]
 mod tests;
+mod tls_settings;
 pub mod vault;
 
 pub use age::{AgeSettings, AgeStore};
@@ -61,3 +62,4 @@ pub use status::{
 pub use store::{BoxFuture, SecretStore, StoreKind};
 pub use stores::{SecretMemory, SecretStores};
 pub use systemd::SystemdStore;
+pub use tls_settings::TlsSettings;

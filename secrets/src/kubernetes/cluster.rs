@@ -17,6 +17,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use super::transport::{ApiRequest, ApiResponse, ApiTransport, TransportError};
+use crate::error::causes;
 use crate::store::BoxFuture;
 
 /// Which API server, and as whom.
@@ -275,18 +276,4 @@ fn without_user(address: &str) -> String {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         _ => address.to_owned(),
     }
-}
-
-/// An error with its causes, each said once.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut parts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let text = current.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
-        }
-        cause = current.source();
-    }
-    parts.join(": ")
 }

@@ -15,9 +15,11 @@ use tokio::sync::OnceCell;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::settings::{VaultProxy, VaultSettings, VaultTls};
+use super::settings::{VaultProxy, VaultSettings};
 use super::transport::{VaultMethod, VaultRequest, VaultResponse, VaultTransport, VaultTransportError};
+use crate::error::causes;
 use crate::store::BoxFuture;
+use crate::tls_settings::TlsSettings;
 
 /// Name resolution, connecting and the TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,7 +83,7 @@ impl HttpTransport {
 
     /// To an address that is used as it is.
     #[must_use]
-    pub fn with(address: Url, tls: &VaultTls, proxy: Option<VaultProxy>) -> Self {
+    pub fn with(address: Url, tls: &TlsSettings, proxy: Option<VaultProxy>) -> Self {
         let file = |path: &Option<std::path::PathBuf>| path.clone().map_or(Origin::None, Origin::File);
         let origins = Origins {
             authorities: file(&tls.ca),
@@ -299,20 +301,6 @@ fn retry_after(text: &str) -> Option<Duration> {
 
 fn no_answer(error: reqwest::Error) -> VaultTransportError {
     VaultTransportError::Connection(causes(&error.without_url()))
-}
-
-/// An error with its causes, each said once.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut parts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let text = current.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
-        }
-        cause = current.source();
-    }
-    parts.join(": ")
 }
 
 /// A header's worth of a secret is never longer than this; what is longer is no token.

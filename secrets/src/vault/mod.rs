@@ -38,7 +38,7 @@ pub use reading::Reading;
 pub use settings::{
     AppRoleAuth, AwsAuth, AwsProof, AzureAuth, CertAuth, CustomAuth, Ec2Signature, GcpAuth, GcpProof,
     JwtAuth, KubernetesAuth, KvVersion, PasswordAuth, ReadMethod, VaultAuth, VaultProxy, VaultRead,
-    VaultSettings, VaultTls, WrappedTokenAuth,
+    VaultSettings, WrappedTokenAuth,
 };
 pub use store::VaultStore;
 pub use transport::{VaultMethod, VaultRequest, VaultResponse, VaultTransport, VaultTransportError};

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -12,6 +11,7 @@ use url::{Host, Url};
 
 use crate::credential::Credential;
 use crate::duration::{DurationText, positive};
+use crate::tls_settings::TlsSettings;
 
 /// Where a pod finds the token of its service account.
 const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -29,7 +29,7 @@ pub struct VaultSettings {
     pub auth: VaultAuth,
     /// Files for the encrypted connection.
     #[serde(default)]
-    pub tls: VaultTls,
+    pub tls: TlsSettings,
     /// The proxy to go through; none by default, whatever the environment says.
     #[serde(default)]
     pub proxy: Option<VaultProxy>,
@@ -266,24 +266,6 @@ pub struct CustomAuth {
     /// The namespace to log in to, instead of the store's.
     #[serde(default)]
     pub namespace: Option<String>,
-}
-
-/// `tls = { … }`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct VaultTls {
-    /// Certificate authorities to trust instead of the system's.
-    #[serde(default)]
-    pub ca: Option<PathBuf>,
-    /// The client certificate with its chain.
-    #[serde(default)]
-    pub cert: Option<PathBuf>,
-    /// The key of `cert`.
-    #[serde(default)]
-    pub key: Option<PathBuf>,
-    /// The name the server's certificate has to carry, where it is not the one in the address.
-    #[serde(default)]
-    pub server_name: Option<String>,
 }
 
 /// `proxy = { … }`.

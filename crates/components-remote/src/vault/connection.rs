@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use invar_policy::{Access, Refusal};
 use invar_secrets::vault::{
-    ClientParts, ClientSettings, HttpTransport, KvVersion, Pace, VaultAuth, VaultClient, VaultTls,
+    ClientParts, ClientSettings, HttpTransport, KvVersion, Pace, VaultAuth, VaultClient,
 };
 use invar_secrets::{
     BoxFuture, SecretError, SecretSnapshot, SecretStore, SecretStores, StoreKind, read_secret_file,
@@ -50,7 +50,7 @@ impl Connection {
         let auth = self.auth.clone().ok_or("exactly one auth.* block must be specified; found none")?;
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let file = |name: &str| variable(name).map(PathBuf::from);
-        let tls = VaultTls {
+        let tls = invar_secrets::TlsSettings {
             ca: file("VAULT_CACERT"),
             cert: file("VAULT_CLIENT_CERT"),
             key: file("VAULT_CLIENT_KEY"),

@@ -49,7 +49,7 @@ pub(super) fn response(status: &str, headers: &str, body: &str) -> String {
 }
 
 fn transport(url: Url) -> HttpTransport {
-    HttpTransport::with(url, &VaultTls::default(), None)
+    HttpTransport::with(url, &crate::TlsSettings::default(), None)
 }
 
 fn request(path: &str) -> VaultRequest {
