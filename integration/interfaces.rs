@@ -185,18 +185,16 @@ fn admits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
 fn the_schema_of_settings_admits_what_the_documentation_shows_and_no_more() {
     let schema = printed(&["schema", "--settings"]);
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let sample = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let sample: toml::Value = toml::from_str(sample).unwrap();
-    let sample = serde_json::to_value(sample).unwrap();
-    admits(&schema, &schema, &sample).unwrap();
     let secrets =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/secrets.md")).unwrap();
-    let samples: Vec<&str> =
-        secrets.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
-    assert!(samples.len() > 1, "the stores and offline secrets");
-    for sample in samples {
-        let sample: toml::Value = toml::from_str(sample).unwrap();
-        admits(&schema, &schema, &serde_json::to_value(sample).unwrap()).unwrap();
+    for (text, least) in [(readme, 2), (secrets, 2)] {
+        let samples: Vec<&str> =
+            text.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
+        assert!(samples.len() >= least, "{samples:?}");
+        for sample in samples {
+            let sample: toml::Value = toml::from_str(sample).unwrap();
+            admits(&schema, &schema, &serde_json::to_value(sample).unwrap()).unwrap();
+        }
     }
     let broken = [
         (serde_json::json!({ "secrets": { "x": { "kind": "file" } } }), "secrets"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use invar_integration::{Agent, Connection, RawTarget, Receiver, Target, compressed_zeros, free_address};
 use serde_json::Value;
 
-use crate::fleet::{Fleet, Plan, SOON, write_to};
+use crate::fleet::{Fleet, Plan, SOON, plain, write_to};
 
 /// What the agent may take at its worst moment, in KiB. The pages below would take tens of gigabytes.
 const MEMORY: u64 = 640 << 10;
@@ -192,20 +192,6 @@ fn errors(agent: &Agent) -> BTreeMap<String, Option<String>> {
         (kind, target["last_error"].as_str().map(str::to_owned))
     });
     each.collect()
-}
-
-/// A value of the API without its types.
-fn plain(value: &Value) -> Value {
-    let Some(of) = value["type"].as_str() else { return value.clone() };
-    let inner = &value["value"];
-    match (of, inner) {
-        ("array", Value::Array(elements)) => elements.iter().map(plain).collect(),
-        ("object", Value::Array(fields)) => fields
-            .iter()
-            .filter_map(|field| Some((field["key"].as_str()?.to_owned(), plain(&field["value"]))))
-            .collect(),
-        _ => inner.clone(),
-    }
 }
 
 fn values(fleet: &Fleet, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {

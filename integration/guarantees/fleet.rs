@@ -112,6 +112,7 @@ impl Fleet {
             let served = self.target.scrapes();
             std::thread::sleep(Duration::from_millis(100));
             let appended = self.appended();
+            assert!(appended > 0.0, "there is a log to be killed with");
             (self.target.scrapes() == served).then_some((served, appended))
         };
         let (served, appended) =
@@ -121,13 +122,17 @@ impl Fleet {
         self.agent.kill();
     }
 
-    /// How many samples the process has appended to its logs.
+    /// How many samples the process has appended to its logs, as the logs themselves count them: the metric is brought up to
+    /// date once a second only.
     fn appended(&self) -> f64 {
-        let (_, page) = self.agent.text("/metrics").unwrap();
-        let lines = page
-            .lines()
-            .filter(|line| line.starts_with("prometheus_remote_write_wal_samples_appended_total"));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let components = self.agent.get("/api/v1/components").unwrap();
+        let ids = components.as_array().unwrap().iter().filter_map(|component| component["id"].as_str());
+        let logs = ids.filter(|id| id.contains("prometheus.remote_write."));
+        logs.filter_map(|id| {
+            let component = self.agent.get(&format!("/api/v1/components/{id}")).ok()?;
+            plain(&component["debug_info"])["samples_appended"].as_f64()
+        })
+        .sum()
     }
 
     /// Waits until this commit is the last known good.
@@ -262,4 +267,18 @@ prometheus.remote_write "out" {{
 "#,
         receiver.url(endpoint)
     )
+}
+
+/// A value of the API without its types.
+pub(crate) fn plain(value: &Value) -> Value {
+    let Some(of) = value["type"].as_str() else { return value.clone() };
+    let inner = &value["value"];
+    match (of, inner) {
+        ("array", Value::Array(elements)) => elements.iter().map(plain).collect(),
+        ("object", Value::Array(fields)) => fields
+            .iter()
+            .filter_map(|field| Some((field["key"].as_str()?.to_owned(), plain(&field["value"]))))
+            .collect(),
+        _ => inner.clone(),
+    }
 }

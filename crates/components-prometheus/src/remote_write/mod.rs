@@ -228,6 +228,7 @@ impl Component for RemoteWrite {
         }
         let mut object = Object::new();
         object.insert("log_bytes", number(log.bytes()));
+        object.insert("samples_appended", number(log.counters().samples.load(Ordering::Relaxed)));
         object.insert("series", number(log.series() as u64));
         object.insert("out_of_order_samples", number(log.counters().out_of_order.load(Ordering::Relaxed)));
         object.insert("legs", Value::Array(legs.into()));
