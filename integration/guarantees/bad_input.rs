@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use invar_integration::{Agent, Connection, RawTarget, Receiver, Target, compressed_zeros, free_address};
-use serde_json::Value;
 
 use crate::fleet::{Fleet, Plan, SOON, plain, write_to};
 
