@@ -220,6 +220,11 @@ impl InstanceCell {
         *self.phase.borrow()
     }
 
+    /// Whether it was told to end, for good.
+    pub(crate) fn is_retired(&self) -> bool {
+        matches!(self.phase_now(), Phase::Draining | Phase::Stopped)
+    }
+
     pub(crate) fn set_phase(&self, phase: Phase) {
         if phase == Phase::Parked {
             self.parks.fetch_add(1, Ordering::Relaxed);

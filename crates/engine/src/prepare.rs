@@ -497,7 +497,7 @@ impl Shared {
         let Accepted { arguments, access, secrets, addresses: _ } = accepted;
         let fitting = || {
             copies.iter().filter_map(|place| {
-                let unit = place.unit()?;
+                let unit = place.unit().filter(|unit| !unit.cell.is_retired())?;
                 (unit.cell.definition().name() == definition.name()).then_some((place, unit))
             })
         };

@@ -119,6 +119,11 @@ impl Shared {
             drop(writer);
             return Attempted::Moved(prepared);
         }
+        // A verdict may have retired what was to be taken over: that ends, and cannot run again.
+        if prepared.places.iter().filter_map(Place::unit).any(|unit| unit.cell.is_retired()) {
+            drop(writer);
+            return Attempted::Moved(prepared);
+        }
         let id = writer.last_id + 1;
         let Prepared { configuration, graph, places, logging, .. } = prepared;
         let next = Arc::new(Generation::assemble(id, 0, configuration, graph, places));
