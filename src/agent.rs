@@ -190,7 +190,7 @@ impl Agent {
     ) -> Result<Self, StartError> {
         state.panic_note().install();
         let identity = identity(settings);
-        let source = invar_engine::Secrets::from(Arc::new(StoreSecrets(secrets.stores.clone())));
+        let source = invar_engine::Secrets::of(Arc::new(StoreSecrets(secrets.stores.clone())));
         let engine =
             Engine::new(EngineOptions { secrets: source.clone(), ..engine_options(settings, services)? });
         about_this_process(&engine.metrics())?;

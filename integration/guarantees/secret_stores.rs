@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use invar_integration::{Agent, AgentOptions, GitServer, Repository, canary};
+use invar_integration::{Agent, AgentOptions, GitServer, Repository, canary, wait_for};
 
 use crate::fleet::{SOON, binary, runs};
 
@@ -254,5 +254,52 @@ fn a_start_without_the_store_uses_what_was_kept_and_the_disk_shows_nothing() {
     let failing = |status: &serde_json::Value| !status["sources"][0]["error"].is_null();
     agent.wait("the source has no token", SOON, failing).unwrap();
     assert!(!kept.exists());
+    agent.terminate().unwrap();
+}
+
+#[test]
+fn a_start_without_a_store_runs_what_needs_nothing_of_it_and_the_rest_when_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("secrets");
+    std::fs::create_dir(&folder).unwrap();
+    keep(&folder.join("token"), canary::secret(FIRST), 0o600);
+    let script = directory.path().join("token.sh");
+    keep(&script, &format!("#!/bin/sh\nexec cat {}/token\n", folder.display()), 0o755);
+    let pipeline = directory.path().join("main.alloy");
+    std::fs::write(
+        &pipeline,
+        "prometheus.remote_write \"out\" {\n\tendpoint {\n\t\turl = \"http://127.0.0.1:9/\"\n\t\tbearer_token = secret(\"command/token\")\n\t}\n}\n\n\
+         discovery.relabel \"unrelated\" {\n\ttargets = []\n}\n",
+    )
+    .unwrap();
+    let settings = format!(
+        "[[source]]\nname = \"file\"\nfile = {{ path = \"{}\" }}\n\n\
+         [rollout]\nprobation = {{ window = \"0s\" }}\n\n[policy]\nexec = true\n\n\
+         [secrets.command]\nkind = \"exec\"\ncommands = {{ token = {{ command = [\"{}\"], environment = [\"PATH\"] }} }}\n",
+        pipeline.display(),
+        script.display()
+    );
+    let options = AgentOptions {
+        binary: binary(),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    };
+    let mut agent = Agent::start(options).unwrap();
+    agent.wait("it is committed", SOON, |status| !status["last_known_good"].is_null()).unwrap();
+    agent.terminate().unwrap();
+
+    std::fs::rename(folder.join("token"), folder.join("away")).unwrap();
+    agent.launch().unwrap();
+    agent.wait("it runs from disk", SOON, |status| !status["running"].is_null()).unwrap();
+    let health = |id: &str| agent.get(&format!("/api/v1/components/{id}")).unwrap()["health"].clone();
+    assert_eq!(health("discovery.relabel.unrelated")["state"], "healthy");
+    let out = health("prometheus.remote_write.out");
+    assert!(out["state"] != "healthy" && out["message"].to_string().contains("command/token"), "{out:#}");
+
+    std::fs::rename(folder.join("away"), folder.join("token")).unwrap();
+    let recovered = || (health("prometheus.remote_write.out")["state"] == "healthy").then_some(());
+    wait_for("the component to have its secret", SOON, recovered)
+        .unwrap_or_else(|problem| panic!("{problem}\n{}", agent.log()));
     agent.terminate().unwrap();
 }

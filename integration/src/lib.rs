@@ -4,6 +4,8 @@
 //! Nothing here belongs to the agent. The receiver decodes with messages of its own, so that it can disagree.
 
 mod agent;
+#[path = "../servers/built.rs"]
+mod built;
 pub mod canary;
 #[allow(missing_docs, reason = "shared with the tests of the sources by path")]
 #[path = "../servers/fault_proxy.rs"]
@@ -20,6 +22,7 @@ mod repository;
 mod target;
 
 pub use agent::{Agent, AgentOptions, free_address};
+pub use built::{built_servers, is_built};
 pub use git_server::GitServer;
 pub use kubernetes::Kubernetes;
 pub use memory::find_in_memory;
@@ -29,17 +32,6 @@ pub use repository::Repository;
 pub use target::{Connection, RawTarget, Target, compressed_zeros};
 
 use std::time::Duration;
-
-/// Where servers that are built for tests are kept: `$INVAR_SERVERS`, or below the user's cache folder.
-#[must_use]
-pub fn built_servers() -> std::path::PathBuf {
-    use std::path::PathBuf;
-    let cache = || {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from)
-    };
-    std::env::var_os("INVAR_SERVERS").map_or_else(|| cache().join("invar-servers"), PathBuf::from)
-}
 
 /// What a step gives, or the sentence that says what went wrong.
 pub type Outcome<T = ()> = Result<T, String>;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -36,6 +37,9 @@ pub(crate) const SECRET: &str = "secret";
 
 /// How many secrets are asked for at a time.
 const AT_A_TIME: usize = 16;
+
+/// How long a start waits for secrets: what needs none of them is to run.
+const LONGEST_AT_START: Duration = Duration::from_secs(5);
 
 /// How long asking for one may take.
 const LONGEST_RESOLUTION: Duration = Duration::from_secs(30);
@@ -73,6 +77,10 @@ pub(crate) struct SecretTable {
     faults: Diagnostics,
     /// Keeps what is held, for as long as the configuration is.
     answers: Mutex<BTreeMap<String, Result<LiveSecret, SecretFailure>>>,
+    /// Whether somebody asks for what is lacking.
+    asking: AtomicBool,
+    /// Whether something that was lacking is there, and no wave has taken that up.
+    arrived: AtomicBool,
 }
 
 /// One place that names a secret.
@@ -117,7 +125,7 @@ pub(crate) struct NodeSecrets {
 
 impl Secrets {
     /// From there.
-    pub fn from(source: Arc<dyn SecretSource>) -> Self {
+    pub fn of(source: Arc<dyn SecretSource>) -> Self {
         Self(Some(source))
     }
 }
@@ -197,6 +205,26 @@ impl SecretTable {
 
     fn is_named(&self, reference: &str) -> bool {
         self.requests.iter().any(|request| request.reference == reference)
+    }
+
+    /// Whether nodes that failed may have what they lacked; forgotten by [`Self::take_arrived`].
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.arrived.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_arrived(&self) -> bool {
+        self.arrived.swap(false, Ordering::AcqRel)
+    }
+
+    /// What nothing was said of yet is not to be had for now.
+    fn note_unanswered(&self) {
+        for reference in self.lacking() {
+            let failure = SecretFailure {
+                message: format!("secret `{reference}`: its store has not answered yet"),
+                help: None,
+            };
+            self.answers.lock().entry(reference).or_insert(Err(failure));
+        }
     }
 
     /// What is not held yet, each once.
@@ -323,46 +351,66 @@ fn is_tls(block: &EvaluatedBlock) -> bool {
 }
 
 impl Shared {
-    /// Asks for what a configuration names and is not held yet.
-    pub(crate) async fn resolve_secrets(&self, configuration: &Configuration) {
+    /// Asks for what a configuration names and is not held yet; whether any of it is from now on.
+    async fn resolve_secrets(&self, configuration: &Configuration) -> bool {
         let lacking = configuration.secrets.lacking();
-        if lacking.is_empty() {
-            return;
-        }
         let Some(source) = &configuration.inputs.secrets.0 else {
-            let message = "there are no secret stores here".to_owned();
-            let failure = SecretFailure { message, help: None };
+            let failure = SecretFailure { message: "there are no secret stores here".to_owned(), help: None };
             let answers = lacking.into_iter().map(|reference| (reference, Err(failure.clone())));
             configuration.secrets.answers.lock().extend(answers);
-            return;
+            return false;
         };
-        let answers: Vec<_> = stream::iter(lacking)
-            .map(|reference| async {
-                let asking = source.resolve(reference.clone());
-                let answer = tokio::time::timeout(LONGEST_RESOLUTION, asking).await.unwrap_or_else(|_| {
-                    Err(SecretFailure {
-                        message: format!("secret `{reference}`: no answer within {LONGEST_RESOLUTION:?}"),
-                        help: None,
-                    })
-                });
-                (reference, answer)
-            })
-            .buffer_unordered(AT_A_TIME)
-            .collect()
-            .await;
-        configuration.secrets.answers.lock().extend(answers);
+        let asked = stream::iter(lacking).map(|reference| async {
+            let asking = source.resolve(reference.clone());
+            let answer = tokio::time::timeout(LONGEST_RESOLUTION, asking).await.unwrap_or_else(|_| {
+                Err(SecretFailure {
+                    message: format!("secret `{reference}`: no answer within {LONGEST_RESOLUTION:?}"),
+                    help: None,
+                })
+            });
+            let held = answer.is_ok();
+            // Each as it comes: whoever does not wait for all has what came.
+            configuration.secrets.answers.lock().insert(reference, answer);
+            held
+        });
+        asked.buffer_unordered(AT_A_TIME).fold(false, async |any, held| any || held).await
     }
 
-    /// As [`Self::resolve_secrets`]; where all is to be there, whatever is not to be had is an error.
+    /// Asks for what the running configuration lacks, beside everything else: a store that says nothing delays no wave.
+    pub(crate) fn ask_for_secrets(self: &Arc<Self>, configuration: &Arc<Configuration>) {
+        let table = &configuration.secrets;
+        if table.lacking().is_empty() || table.asking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (shared, configuration) = (Arc::clone(self), Arc::clone(configuration));
+        self.spawn(self.tasks.track_future(async move {
+            let any = tokio::select! {
+                () = shared.stop.cancelled() => false,
+                any = shared.resolve_secrets(&configuration) => any,
+            };
+            configuration.secrets.asking.store(false, Ordering::Release);
+            if any {
+                configuration.secrets.arrived.store(true, Ordering::Release);
+                shared.root.wake_waves();
+            }
+        }));
+    }
+
+    /// Asks for all that a configuration names. Where all of it is to be there, whatever is not to be had is an error; else
+    /// it is waited for no longer than a start may take, and asked for again with the nodes that lack it.
     pub(crate) async fn require_secrets(
         &self,
         configuration: &Configuration,
         mode: PrepareMode,
     ) -> Result<(), PrepareFailure> {
-        self.resolve_secrets(configuration).await;
         if mode == PrepareMode::BestEffort {
+            let asking = self.resolve_secrets(configuration);
+            if tokio::time::timeout(LONGEST_AT_START, asking).await.is_err() {
+                configuration.secrets.note_unanswered();
+            }
             return Ok(());
         }
+        self.resolve_secrets(configuration).await;
         let mut diagnostics = Diagnostics::new();
         for request in &configuration.secrets.requests {
             if let Some(Err(failure)) = configuration.secrets.answer(&request.reference) {

@@ -61,7 +61,7 @@ impl Shared {
                 () = self.root.published() => {}
                 () = due => {}
             }
-            if self.root.published_count() == 0 && !self.retry_is_due() && !self.secrets_are_outdated() {
+            if self.root.published_count() == 0 && !self.retry_is_due() && !self.secrets_moved() {
                 continue;
             }
             // What comes within the interval goes along.
@@ -82,26 +82,29 @@ impl Shared {
         self.root.current().next_retry().is_some_and(|at| at <= Instant::now())
     }
 
-    fn secrets_are_outdated(&self) -> bool {
+    /// Whether a text of a secret that is in use is not the newest, or a secret that was lacking is there.
+    fn secrets_moved(&self) -> bool {
         let (base, retained) = self.base();
         let kept =
             retained.as_ref().is_some_and(|kept| kept.places.iter().any(|place| place.secrets.is_outdated()));
-        kept || base.slots.iter().any(|slot| slot.place.secrets.is_outdated())
+        let arrived = base.configuration.secrets.has_arrived();
+        arrived || kept || base.slots.iter().any(|slot| slot.place.secrets.is_outdated())
     }
 
     /// One wave: everything published so far, and the failed nodes that are due.
     async fn wave(self: &Arc<Self>) {
         let published = self.root.take_published();
+        let mut arrived = false;
         self.meters.waves.inc();
         loop {
             self.waves_allowed().await;
             let (base, base_retained) = self.base();
             let mut running = Side::new(&base.graph, &base.configuration, base.places());
             running.take(&published);
-            running.take_due_retries();
-            if !running.dirty.is_empty() {
+            arrived |= base.configuration.secrets.take_arrived();
+            if running.take_due_retries(arrived) {
                 // What could not be prepared may lack a secret.
-                self.resolve_secrets(&base.configuration).await;
+                self.ask_for_secrets(&base.configuration);
             }
             running.take_outdated();
             let mut verdicts = Verdicts::default();
@@ -295,15 +298,19 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn take_due_retries(&mut self) {
+    /// Takes up failed nodes whose time has come, or all of them; whether there are any.
+    fn take_due_retries(&mut self, all: bool) -> bool {
         let now = Instant::now();
+        let mut any = false;
         for index in self.graph.order() {
             if let Occupant::Failed(failure) = &self.places[*index as usize].occupant
-                && failure.retry_at <= now
+                && (all || failure.retry_at <= now)
             {
                 self.dirty.insert((self.graph.rank(*index), *index));
+                any = true;
             }
         }
+        any
     }
 
     /// Takes up the nodes that use the text of a secret that has another one by now.

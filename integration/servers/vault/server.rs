@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+#[path = "../built.rs"]
+mod built;
+
+/// Below the folder of built servers.
+const BINARY: &str = "vault-1.21.1/vault";
+
 /// Starting, unsealing and electing are done within this time, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,26 +51,12 @@ pub struct Certificate<'a> {
 impl Vault {
     /// The binary, if it is built.
     pub fn binary() -> Option<PathBuf> {
-        let cache = std::env::var_os("INVAR_SERVERS").map_or_else(
-            || {
-                let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-                let cache =
-                    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-                cache.join("invar-servers")
-            },
-            PathBuf::from,
-        );
-        Some(cache.join("vault-1.21.1/vault")).filter(|binary| binary.is_file())
+        Some(built::built_servers().join(BINARY)).filter(|binary| binary.is_file())
     }
 
     /// Whether there is one to start. Says so on stderr where there is not; where servers are required, that is an error.
     pub fn is_available() -> bool {
-        let available = Self::binary().is_some();
-        if !available {
-            assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "Vault is not built");
-            eprintln!("skipped: Vault is not built; integration/servers/vault/build builds it");
-        }
-        available
+        built::is_built("Vault", BINARY)
     }
 
     /// Starts one below `folder`, initialised and unsealed, with an audit log; `None`, with a note, where there is none.
@@ -251,7 +243,7 @@ impl Vault {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    fn audit_file(&self) -> PathBuf {
+    pub fn audit_file(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
 

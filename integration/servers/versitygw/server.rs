@@ -13,6 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+#[path = "../built.rs"]
+mod built;
+
+/// Below the folder of built servers.
+const BINARY: &str = "versitygw-1.8.0/versitygw";
+
 /// The key's id of every server.
 pub const ACCESS_KEY: &str = "AKIDTEST";
 /// The key, a marker that is found nowhere but in requests' signatures.
@@ -31,28 +37,14 @@ pub struct Certificate<'a> {
 }
 
 impl Versitygw {
-    /// The binary, if it is installed or built.
+    /// The binary, if it is built.
     pub fn binary() -> Option<PathBuf> {
-        let cache = std::env::var_os("INVAR_SERVERS").map_or_else(
-            || {
-                let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-                let cache =
-                    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-                cache.join("invar-servers")
-            },
-            PathBuf::from,
-        );
-        Some(cache.join("versitygw-1.8.0/versitygw")).filter(|binary| binary.is_file())
+        Some(built::built_servers().join(BINARY)).filter(|binary| binary.is_file())
     }
 
     /// Whether there is one to start. Says so on stderr where there is not; where servers are required, that is an error.
     pub fn is_available() -> bool {
-        let available = Self::binary().is_some();
-        if !available {
-            assert!(std::env::var_os("INVAR_REQUIRE_SERVERS").is_none(), "versitygw is not built");
-            eprintln!("skipped: versitygw is not built; integration/servers/versitygw/build builds it");
-        }
-        available
+        built::is_built("versitygw", BINARY)
     }
 
     /// Starts one with its data below `folder`; `None`, with a note, where there is none to start.

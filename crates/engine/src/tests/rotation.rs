@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::sync::watch;
 
-use super::components::Consumer;
+use super::components::{Consumer, Values};
 use super::{Rig, registry, until};
 use crate::authors::Authors;
 use crate::component::Component;
@@ -33,6 +33,16 @@ struct Scripted {
     cells: Mutex<BTreeMap<String, Arc<Cell>>>,
     changes: watch::Sender<u64>,
     asked: AtomicU64,
+    mood: Mutex<Mood>,
+}
+
+/// How a store takes questions.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Mood {
+    #[default]
+    Answers,
+    Refuses,
+    SaysNothing,
 }
 
 struct Cell {
@@ -80,7 +90,12 @@ impl SecretSource for Scripted {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
-            Ok(LiveSecret::cell(self.cell(&reference)))
+            let mood = *self.mood.lock();
+            match mood {
+                Mood::Answers => Ok(LiveSecret::cell(self.cell(&reference))),
+                Mood::Refuses => Err(SecretFailure { message: "it is sealed".to_owned(), help: None }),
+                Mood::SaysNothing => std::future::pending().await,
+            }
         })
     }
 
@@ -139,7 +154,7 @@ struct Vault {
 impl Vault {
     fn new() -> Self {
         let source = Arc::new(Scripted::default());
-        let secrets = Secrets::from(source.clone());
+        let secrets = Secrets::of(source.clone());
         let rig = Rig::with(|options| {
             options.registry = registry().with::<Holder>();
             options.secrets = secrets;
@@ -148,7 +163,7 @@ impl Vault {
     }
 
     fn configuration(&self, text: &str) -> Arc<Configuration> {
-        let inputs = Inputs { secrets: Secrets::from(self.source.clone()), ..Inputs::default() };
+        let inputs = Inputs { secrets: Secrets::of(self.source.clone()), ..Inputs::default() };
         Arc::new(Configuration::parse([("main.alloy", text)], inputs, "test").unwrap())
     }
 
@@ -342,7 +357,7 @@ async fn what_an_author_may_not_name_is_not_read() {
     };
     let policy = Policy::new(&settings, &["test".to_owned()]);
     let inputs = Inputs {
-        secrets: Secrets::from(vault.source.clone()),
+        secrets: Secrets::of(vault.source.clone()),
         policy: Arc::new(policy.unwrap()),
         authors: Authors::of([("main.alloy", "test")]),
         ..Inputs::default()
@@ -354,6 +369,61 @@ async fn what_an_author_may_not_name_is_not_read() {
     };
     assert!(failure.diagnostics.to_string().contains("may not be named"), "{}", failure.diagnostics);
     assert_eq!(vault.source.asked.load(Ordering::SeqCst), 0);
+    vault.rig.shutdown().await;
+}
+
+/// A node that needs a secret, and two that need none.
+const PARTLY: &str = "
+    test.consumer \"a\" { input = convert.nonsensitive(secret(\"s/a\")) }
+    test.values \"v\" { initial = \"one\" }
+    test.consumer \"free\" { input = test.values.v.value }";
+
+impl Vault {
+    /// Starts from what was good before, as after a reboot.
+    async fn boot(&self, text: &str) {
+        let configuration = self.configuration(text);
+        let prepared = self.rig.engine.prepare(configuration, PrepareMode::BestEffort).await.unwrap();
+        self.rig.cut(prepared).await.unwrap();
+        self.rig.engine.commit().await;
+    }
+
+    fn is_unhealthy(&self, node: &str) -> bool {
+        self.rig.health(node).0 != HealthState::Healthy
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_runs_what_needs_no_secret_and_the_rest_as_soon_as_there_is_one() {
+    let vault = Vault::new();
+    *vault.source.mood.lock() = Mood::Refuses;
+    vault.boot(PARTLY).await;
+    assert_eq!(vault.text_of("test.consumer.free"), "one");
+    assert!(vault.rig.health("test.consumer.a").1.contains("it is sealed"));
+    vault.quiet().await;
+    assert!(vault.is_unhealthy("test.consumer.a"));
+    *vault.source.mood.lock() = Mood::Answers;
+    until("it is there", || !vault.is_unhealthy("test.consumer.a")).await;
+    assert_eq!(vault.text_of("test.consumer.a"), "s/a-1");
+    vault.rig.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_says_nothing_holds_up_neither_a_start_nor_a_wave() {
+    let vault = Vault::new();
+    *vault.source.mood.lock() = Mood::SaysNothing;
+    let began = tokio::time::Instant::now();
+    vault.boot(PARTLY).await;
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(vault.rig.health("test.consumer.a").1.contains("has not answered yet"));
+    // Somebody asks again by now, and waits.
+    vault.quiet().await;
+    let began = tokio::time::Instant::now();
+    vault.rig.instance_of::<Values>("test.values.v").tell("two");
+    until("the wave has arrived", || vault.text_of("test.consumer.free") == "two").await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    *vault.source.mood.lock() = Mood::Answers;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(vault.text_of("test.consumer.a"), "s/a-1");
     vault.rig.shutdown().await;
 }
 

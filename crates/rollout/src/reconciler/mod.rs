@@ -64,6 +64,8 @@ struct Reconciler<P: Pipeline> {
     modules: Arc<dyn ModuleFeed>,
     secrets: SecretStores,
     known_secrets: secrets::KnownSecrets,
+    /// When secrets are looked at again, at the earliest.
+    next_secrets: Instant,
     module_memory: ModuleMemory,
     state: StateHandle,
     memory_only: Option<String>,
@@ -134,6 +136,7 @@ pub(crate) fn spawn<P: Pipeline>(
         modules,
         secrets,
         known_secrets: secrets::KnownSecrets::new(),
+        next_secrets: Instant::now(),
         module_memory: ModuleMemory::default(),
         boot_id: state.boot_id().to_owned(),
         panic_note: state.panic_note(),
@@ -191,7 +194,8 @@ impl<P: Pipeline> Reconciler<P> {
                 result = prepared(&mut self.preparing) => self.prepared(result).await,
                 Ok(()) = changes.changed() => self.observe(),
                 Ok(()) = module_changes.changed() => self.observe(),
-                Ok(()) = secret_changes.changed() => self.tell_secrets(),
+                // Each look is at all of them, and they may change one after the other.
+                Ok(()) = secret_changes.changed(), if self.next_secrets <= Instant::now() => self.tell_secrets(),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
@@ -296,6 +300,7 @@ impl<P: Pipeline> Reconciler<P> {
         consider(self.watch.is_none().then_some(self.next_baseline));
         consider(self.unsaved.as_ref().map(|unsaved| unsaved.retry_at));
         consider(self.cold_start.as_ref().map(|cold| cold.due));
+        consider((self.next_secrets > now).then_some(self.next_secrets));
         match self.desired.as_ref().map(|desired| &desired.stage) {
             Some(Stage::Rejected { retry_at, .. }) => consider(*retry_at),
             Some(Stage::Ready) => {

@@ -2,12 +2,17 @@
 //! well again. They change beside revisions, and are told beside them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use invar_secrets::{SecretState, SecretStatus};
+use tokio::time::Instant;
 
 use super::Reconciler;
 use crate::event::EventKind;
 use crate::pipeline::Pipeline;
+
+/// How long to wait between looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// How each secret did when it was last looked at, by its reference.
 pub(super) type KnownSecrets = BTreeMap<String, (Option<u64>, SecretState)>;
@@ -26,6 +31,7 @@ impl<P: Pipeline> Reconciler<P> {
             now.insert(status.reference.clone(), (status.version, status.state));
         }
         self.known_secrets = now;
+        self.next_secrets = Instant::now() + BETWEEN_LOOKS;
     }
 }
 
