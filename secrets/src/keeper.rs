@@ -162,6 +162,7 @@ impl Keeper {
                 self.pauses.reset();
                 self.received();
                 self.granted = granted;
+                self.remember();
                 true
             }
             Ok(_) => false,
@@ -226,6 +227,10 @@ impl Keeper {
         }
         self.pauses.reset();
         self.received();
+        self.remember();
+    }
+
+    fn remember(&self) {
         self.surroundings.remember(&self.cell.store, &self.cell.path, &self.cell.snapshot());
     }
 

@@ -508,7 +508,13 @@ async fn a_memory_serves_where_the_store_is_out_of_reach_and_keeps_leases() {
         SecretStores::with_memory(BTreeMap::from([("vault".to_owned(), dynamic)]), memory.clone())
     };
     let first = stores();
-    assert_eq!(live(&first, "user").await.read().expose(), "a");
+    let held = live(&first, "user").await;
+    assert_eq!(held.read().expose(), "a");
+    let kept = || memory.recall("vault", "kv/es").unwrap().lease.unwrap().duration;
+    assert_eq!(kept(), 6_000 * SECOND);
+    *store.renewal.lock() = Ok(lease("l1", 7_000));
+    pass(80 * MINUTE).await;
+    assert_eq!(kept(), 7_000 * SECOND, "what was renewed lasts longer than what was read");
     first.shutdown().await;
     assert_eq!(store.asked("revoke"), 0, "it is needed at the next start");
     store.told(unavailable());
