@@ -2,10 +2,9 @@
 //! before the sources have answered as they were read last. They are kept as they are in Git, for which they were made.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use invar_rollout::{make_directory, write_durably};
 use invar_secrets::SnapshotFile;
 use invar_sources::{Poller, SourcesState};
 use sha2::{Digest as _, Sha256};
@@ -45,7 +44,7 @@ fn through(directory: &Path, path: &str, newest: SnapshotFile) -> SnapshotFile {
     match newest {
         SnapshotFile::Found(content) => {
             if fs::read(&file).ok().as_ref() != Some(&content)
-                && let Err(error) = write(directory, &file, &content)
+                && let Err(error) = make_directory(directory).and_then(|()| write_durably(&file, &content))
             {
                 tracing::warn!(path, %error, "an encrypted file cannot be kept for the next start");
             }
@@ -58,20 +57,6 @@ fn through(directory: &Path, path: &str, newest: SnapshotFile) -> SnapshotFile {
         }
         SnapshotFile::NotYet => fs::read(&file).map_or(SnapshotFile::NotYet, SnapshotFile::Found),
     }
-}
-
-/// Durably, in place of what was there.
-fn write(directory: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
-    if !directory.is_dir() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    let temporary = file.with_extension("new");
-    let mut new =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    new.write_all(content)?;
-    new.sync_all()?;
-    fs::rename(&temporary, file)?;
-    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

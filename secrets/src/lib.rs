@@ -25,7 +25,7 @@ mod offline;
 #[cfg(test)]
 mod outage_tests;
 mod reference;
-mod schedule;
+pub mod schedule;
 mod settings;
 mod shape;
 mod snapshot;

@@ -16,17 +16,19 @@ const LONGEST_ROLL_OVER: Duration = Duration::from_secs(10);
 
 /// The pauses between attempts, longer each time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Pauses {
+pub struct Pauses {
     failures: u32,
 }
 
 impl Pauses {
-    pub(crate) fn reset(&mut self) {
+    /// The next pause is the first again: something worked.
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The next pause; `unit` is random in 0..1 and takes off up to a quarter. `denied` where a person has to do something.
-    pub(crate) fn next(&mut self, denied: bool, unit: f64) -> Duration {
+    #[must_use]
+    pub fn next(&mut self, denied: bool, unit: f64) -> Duration {
         let (first, longest) =
             if denied { (FIRST_DENIED_PAUSE, LONGEST_DENIED_PAUSE) } else { (FIRST_PAUSE, LONGEST_PAUSE) };
         let pause = first.saturating_mul(1 << self.failures.min(16)).min(longest);
@@ -41,18 +43,21 @@ pub(crate) fn refresh(interval: Duration, unit: f64) -> Duration {
 }
 
 /// When a lease is renewed: after two thirds of it and up to a tenth more.
-pub(crate) fn renewal(granted: Duration, unit: f64) -> Duration {
+#[must_use]
+pub fn renewal(granted: Duration, unit: f64) -> Duration {
     granted.mul_f64(0.67 + 0.1 * unit)
 }
 
 /// How long before its end something is not relied on any more: a tenth to a fifth of it.
-pub(crate) fn grace(granted: Duration, unit: f64) -> Duration {
+#[must_use]
+pub fn grace(granted: Duration, unit: f64) -> Duration {
     granted.mul_f64(0.1 + 0.1 * unit)
 }
 
 /// Whether a lease that was renewed nears the end of what it can be renewed to: it was granted for less than asked, or for
 /// less than twice the grace.
-pub(crate) fn nears_its_end(asked: Duration, granted: Duration, grace: Duration) -> bool {
+#[must_use]
+pub fn nears_its_end(asked: Duration, granted: Duration, grace: Duration) -> bool {
     // Servers cut fractions of a second.
     granted + Duration::from_secs(1) < asked || granted < grace * 2
 }

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use invar_engine::{Health, RunContext};
 use invar_secrets::Lease;
+use invar_secrets::schedule::{self, Pauses};
 use invar_secrets::vault::{Reading, VaultClient, VaultFailure};
 use tokio::time::Instant;
 
 use super::arguments::ClientOptions;
 use super::{Instance, Place, RemoteVault, State, VaultExports};
 
-/// After a read that failed.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Between two reads that fail at most.
+/// However long a server wants to be left alone, it is asked again after this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 /// How long the credential that was replaced still serves before it is given back.
 const OVERLAP: Duration = Duration::from_secs(30);
@@ -67,7 +66,7 @@ pub(super) async fn keep(
         state,
         reading: state.reading.clone(),
         granted: Instant::now(),
-        failures: 0,
+        pauses: Pauses::default(),
         retired: None,
     };
     let mut logins = state.client.logins();
@@ -115,7 +114,7 @@ struct Keeping<'a> {
     reading: Reading,
     /// When the lease was granted or renewed last.
     granted: Instant,
-    failures: u32,
+    pauses: Pauses,
     /// A lease that was replaced, and when it is given back.
     retired: Option<(Instant, Lease)>,
 }
@@ -127,9 +126,7 @@ impl Keeping<'_> {
         match (&self.reading.lease, self.reading.read_again) {
             (Some(lease), _) if lease.duration.is_zero() => Due::Never,
             (Some(lease), _) => {
-                // Two thirds, and up to a tenth by chance.
-                let part = 0.6 + rand::random::<f64>() / 10.0;
-                let at = self.granted + lease.duration.mul_f64(part);
+                let at = self.granted + schedule::renewal(lease.duration, rand::random());
                 if lease.renewable && lease.duration > SHORTEST {
                     Due::Renew(at, lease.clone())
                 } else {
@@ -144,16 +141,16 @@ impl Keeping<'_> {
     async fn renew(&mut self, lease: &Lease, context: &RunContext<RemoteVault>) -> Due {
         match self.state.client.renew(lease).await {
             Ok(renewed) => {
-                self.failures = 0;
-                let shrinks = renewed.duration + SHORTEST < lease.duration;
+                self.pauses.reset();
+                let grace = schedule::grace(lease.duration, rand::random());
+                let ends = schedule::nears_its_end(lease.duration, renewed.duration, grace);
                 self.granted = Instant::now();
                 self.reading.lease = Some(renewed);
                 context.set_health(Health::healthy("lease renewed"));
                 // It nears its longest time: another is wanted while it lasts.
-                if shrinks { Due::Read(Instant::now()) } else { self.due() }
+                if ends { Due::Read(Instant::now()) } else { self.due() }
             }
             Err(failure) if failure.is_transient() => {
-                self.failures += 1;
                 context.set_health(Health::unhealthy(format!("{failure}; the lease could not be renewed")));
                 let left = (self.granted + lease.duration).saturating_duration_since(Instant::now());
                 let again = Instant::now() + self.wait(&failure);
@@ -167,7 +164,7 @@ impl Keeping<'_> {
     async fn read_again(&mut self, instance: &Instance, context: &RunContext<RemoteVault>) -> Due {
         match read(&self.state.client, &self.state.place, &self.state.arguments.client_options).await {
             Ok(reading) => {
-                self.failures = 0;
+                self.pauses.reset();
                 self.granted = Instant::now();
                 let replaced = std::mem::replace(&mut self.reading, reading);
                 if let Some(lease) = replaced.lease {
@@ -178,7 +175,6 @@ impl Keeping<'_> {
                 self.due()
             }
             Err(failure) => {
-                self.failures += 1;
                 context.set_health(Health::unhealthy(format!("{failure}; the data read last stays in use")));
                 Due::Read(Instant::now() + self.wait(&failure))
             }
@@ -203,10 +199,8 @@ impl Keeping<'_> {
         *instance.last.lock() = Some((self.state.place.clone(), self.reading.clone()));
     }
 
-    fn wait(&self, failure: &VaultFailure) -> Duration {
-        let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
-        let wait = doubled.min(LONGEST_WAIT);
-        let wait = wait - (wait / 4).mul_f64(rand::random::<f64>());
+    fn wait(&mut self, failure: &VaultFailure) -> Duration {
+        let wait = self.pauses.next(false, rand::random());
         wait.max(failure.retry_after.unwrap_or_default()).min(LONGEST_WAIT)
     }
 }

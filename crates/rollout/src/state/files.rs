@@ -5,8 +5,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Makes `path` hold exactly `bytes`, durably, or leaves it as it was.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Makes `path` hold exactly `bytes`, durably and for the agent's user only, or leaves it as it was.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("a file without a directory"))?;
     let mut name = path.file_name().ok_or_else(|| io::Error::other("a file without a name"))?.to_owned();
     name.push(".new");
@@ -30,7 +33,10 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes a directory, with its parents, that only the agent's user can read.
-pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// What the file system says.
+pub fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use blobs::Blobs;
 pub use control::Control;
 pub(crate) use control::{Condemnation, IntentMark, Pointer, ProbationMark, shortened};
+pub use files::{make_directory, write_durably};
 pub use head::{Head, HeadError, decode_head, encode_head};
 use invar_engine::modules::ModuleKey;
 use journal::Journal;
@@ -418,7 +419,7 @@ impl StateDirectory {
         self.faults.before_file()?;
         let Some(root) = &self.root else { return Ok(()) };
         let bytes = serde_json::to_vec_pretty(stored).map_err(io::Error::other)?;
-        files::write_durably(&revision_path(root, stored.record.sequence), &bytes)
+        write_durably(&revision_path(root, stored.record.sequence), &bytes)
     }
 
     fn release_ballast(&self, error: &io::Error) {
