@@ -154,8 +154,8 @@ impl Fleet {
         self.agent.wait("it is undone and quarantined", VERDICT, undone).unwrap()
     }
 
-    /// The numbers of the target's numbered samples that arrived at an endpoint. Two series may have samples of one
-    /// millisecond, so they are not put together by time.
+    /// The numbers of the target's numbered samples that arrived at an endpoint. Not put together by time: of one
+    /// millisecond there may be a sample of one series and the end of another.
     pub(crate) fn numbers(&self, endpoint: &str) -> Vec<u64> {
         let samples = self.receiver.samples_with_duplicates(endpoint, &[("__name__", "numbered_total")]);
         let mut numbers: Vec<u64> =
@@ -195,19 +195,16 @@ impl Fleet {
             let last = *numbers.last()?;
             (last >= upto && missing(&numbers).len() <= self.given_up(endpoints)).then_some(())
         };
-        invar_integration::wait_for("every sample up to now to arrive", SOON, whole)
-            .map_err(|problem| {
-                let numbers = arrived();
-                format!(
-                    "{problem}; upto {upto}, arrived {}, last {:?}, missing {:?}, {} scrapes given up\n{}",
-                    numbers.len(),
-                    numbers.last(),
-                    missing(&numbers),
-                    self.given_up(endpoints),
-                    self.agent.log()
-                )
-            })
-            .unwrap();
+        if let Err(problem) = invar_integration::wait_for("every sample up to now to arrive", SOON, whole) {
+            let (numbers, given_up) = (arrived(), self.given_up(endpoints));
+            println!("{}", self.agent.log());
+            panic!(
+                "{problem}; up to {upto}, arrived {}, last {:?}, missing {:?}, {given_up} scrapes given up",
+                numbers.len(),
+                numbers.last(),
+                missing(&numbers),
+            );
+        }
     }
 }
 
