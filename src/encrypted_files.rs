@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use invar_rollout::{make_directory, write_durably};
+use invar_durable::{make_directory, replace};
 use invar_secrets::SnapshotFile;
 use invar_sources::{Poller, SourcesState};
 use sha2::{Digest as _, Sha256};
@@ -44,7 +44,7 @@ fn through(directory: &Path, path: &str, newest: SnapshotFile) -> SnapshotFile {
     match newest {
         SnapshotFile::Found(content) => {
             if fs::read(&file).ok().as_ref() != Some(&content)
-                && let Err(error) = make_directory(directory).and_then(|()| write_durably(&file, &content))
+                && let Err(error) = make_directory(directory).and_then(|()| replace(&file, &[&content]))
             {
                 tracing::warn!(path, %error, "an encrypted file cannot be kept for the next start");
             }

@@ -56,7 +56,6 @@ pub use settings::{
 pub use source_detail::{ContentDetail, NoticeDetail, SourceDetail};
 pub use state::{
     Control, Head, HeadError, OpenError, PanicNote, StateDirectory, decode_head, decode_journal, encode_head,
-    make_directory, write_durably,
 };
 pub use status::{
     AgentIdentity, OverallHealth, Phase, ProbationStatus, Reason, RevisionSummary, SourceChecks,

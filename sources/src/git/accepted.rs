@@ -3,10 +3,11 @@
 //!
 //! It lies beside the clone, which is disposable, and outlives it. All of it blocks.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use invar_durable::{make_directory, replace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -81,14 +82,8 @@ impl AcceptedFile {
     /// Replaces the content in one step.
     pub(super) fn write(&self, accepted: &Accepted) -> io::Result<()> {
         let text = toml::to_string(accepted).map_err(io::Error::other)?;
-        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(folder)?;
-        let beside = self.path.with_extension("new");
-        let mut file = File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+        make_directory(self.path.parent().unwrap_or(Path::new(".")))?;
+        replace(&self.path, &[text.as_bytes()])
     }
 }
 
@@ -137,7 +132,7 @@ mod tests {
         }
         assert_eq!(AcceptedFile::new(folder.path(), "platform", "https://x", "other").read(), None);
         assert_eq!(AcceptedFile::new(folder.path(), "other", "https://x", "main").read(), None);
-        fs::write(&file.path, "commit = 1").unwrap();
+        std::fs::write(&file.path, "commit = 1").unwrap();
         assert_eq!(file.read(), None);
         file.write(&accepted).unwrap();
         assert_eq!(file.read(), Some(accepted));

@@ -2,11 +2,12 @@
 //! move it again: validators are worth nothing without the content that they are for, hence both are in one file.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
+use invar_durable::{make_directory, replace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -122,33 +123,10 @@ impl HeldFile {
             insecure: held.insecure,
             moved: held.moved.clone(),
         };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let fresh = self.path.with_extension("new");
-        let written = (|| {
-            let mut file = private(&fresh)?;
-            file.write_all(&serde_json::to_vec(&head)?)?;
-            file.write_all(b"\n")?;
-            file.write_all(&held.content)?;
-            file.write_all(held.signature.as_deref().unwrap_or_default())?;
-            file.sync_all()?;
-            fs::rename(&fresh, &self.path)
-        })();
-        if written.is_err() {
-            // What remains of it is of no use, and is written over by the next attempt in any case.
-            fs::remove_file(&fresh).unwrap_or_default();
-        }
-        written
+        make_directory(self.path.parent().unwrap_or(Path::new(".")))?;
+        let head = serde_json::to_vec(&head)?;
+        replace(&self.path, &[&head, b"\n", &held.content, held.signature.as_deref().unwrap_or_default()])
     }
-}
-
-/// A new file that its owner alone may read: configurations can hold what others must not see.
-fn private(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How a server knows this agent where its configuration does not say: an identifier made once and kept on disk, in the
 //! file and form of Alloy's, so that an agent that takes over a host keeps its place.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -35,18 +35,9 @@ pub fn collector_id(directory: &Path, version: &str) -> io::Result<String> {
     let seed =
         Seed { uid: random_uuid(), created_at: Timestamp::now().to_string(), version: version.to_owned() };
     let text = serde_json::to_vec(&seed).map_err(io::Error::other)?;
-    std::fs::create_dir_all(directory)?;
-    let mut file = tempfile_beside(&path)?;
-    file.1.write_all(&text)?;
-    file.1.sync_all()?;
-    std::fs::rename(&file.0, &path)?;
+    invar_durable::make_directory(directory)?;
+    invar_durable::replace(&path, &[&text])?;
     Ok(seed.uid)
-}
-
-fn tempfile_beside(path: &Path) -> io::Result<(std::path::PathBuf, std::fs::File)> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let file = std::fs::File::create(&temporary)?;
-    Ok((temporary, file))
 }
 
 /// A random identifier (RFC 9562, version 4).

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use invar_durable::{make_directory, replace};
 
-use super::files::{make_directory, write_durably};
 use super::manifest::sha256;
 
 /// Largest blob that is read back.
@@ -36,7 +36,7 @@ impl Blobs {
                     return Ok(());
                 }
                 make_directory(path.parent().unwrap_or(root))?;
-                write_durably(&path, bytes)
+                replace(&path, &[bytes])
             }
         }
     }

@@ -6,7 +6,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::files::write_durably;
 use crate::record::RevisionRecord;
 
 /// Longest record.
@@ -73,7 +72,7 @@ impl Journal {
             kept.push(record);
         }
         let newest: Vec<u8> = kept.into_iter().rev().flatten().collect();
-        write_durably(&self.path, &newest)?;
+        invar_durable::replace(&self.path, &[&newest])?;
         (*self, _) = Self::open(&self.path)?;
         Ok(())
     }

@@ -16,7 +16,6 @@
 
 mod blobs;
 mod control;
-mod files;
 mod head;
 mod journal;
 mod manifest;
@@ -35,7 +34,6 @@ use std::path::{Path, PathBuf};
 use blobs::Blobs;
 pub use control::Control;
 pub(crate) use control::{Condemnation, IntentMark, Pointer, ProbationMark, shortened};
-pub use files::{make_directory, write_durably};
 pub use head::{Head, HeadError, decode_head, encode_head};
 use invar_engine::modules::ModuleKey;
 use journal::Journal;
@@ -419,7 +417,7 @@ impl StateDirectory {
         self.faults.before_file()?;
         let Some(root) = &self.root else { return Ok(()) };
         let bytes = serde_json::to_vec_pretty(stored).map_err(io::Error::other)?;
-        write_durably(&revision_path(root, stored.record.sequence), &bytes)
+        invar_durable::replace(&revision_path(root, stored.record.sequence), &[&bytes])
     }
 
     fn release_ballast(&self, error: &io::Error) {

@@ -6,10 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use invar_durable::{make_directory, sync_directory};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::blobs::Blobs;
-use super::files::{make_directory, sync_directory};
 use super::head::{HEAD_SIZE, Head, HeadError, decode_head};
 use super::journal::Journal;
 use super::manifest::StoredRevision;
