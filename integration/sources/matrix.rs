@@ -16,11 +16,13 @@ use crate::certificates::{Authority, Shown};
 use crate::file::Careless;
 
 /// Until every source has brought its first revision, and until every fault is seen.
-const BEGIN: Duration = Duration::from_secs(60);
+const BEGIN: Duration = Duration::from_secs(120);
 /// What an ordinary recovery may take: some steps of backoff, and the turns that many sources take.
 const SOON: Duration = Duration::from_secs(90);
 /// What recovery may take where the agent waits for a minute before it asks again.
 const LATER: Duration = Duration::from_secs(110);
+/// What the turns of other sources, and the next poll itself, may take.
+const TURNS: Duration = Duration::from_secs(30);
 /// Suites that are played at the same time: the five that mostly wait, which come first, and a few others.
 const AT_ONCE: usize = 8;
 /// Samples that have to arrive from what runs on.
@@ -213,6 +215,18 @@ impl Played<'_> {
             _ => {}
         }
     }
+}
+
+/// How long a source may be left alone after as many failures as it has had. A machine that is busy adds some to those that
+/// a case means to make.
+fn longest_pause(source: &Value) -> Duration {
+    let failures = source["checks"]["failed"].as_u64().unwrap_or_default().clamp(1, 16);
+    let (first, longest) = match source["error"]["class"].as_str() {
+        Some("auth_expired" | "forbidden" | "rate_limited") => (60, 15 * 60),
+        Some("integrity") => (60, 60),
+        _ => (1, 5 * 60),
+    };
+    Duration::from_secs((first << (failures - 1)).min(longest)).mul_f64(1.1)
 }
 
 /// Plays the cases of a kind; nothing where there is no kind.
@@ -411,7 +425,7 @@ impl<'a> Stage<'a> {
                 if source["error"].is_null() && self.samples(case, 2) > 0 {
                     return false;
                 }
-                if start.elapsed() > case.patience {
+                if start.elapsed() > case.patience.max(longest_pause(&source) + TURNS) {
                     late.push((*index, format!("it did not recover by itself: {source:#}")));
                     return false;
                 }
