@@ -2,6 +2,10 @@
 //! and real kills. One module a guarantee.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../servers/http/scripted.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod scripted;
+
 mod agent_blocks;
 mod bad_input;
 mod fleet;

@@ -1,15 +1,18 @@
-//! What makes an agent look before its schedule does: a webhook, SIGHUP, `invar reconcile`. The agents here would ask once
-//! an hour by themselves.
+//! What makes an agent look before its schedule does: a webhook, SIGHUP, `invar reconcile`, a server that says that there is
+//! something new. The agents here would ask once an hour by themselves.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 
-use invar_integration::{Agent, AgentOptions, GitServer, Repository, canary};
+use invar_integration::{Agent, AgentOptions, GitServer, Repository, canary, wait_for};
 use tempfile::TempDir;
 
 use crate::fleet::{SOON, binary, runs};
+use crate::scripted::{Reply, Scripted};
 
 const SECRET: &str = "marker-webhook-91c4ae";
 const PIPELINE: &str = "prometheus.relabel \"a\" {\n\tforward_to = []\n}\n";
@@ -190,4 +193,52 @@ fn systemd_hears_of_a_reload_and_of_its_end() {
     let begin = hear();
     assert!(begin.contains("RELOADING=1") && begin.contains("MONOTONIC_USEC="), "{begin}");
     assert_eq!(hear().trim(), "READY=1");
+}
+
+/// The relabelling of [`PIPELINE`] under a name.
+fn document(name: &str) -> String {
+    PIPELINE.replace("\"a\"", &format!("\"{name}\""))
+}
+
+#[test]
+fn an_event_of_the_server_makes_a_document_be_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = Arc::new(Mutex::new(document("one")));
+    let (connected, connections) = channel::<Sender<Vec<u8>>>();
+    let served = Arc::clone(&text);
+    let server = Scripted::start(move |request| match request.target.as_str() {
+        "/events" => {
+            let (sender, events) = channel();
+            connected.send(sender).unwrap();
+            Reply::stream(events).with("content-type", "text/event-stream")
+        }
+        _ => Reply::ok(served.lock().unwrap().clone()),
+    });
+    let settings = format!(
+        "[[source]]\nname = \"document\"\ninterval = \"1h\"\nhttp = {{ url = \"{}\", notify = \"sse\", notify_url = \"{}\" }}\n\n\
+         [rollout]\nmin_gap = \"0s\"\nprobation = {{ window = \"0s\" }}\n",
+        server.url("/main.alloy"),
+        server.url("/events")
+    );
+    let options = AgentOptions {
+        binary: binary(),
+        directory: directory.path().to_path_buf(),
+        settings,
+        environment: Vec::new(),
+    };
+    let agent = Agent::start(options).unwrap();
+    let running = |name: &str| {
+        let component = format!("prometheus.relabel.{name}");
+        wait_for(&component, SOON, || agent.instance(&component).ok()).unwrap();
+    };
+    running("one");
+    let events = connections.recv_timeout(SOON).unwrap();
+    // What it says is no content: it only means that there is something new.
+    for name in ["two", "three"] {
+        *text.lock().unwrap() = document(name);
+        events.send(b"data: prometheus.relabel \"evil\" { forward_to = [] }\n\n".to_vec()).unwrap();
+        running(name);
+    }
+    assert!(agent.instance("prometheus.relabel.evil").is_err());
+    drop(events);
 }

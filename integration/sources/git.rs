@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 
+use invar_integration::fault_proxy::Fault;
 use invar_integration::{GitServer, Repository, http_backend};
 
 use crate::faults;
-use crate::matrix::{self, Case, Kind, Outcomes, Place, play};
+use crate::matrix::{self, Case, Kind, Outcomes, Place, Trouble, play};
 
 const TOKEN: &str = "marker-token-0b71f3c9";
 
@@ -62,7 +63,12 @@ pub(crate) fn over_http() -> Option<Outcomes> {
 }
 
 pub(crate) fn over_http_denied() -> Option<Outcomes> {
-    play("git_http_denied", Git::start("http"), faults::of_denial())
+    // A host that has been renamed is followed, one that sends to another host is not.
+    let location = "http://elsewhere.example/fleet.git/info/refs?service=git-upload-pack";
+    let moved = Fault::Answer { status: 301, headers: vec![("location", location)], body: "moved" };
+    let moved = Case::new("moved_to_another_host", Trouble::Proxy(moved)).patient();
+    let moved = moved.fails("integrity", &["to another host", "git.url"]).alarms();
+    play("git_http_denied", Git::start("http"), faults::of_denial().into_iter().chain([moved]).collect())
 }
 
 pub(crate) fn over_https() -> Option<Outcomes> {

@@ -18,6 +18,9 @@ mod publisher;
 #[path = "../servers/oci/registry.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod registry;
+#[path = "../servers/git/repository.rs"]
+#[allow(unreachable_pub)]
+mod repository;
 #[path = "../servers/versitygw/writer.rs"]
 #[allow(unreachable_pub)]
 mod s3_writer;
@@ -37,6 +40,7 @@ mod http;
 mod matrix;
 mod oci;
 mod proxy;
+mod repositories;
 mod s3;
 mod ssh;
 
@@ -68,6 +72,8 @@ static git_http_denied: Suite = Suite::new(git::over_http_denied);
 #[allow(non_upper_case_globals, reason = "as above")]
 static git_https: Suite = Suite::new(git::over_https);
 #[allow(non_upper_case_globals, reason = "as above")]
+static git_repositories: Suite = Suite::new(repositories::of_repositories);
+#[allow(non_upper_case_globals, reason = "as above")]
 static git_ssh: Suite = Suite::new(ssh::over_ssh);
 #[allow(non_upper_case_globals, reason = "as above")]
 static document_http: Suite = Suite::new(http::over_http);
@@ -76,29 +82,45 @@ static document_http_denied: Suite = Suite::new(http::over_http_denied);
 #[allow(non_upper_case_globals, reason = "as above")]
 static document_https: Suite = Suite::new(http::over_https);
 #[allow(non_upper_case_globals, reason = "as above")]
+static document_contents: Suite = Suite::new(http::of_contents);
+#[allow(non_upper_case_globals, reason = "as above")]
 static bucket: Suite = Suite::new(s3::of_a_bucket);
 #[allow(non_upper_case_globals, reason = "as above")]
 static bucket_denied: Suite = Suite::new(s3::of_a_bucket_denied);
+#[allow(non_upper_case_globals, reason = "as above")]
+static bucket_contents: Suite = Suite::new(s3::of_contents);
+#[allow(non_upper_case_globals, reason = "as above")]
+static bucket_https: Suite = Suite::new(s3::over_https);
 #[allow(non_upper_case_globals, reason = "as above")]
 static artifact: Suite = Suite::new(oci::of_a_registry);
 #[allow(non_upper_case_globals, reason = "as above")]
 static artifact_denied: Suite = Suite::new(oci::of_a_registry_denied);
 #[allow(non_upper_case_globals, reason = "as above")]
+static artifact_contents: Suite = Suite::new(oci::of_contents);
+#[allow(non_upper_case_globals, reason = "as above")]
+static artifact_https: Suite = Suite::new(oci::over_https);
+#[allow(non_upper_case_globals, reason = "as above")]
 static files: Suite = Suite::new(file::on_this_host);
 
 /// All of them, in the order in which they are begun: first those that wait for a minute.
-static SUITES: [&Suite; 12] = [
+static SUITES: [&Suite; 18] = [
     &git_http_denied,
     &document_http_denied,
     &bucket_denied,
     &artifact_denied,
     &git_ssh,
     &git_http,
+    &git_repositories,
     &git_https,
     &document_http,
     &document_https,
+    &document_contents,
     &bucket,
+    &bucket_contents,
+    &bucket_https,
     &artifact,
+    &artifact_contents,
+    &artifact_https,
     &files,
 ];
 
@@ -110,11 +132,18 @@ cases! { git_http:
 
 // A credential that is refused is not tried again for a minute, so these take as long.
 cases! { git_http_denied:
-    unauthorized forbidden too_many_requests_for_who_knows_how_long
+    unauthorized forbidden too_many_requests_for_who_knows_how_long moved_to_another_host
 }
 
 cases! { git_https:
     expired_certificate certificate_for_another_name unknown_authority reset clock_ahead
+}
+
+cases! { git_repositories:
+    branch_deleted repository_deleted emptied files_gone force_pushed force_pushed_and_noticed rewound recreated
+    default_branch_changed tag_moved lfs_pointer link_out link_in_a_circle link_to_nothing unsafe_name
+    names_that_differ_in_case large_file many_files many_bytes large_pack submodule_not_pushed submodule_elsewhere
+    incomplete unsigned unsigned_below_a_signed_one signed_by_a_stranger
 }
 
 cases! { git_ssh:
@@ -128,11 +157,17 @@ cases! { document_http:
 }
 
 cases! { document_http_denied:
-    unauthorized forbidden too_many_requests_for_who_knows_how_long
+    unauthorized forbidden too_many_requests_for_who_knows_how_long sent_in_a_circle sent_to_metadata
+    sent_out_of_http wrong_digest
 }
 
 cases! { document_https:
     expired_certificate certificate_for_another_name unknown_authority reset clock_ahead
+}
+
+cases! { document_contents:
+    deleted empty blank no_text page_by_another_name large bomb signature_of_before accepted no_content part_of_it
+    sent_nowhere
 }
 
 cases! { bucket:
@@ -143,7 +178,16 @@ cases! { bucket:
 }
 
 cases! { bucket_denied:
-    listing_forbidden object_forbidden unauthorized unknown_key expired
+    listing_forbidden object_forbidden unauthorized unknown_key expired manifest_that_lies
+}
+
+cases! { bucket_contents:
+    emptied object_emptied object_deleted object_compressed large many manifest_of_before manifest_twice
+    manifest_that_is_none manifest_without_objects unsafe_key
+}
+
+cases! { bucket_https:
+    expired_certificate certificate_for_another_name unknown_authority reset
 }
 
 cases! { artifact:
@@ -154,6 +198,14 @@ cases! { artifact:
 
 cases! { artifact_denied:
     unauthorized forbidden too_many_requests_for_who_knows_how_long too_short
+}
+
+cases! { artifact_contents:
+    deleted no_files no_archive bomb large files_gone
+}
+
+cases! { artifact_https:
+    expired_certificate certificate_for_another_name unknown_authority reset
 }
 
 cases! { files:

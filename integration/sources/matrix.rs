@@ -1,4 +1,5 @@
-//! Plays the story of every case of one kind of source in one agent: all faults begin together, and all end together.
+//! Plays the story of every case of one kind of source in one agent: all faults begin together, and all end together. A
+//! fault is one of the way to the server, of what it shows, of this host, or of what was published.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -39,6 +40,8 @@ pub(crate) enum Trouble {
     Certificate(Shown),
     /// Somebody is careless on this host.
     Host(Careless),
+    /// What is published cannot be read, or should not be.
+    Content,
 }
 
 /// A fault, and what has to be seen of it.
@@ -46,8 +49,13 @@ pub(crate) enum Trouble {
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     trouble: Trouble,
-    /// The class of the error and words of its message; without one the fault is none, and the new revision runs.
+    /// The class of the error, with the reason of a refusal behind a slash where that is of interest, and words of its
+    /// message; without one the fault is none, and the new revision runs.
     error: Option<(&'static str, &'static [&'static str])>,
+    /// Somebody has to look.
+    alarms: bool,
+    /// Words of what is noticed about the new revision.
+    notes: &'static [&'static str],
     /// Nobody can tell this fault from a server where nothing is new.
     hidden: bool,
     patience: Duration,
@@ -56,12 +64,22 @@ pub(crate) struct Case {
 impl Case {
     /// A case that does no harm.
     pub(crate) fn new(name: &'static str, trouble: Trouble) -> Self {
-        Self { name, trouble, error: None, hidden: false, patience: SOON }
+        Self { name, trouble, error: None, alarms: false, notes: &[], hidden: false, patience: SOON }
     }
 
     /// It is an error of this class whose message has these words.
     pub(crate) fn fails(self, class: &'static str, says: &'static [&'static str]) -> Self {
         Self { error: Some((class, says)), ..self }
+    }
+
+    /// And somebody is called to look.
+    pub(crate) fn alarms(self) -> Self {
+        Self { alarms: true, ..self }
+    }
+
+    /// The new revision runs, and this is noticed about it.
+    pub(crate) fn notes(self, words: &'static [&'static str]) -> Self {
+        Self { notes: words, ..self }
     }
 
     /// It looks as if nothing were new: there is no error, and what ran runs on.
@@ -75,7 +93,7 @@ impl Case {
     }
 
     /// Whether the revision from before the fault stays.
-    fn stands_still(&self) -> bool {
+    pub(crate) fn stands_still(&self) -> bool {
         self.error.is_some() || self.hidden
     }
 
@@ -119,6 +137,12 @@ pub(crate) trait Kind {
 
     /// Puts everything back.
     fn end(&self, _case: &str, _careless: Careless) {}
+
+    /// Makes what a case has published bad. What is published from now on stays aside, except where the case does no harm.
+    fn spoil(&self, _case: &str) {}
+
+    /// Publishes what stayed aside.
+    fn mend(&self, _case: &str) {}
 }
 
 /// Says that a kind is not played, which is a failure where everything has to be.
@@ -201,6 +225,7 @@ impl Played<'_> {
                 proxy.set_tls(Some(authority.server(*shown, &proxy.address().ip().to_string())));
             }
             (Trouble::Host(careless), _) => self.kind.begin(self.case.name, *careless),
+            (Trouble::Content, _) => self.kind.spoil(self.case.name),
             _ => panic!("{} needs a proxy", self.case.name),
         }
     }
@@ -212,6 +237,7 @@ impl Played<'_> {
                 proxy.set_tls(Some(authority.server(Shown::Good, &proxy.address().ip().to_string())));
             }
             (Trouble::Host(careless), _) => self.kind.end(self.case.name, *careless),
+            (Trouble::Content, _) => self.kind.mend(self.case.name),
             _ => {}
         }
     }
@@ -347,17 +373,21 @@ impl<'a> Stage<'a> {
             let status = self.agent.status()?;
             pending.retain(|index| {
                 let case = &self.cases[*index].case;
-                let error = &source_of(&status, case.name)["error"];
+                let source = source_of(&status, case.name);
+                let error = &source["error"];
                 !match case.error {
                     Some((class, says)) => {
                         let message = error["message"].as_str().unwrap_or_default();
-                        error["class"] == class && says.iter().all(|words| message.contains(words))
+                        is_class(error, class)
+                            && says.iter().all(|words| message.contains(words))
+                            && says_what_next(message)
+                            && (!case.alarms || source["alarm"] == true)
                     }
                     None if case.hidden => {
                         let met = self.cases[*index].proxy.as_ref().map_or(0, |proxy| proxy.counts().faults);
                         error.is_null() && met >= HIDDEN
                     }
-                    None => error.is_null() && self.samples(case, 2) > 0,
+                    None => error.is_null() && self.samples(case, 2) > 0 && self.is_noted(case),
                 }
             });
             if start.elapsed() > BEGIN {
@@ -445,6 +475,13 @@ impl<'a> Stage<'a> {
         self.agent.search()
     }
 
+    /// Whether what is odd about the new revision is said.
+    fn is_noted(&self, case: &Case) -> bool {
+        let detail = self.agent.get(&format!("/api/v1/sources/{}", case.name)).unwrap_or_default();
+        let notices = detail["content"]["notices"].to_string();
+        case.notes.iter().all(|words| notices.contains(words))
+    }
+
     /// How many samples of a case arrived that its component took at one step.
     fn samples(&self, case: &Case, step: u32) -> usize {
         let labels = [("case", case.name), ("step", if step == 1 { "1" } else { "2" })];
@@ -455,6 +492,20 @@ impl<'a> Stage<'a> {
 fn source_of(status: &Value, name: &str) -> Value {
     let sources = status["sources"].as_array().into_iter().flatten();
     sources.into_iter().find(|source| source["name"] == name).cloned().unwrap_or_default()
+}
+
+/// Whether an error is of a class, and refused for the reason behind a slash where there is one.
+fn is_class(error: &Value, expected: &str) -> bool {
+    match expected.split_once('/') {
+        Some((class, reason)) => error["class"] == class && error["rejection"] == reason,
+        None => error["class"] == expected,
+    }
+}
+
+/// Whether behind what happened stands what the agent does, or what a person can do.
+fn says_what_next(message: &str) -> bool {
+    let next = message.rsplit_once("; ").map(|(_, next)| next.trim());
+    next.is_some_and(|next| next.split(' ').count() >= 3)
 }
 
 /// A page for each case, with labels that say which and at which step.

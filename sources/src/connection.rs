@@ -416,7 +416,7 @@ pub(crate) fn hide(text: &mut String, secret: &str) {
 }
 
 /// What to do about a certificate, by what the library says of it.
-fn certificate_help(text: &str) -> Option<&'static str> {
+pub(crate) fn certificate_help(text: &str) -> Option<&'static str> {
     let (_, reason) = text.split_once("invalid peer certificate: ")?;
     let reason = reason.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));

@@ -72,6 +72,25 @@ impl Rejection {
             Self::Verification => "verification",
         }
     }
+
+    /// What stays, and what has to change for something else to come.
+    fn outlook(self) -> &'static str {
+        match self {
+            Self::Limits => "what was read last stays in use; publish or select less, or raise `limits`",
+            Self::SymlinkEscape => {
+                "what was read last stays in use; let links lead to files within what is published"
+            }
+            Self::LfsPointer => "what was read last stays in use; publish the file itself",
+            Self::Name => "what was read last stays in use; give it another name",
+            Self::TagMoved => "what was read last stays in use; make a new tag",
+            Self::History => "what was read last stays in use; publish on top of it",
+            Self::EmptySource => {
+                "what was read last stays in use; publish what is selected, or select something else"
+            }
+            Self::Shape => "what was read last stays in use; check the address, and what is published there",
+            Self::Verification => "what was read last stays in use; sign what is published",
+        }
+    }
 }
 
 impl ErrorClass {
@@ -114,9 +133,8 @@ impl ErrorClass {
                 "what was read last stays in use; asked again in a minute, later every 15 min"
             }
             Self::NotFound => "what was read last stays in use; looked for again at every interval",
-            Self::Integrity | Self::Rejected(_) => {
-                "what was read last stays in use until there is something else to read"
-            }
+            Self::Rejected(rejection) => rejection.outlook(),
+            Self::Integrity => "what was read last stays in use until there is something else to read",
             Self::Stalled => "not tried again until the settings change or `invar reconcile` asks for it",
         }
     }

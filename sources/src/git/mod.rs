@@ -284,7 +284,9 @@ impl GitSource {
             && held.revision.object.as_ref().is_none_or(|object| *object == resolved.object)
             && notices.is_empty()
         {
-            self.memory.lock().refused = None;
+            let mut memory = self.memory.lock();
+            memory.refused = None;
+            memory.default_branch.clone_from(&resolved.target);
             return Ok(Poll::Unchanged);
         }
         let before = match previous {
@@ -317,7 +319,11 @@ impl GitSource {
         } else if outcome.is_ok() {
             self.memory.lock().refused = None;
         }
-        self.memory.lock().read |= outcome.is_ok();
+        if outcome.is_ok() {
+            let mut memory = self.memory.lock();
+            memory.read = true;
+            memory.default_branch.clone_from(&resolved.target);
+        }
         let snapshot = Snapshot { selection, ..outcome? };
         self.keep_accepted(&snapshot).await;
         Ok(Poll::Changed(Box::new(snapshot)))
@@ -445,7 +451,8 @@ impl GitSource {
 
     fn note_default_branch(&self, resolved: &Resolved, notices: &mut Vec<Notice>) {
         let Some(target) = &resolved.target else { return };
-        let before = self.memory.lock().default_branch.replace(target.clone());
+        // It is remembered with what was read there: a poll that fails meanwhile does not take the notice away.
+        let before = self.memory.lock().default_branch.clone();
         if let Some(before) = before.filter(|before| before != target) {
             let message =
                 format!("the default branch is now `{}`, it was `{}`", short(target), short(&before));

@@ -542,6 +542,29 @@ async fn changes_settle_before_they_are_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sources_that_never_hold_still_are_waited_for_no_longer_than_the_most() {
+    let (min, max) = (Duration::from_millis(200), Duration::from_secs(10));
+    let first = Arc::new(Scripted { atomic: false, ..Scripted::with("first", vec![Step::New("one")]) });
+    let restless = Arc::new(Scripted {
+        atomic: false,
+        interval: Duration::from_secs(3),
+        ..Scripted::with("restless", ["1", "2", "3", "4", "5"].map(Step::New).into())
+    });
+    let poller = start(&[&first, &restless]);
+    until(&first, 1).await;
+    let begun = Instant::now();
+    let mut settled = Vec::new();
+    for polls in 1..=5 {
+        until(&restless, polls).await;
+        settled.push(poller.state().settled_at(&BTreeMap::new(), min, max).unwrap() - begun);
+    }
+    assert!(settled.windows(2).all(|pair| pair[0] <= pair[1]), "each change moves the moment: {settled:?}");
+    let last = settled.pop().unwrap();
+    assert!(settled[2] < last && last <= max, "but not beyond ten seconds after the first: {last:?}");
+    assert!(begun.elapsed() > max, "the last change came later than that");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rejected_revision_is_looked_for_again_at_the_interval() {
     let rejected = || Step::Fail(ErrorClass::Rejected(Rejection::Limits));
     let source = Scripted::new("git", vec![rejected(), rejected(), Step::Same]);

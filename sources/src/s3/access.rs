@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::SourceEnvironment;
-use crate::connection::{Connection, hide, secret_failure};
+use crate::connection::{Connection, certificate_help, hide, secret_failure};
 use crate::error::{ErrorClass, Failure, Rejection};
 use crate::settings::{AuthSettings, AwsSettings, S3Settings, SourceSettings};
 
@@ -210,7 +210,7 @@ impl Access {
             _ => ErrorClass::Stalled,
         };
         let failure = Failure::new(class, format!("{place}: {error}"));
-        match error.help() {
+        match error.help().or_else(|| certificate_help(&failure.message)) {
             Some(help) => failure.with_help(help),
             None => failure,
         }

@@ -120,7 +120,10 @@ impl S3Source {
             Ok(files) => files,
             Err(stale) => {
                 let message = format!("{} names what is not there: {}", self.place, stale.message);
-                return Ok(Attempt::Stale(Failure::new(stale.class, message)));
+                let failure = Failure::new(stale.class, message);
+                let help =
+                    "upload the objects first and the manifest last; until then what was read last stays";
+                return Ok(Attempt::Stale(failure.with_help(help)));
             }
         };
         let mut snapshot = self.snapshot(Revision::named(text.clone()), files, context)?;

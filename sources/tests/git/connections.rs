@@ -15,6 +15,8 @@ use super::*;
 struct Secured {
     server: HttpBackend,
     tls: TlsSettings,
+    /// What it shows, for a proxy before it.
+    config: Arc<rustls::ServerConfig>,
 }
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -45,9 +47,9 @@ fn secured(world: &World, wants_certificate: bool) -> Secured {
         builder.with_no_client_auth()
     };
     let der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = builder.with_single_cert(vec![certificate.der().clone()], der).unwrap();
+    let config = Arc::new(builder.with_single_cert(vec![certificate.der().clone()], der).unwrap());
     let root = world.repository.path().parent().unwrap();
-    let server = HttpBackend::start_tls(root, Arc::new(config)).unwrap();
+    let server = HttpBackend::start_tls(root, Arc::clone(&config)).unwrap();
     let write = |name: &str, text: String| {
         let path = world.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -60,7 +62,7 @@ fn secured(world: &World, wants_certificate: bool) -> Secured {
         key: Some(write("agent.key", key.serialize_pem())),
         server_name: None,
     };
-    Secured { server, tls }
+    Secured { server, tls, config }
 }
 
 fn settings(world: &World, secured: &Secured, tls: TlsSettings) -> SourceSettings {
@@ -136,6 +138,34 @@ async fn https_goes_through_http_and_socks_proxies() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_reached_over_tls_itself_is_trusted_as_the_server_is() {
+    let Some(world) = world() else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let secured = secured(&world, false);
+    let port = secured.server.address().port();
+    let proxy = Proxy::start_tls(Arc::clone(&secured.config), Some(("ada", "hunter2-hunter2"))).await;
+    let mut settings = settings(&world, &secured, secured.tls.clone());
+    settings.proxy = Some(ProxySettings {
+        url: proxy.url("https"),
+        no_proxy: Vec::new(),
+        username: Some("ada".to_owned()),
+        password: Some(Credential::Text(Secret::new("hunter2-hunter2"))),
+    });
+    let source = world.open(&settings);
+    let first = changed(&source, None).await;
+    assert_eq!(first.files["a.alloy"], "one");
+    assert!(proxy.targets().contains(&format!("localhost:{port}")), "{:?}", proxy.targets());
+    assert_eq!(poll(&source, Some(&first)).await.unwrap(), None);
+
+    // Without the authority that it is signed by nothing is sent to it.
+    let before = proxy.targets().len();
+    settings.tls = None;
+    let error = failed(&world.open(&settings), None).await;
+    assert_eq!(error.class, ErrorClass::Transient, "{error}");
+    assert_eq!(proxy.targets().len(), before);
 }
 
 #[tokio::test]

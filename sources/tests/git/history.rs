@@ -71,6 +71,46 @@ async fn many_commits_at_once_are_still_forward() {
 }
 
 #[tokio::test]
+async fn a_jump_of_more_than_a_thousand_commits_counts_as_rewritten() {
+    let Some(world) = world() else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let strict = policy(&world, HistoryPolicy::FastForward);
+    let first = changed(&strict, None).await;
+    append(&world, 990);
+    assert_eq!(kinds(&changed(&strict, Some(&first)).await), []);
+    append(&world, 1010);
+    let error = failed(&strict, Some(&first)).await;
+    assert_eq!(error.class, ErrorClass::Rejected(Rejection::History), "{error}");
+    assert!(error.message.contains("is not known, within 1000 commits"), "{error}");
+    let tolerant = changed(&policy(&world, HistoryPolicy::Warn), Some(&first)).await;
+    assert_eq!(kinds(&tolerant), [NoticeKind::HistoryUnknown]);
+}
+
+/// Puts the branch so many commits above that of the work tree.
+fn append(world: &World, commits: usize) {
+    use std::io::Write as _;
+    let mut child = std::process::Command::new("git")
+        .arg("--git-dir")
+        .arg(world.repository.path())
+        .args(["fast-import", "--quiet", "--force"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let from = world.repository.git(&["rev-parse", "HEAD"]);
+    let mut text = format!("reset refs/heads/main\nfrom {from}\n\n");
+    for number in 0..commits {
+        let content = format!("step {number}");
+        text.push_str(&format!(
+            "commit refs/heads/main\ncommitter Ada <ada@example.com> 1700000000 +0000\ndata 4\nstep\n\
+             M 100644 inline a.alloy\ndata {}\n{content}\n\n",
+            content.len()
+        ));
+    }
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
 async fn unrelated_history_in_a_local_repository() {
     let Some(world) = world() else { return };
     world.repository.commit("One", &[("a.alloy", "one")]);

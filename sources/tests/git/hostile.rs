@@ -137,6 +137,12 @@ fn no_surprises(state: &Path) {
             );
             if data.is_dir() {
                 folders.push(path);
+                continue;
+            }
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt as _;
+                assert_eq!(data.permissions().mode() & 0o111, 0, "{} can be run", path.display());
             }
         }
     }
@@ -311,12 +317,16 @@ async fn a_message_of_a_hundred_megabytes() {
 async fn modules_and_filters_that_would_run_or_reach_something() {
     let Some(mut hostile) = hostile() else { return };
     let attributes = hostile.blob(b"* filter=evil\n*.alloy filter=lfs diff=evil merge=evil\n");
-    let modules = hostile.blob(
-        b"[submodule \"x\"]\n\tpath = x\n\turl = file:///etc\n\tupdate = !touch /tmp/evil\n[submodule \"y\"]\n\tpath = y\n\
-          \turl = ext::sh -c touch% /tmp/evil\n",
+    // Where it would be seen afterwards.
+    let evil = hostile.world.folder.path().join("evil").display().to_string();
+    let modules = format!(
+        "[submodule \"x\"]\n\tpath = x\n\turl = file:///etc\n\tupdate = !touch {evil}\n[submodule \"y\"]\n\tpath = y\n\
+          \turl = ext::sh -c touch% {evil}\n"
     );
-    let config = hostile.blob(b"[core]\n\tfsmonitor = touch /tmp/evil\n\thooksPath = hooks\n");
-    let hook = hostile.blob(b"#!/bin/sh\ntouch /tmp/evil\n");
+    let modules = hostile.blob(modules.as_bytes());
+    let config =
+        hostile.blob(format!("[core]\n\tfsmonitor = touch {evil}\n\thooksPath = hooks\n").as_bytes());
+    let hook = hostile.blob(format!("#!/bin/sh\ntouch {evil}\n").as_bytes());
     let good = hostile.blob(b"good");
     let hooks = hostile.tree(&[("100755", b"post-checkout", &hook)]);
     let link = "12".repeat(20);

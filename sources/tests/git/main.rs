@@ -147,6 +147,8 @@ async fn a_clone_takes_three_requests_an_unchanged_poll_one_and_a_change_two() {
     let one =
         world.repository.commit("Say one\n\nAt length.", &[("base/a.alloy", "one"), ("README.md", "x")]);
     let source = world.source();
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!((source.timeout(true), source.timeout(false)), (minutes(5), minutes(1)));
     let first = changed(&source, None).await;
     assert_eq!(first.revision.text, format!("main@sha1:{one}"));
     assert_eq!(first.revision.commit.as_deref(), Some(one.as_str()));

@@ -1,11 +1,13 @@
-//! A small proxy for tests: `CONNECT` of HTTP or SOCKS 5, with a credential or without, that notes where it was asked to go.
+//! A small proxy for tests: `CONNECT` of HTTP, with TLS or without, or SOCKS 5; with a credential or without. It notes where
+//! it was asked to go.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyKind {
@@ -15,6 +17,8 @@ pub(crate) enum ProxyKind {
 
 pub(crate) struct Proxy {
     address: SocketAddr,
+    /// How it is called: its certificate has a name.
+    host: &'static str,
     targets: Arc<Mutex<Vec<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -27,31 +31,47 @@ impl Drop for Proxy {
 
 impl Proxy {
     pub(crate) async fn start(kind: ProxyKind, credential: Option<(&'static str, &'static str)>) -> Self {
+        Self::start_as(kind, credential, None).await
+    }
+
+    /// One of HTTP that is itself reached over TLS, as `localhost`.
+    pub(crate) async fn start_tls(
+        tls: Arc<rustls::ServerConfig>,
+        credential: Option<(&'static str, &'static str)>,
+    ) -> Self {
+        Self::start_as(ProxyKind::Http, credential, Some(TlsAcceptor::from(tls))).await
+    }
+
+    async fn start_as(
+        kind: ProxyKind,
+        credential: Option<(&'static str, &'static str)>,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
+        let host = if tls.is_some() { "localhost" } else { "127.0.0.1" };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let targets = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&targets);
         let task = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let noted = Arc::clone(&noted);
+            while let Ok((client, _)) = listener.accept().await {
+                let (noted, tls) = (Arc::clone(&noted), tls.clone());
                 tokio::spawn(async move {
-                    let target = match kind {
-                        ProxyKind::Http => http(&mut client, credential).await,
-                        ProxyKind::Socks => socks(&mut client, credential).await,
-                    };
-                    let Ok(Some(target)) = target else { return };
-                    noted.lock().unwrap().push(target.clone());
-                    if let Ok(mut server) = TcpStream::connect(target).await {
-                        drop(copy_bidirectional(&mut client, &mut server).await);
+                    match tls {
+                        Some(tls) => {
+                            if let Ok(client) = tls.accept(client).await {
+                                serve(client, kind, credential, &noted).await;
+                            }
+                        }
+                        None => serve(client, kind, credential, &noted).await,
                     }
                 });
             }
         });
-        Self { address, targets, task }
+        Self { address, host, targets, task }
     }
 
     pub(crate) fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://{}", self.address)
+        format!("{scheme}://{}:{}", self.host, self.address.port())
     }
 
     /// Where it was asked to go, and went.
@@ -60,7 +80,28 @@ impl Proxy {
     }
 }
 
-async fn http(client: &mut TcpStream, credential: Option<(&str, &str)>) -> std::io::Result<Option<String>> {
+/// Does what one client asks for, and notes it.
+async fn serve(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    kind: ProxyKind,
+    credential: Option<(&str, &str)>,
+    noted: &Mutex<Vec<String>>,
+) {
+    let target = match kind {
+        ProxyKind::Http => http(&mut client, credential).await,
+        ProxyKind::Socks => socks(&mut client, credential).await,
+    };
+    let Ok(Some(target)) = target else { return };
+    noted.lock().unwrap().push(target.clone());
+    if let Ok(mut server) = TcpStream::connect(target).await {
+        drop(copy_bidirectional(&mut client, &mut server).await);
+    }
+}
+
+async fn http(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    credential: Option<(&str, &str)>,
+) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await?);
@@ -83,7 +124,10 @@ async fn http(client: &mut TcpStream, credential: Option<(&str, &str)>) -> std::
     Ok(target.map(str::to_owned))
 }
 
-async fn socks(client: &mut TcpStream, credential: Option<(&str, &str)>) -> std::io::Result<Option<String>> {
+async fn socks(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    credential: Option<(&str, &str)>,
+) -> std::io::Result<Option<String>> {
     assert_eq!(client.read_u8().await?, 5);
     let mut methods = vec![0; usize::from(client.read_u8().await?)];
     client.read_exact(&mut methods).await?;

@@ -114,6 +114,30 @@ async fn links_that_leave_or_circle_are_refused() {
     assert!(error.message.contains("leads nowhere"), "{error}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn eight_links_are_followed_and_nine_are_not() {
+    let Some(world) = world() else { return };
+    let work = world.repository.work().to_path_buf();
+    world.repository.commit("One", &[("base/0", "a"), ("pipelines/b.alloy", "b")]);
+    for number in 1..8 {
+        symlink((number - 1).to_string(), work.join(format!("base/{number}"))).unwrap();
+    }
+    let link = work.join("pipelines/a.alloy");
+    symlink("../base/7", &link).unwrap();
+    world.repository.commit_all("Eight");
+    let source = selecting(&world, &["pipelines"]);
+    let first = changed(&source, None).await;
+    assert_eq!(first.files["pipelines/a.alloy"], "a");
+    symlink("7", work.join("base/8")).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    symlink("../base/8", &link).unwrap();
+    world.repository.commit_all("Nine");
+    let error = failed(&source, Some(&first)).await;
+    assert_eq!(error.class, ErrorClass::Rejected(Rejection::SymlinkEscape), "{error}");
+    assert!(error.message.contains("more than 8 links"), "{error}");
+}
+
 #[tokio::test]
 async fn pointers_and_unsafe_names_are_refused() {
     let Some(world) = world() else { return };

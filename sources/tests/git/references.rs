@@ -105,6 +105,17 @@ async fn head_follows_the_default_branch() {
     let second = changed(&source, Some(&first)).await;
     assert_eq!(second.files["a.alloy"], "two");
     assert!(second.notices.iter().any(|notice| notice.kind == NoticeKind::DefaultBranchChanged));
+
+    // A poll that fails on the way does not swallow the notice.
+    world.repository.git(&["checkout", "-q", "-b", "last"]);
+    world.repository.commit("Three", &[("a.alloy", "three")]);
+    world.repository.git(&["--git-dir", &bare, "symbolic-ref", "HEAD", "refs/heads/last"]);
+    world.server.inject([Fault::Delay(Duration::ZERO), Fault::Status(500, Vec::new())]);
+    assert_eq!(failed(&source, Some(&second)).await.class, ErrorClass::Transient);
+    let third = changed(&source, Some(&second)).await;
+    assert_eq!(third.files["a.alloy"], "three");
+    assert!(third.notices.iter().any(|notice| notice.kind == NoticeKind::DefaultBranchChanged));
+    assert_eq!(poll(&source, Some(&third)).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub(crate) fn fill(path: &Path, files: usize) -> std::io::Result<()> {
 }
 
 /// What does not compress to nothing, some hundred bytes each.
-fn content(number: usize) -> String {
+pub(crate) fn content(number: usize) -> String {
     let mut seed = number as u64 ^ 0x9e37_79b9_7f4a_7c15;
     let mut text = format!("// file {number}\n");
     for line in 0..8 {

@@ -4,17 +4,21 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use invar_secrets::SecretStores;
-use invar_sources::{GitSettings, Poll, PollContext, Snapshot, Source, SourceEnvironment, SourceSettings};
+use invar_sources::{
+    GitSettings, HttpSettings, Poll, PollContext, Snapshot, Source, SourceEnvironment, SourceSettings,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Polls once from nothing and then so often without a change, and prints figures of both.
 pub(crate) fn follow(address: &str, state: &Path, polls: usize) -> std::io::Result<()> {
     // A second installation in one process finds the first one, which is what is wanted.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let settings = if address.contains("://") {
-        let url = address.to_owned();
-        let git = GitSettings { url, branch: Some("main".to_owned()), ..GitSettings::default() };
+    let settings = if let Some(url) = address.strip_prefix("git+") {
+        let (url, branch) = (url.to_owned(), Some("main".to_owned()));
+        let git = GitSettings { url, branch, ..GitSettings::default() };
         SourceSettings { path: vec!["selected".to_owned()], ..SourceSettings::for_git(git) }
+    } else if address.contains("://") {
+        SourceSettings::for_http(HttpSettings { url: address.to_owned(), ..HttpSettings::default() })
     } else {
         SourceSettings::for_file(address)
     };

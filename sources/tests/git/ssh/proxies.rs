@@ -1,6 +1,8 @@
 //! SSH through proxies: HTTP `CONNECT` and SOCKS 5.
 
-use invar_sources::ProxySettings;
+use std::sync::Arc;
+
+use invar_sources::{ProxySettings, TlsSettings};
 
 use super::super::proxy::{Proxy, ProxyKind};
 use super::*;
@@ -39,6 +41,32 @@ async fn ssh_goes_through_http_and_socks_proxies() {
             assert!(!format!("{error:?} {source:?}").contains("hunter2"));
         }
     }
+}
+
+#[tokio::test]
+async fn ssh_goes_through_a_proxy_that_is_reached_over_tls() {
+    let Some(world) = ssh_world(&SshdOptions::default()) else { return };
+    world.repository.commit("One", &[("a.alloy", "one")]);
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let proxy = Proxy::start_tls(Arc::new(config), Some(("ada", "hunter2-hunter2"))).await;
+    let mut settings = through(&world, proxy.url("https"), true);
+    let error = failed(&GitSource::open(&settings, &world.environment()).unwrap(), None).await;
+    assert_eq!(error.class, ErrorClass::Transient, "{error}");
+    assert!(proxy.targets().is_empty() && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    let ca = world.folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+    settings.tls = Some(TlsSettings { ca: Some(ca), ..TlsSettings::default() });
+    let source = GitSource::open(&settings, &world.environment()).unwrap();
+    assert_eq!(changed(&source, None).await.files["a.alloy"], "one");
+    assert_eq!(proxy.targets(), [world.server.address().to_string()]);
 }
 
 #[tokio::test]
