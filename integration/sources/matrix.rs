@@ -26,6 +26,8 @@ const LATER: Duration = Duration::from_secs(110);
 const TURNS: Duration = Duration::from_secs(30);
 /// Suites that are played at the same time: the five that mostly wait, which come first, and a few others.
 const AT_ONCE: usize = 8;
+/// Until the metrics say what the status says.
+const METRICS: Duration = Duration::from_secs(20);
 /// Samples that have to arrive from what runs on.
 const FLOW: usize = 3;
 /// Requests that a fault without an error has to meet.
@@ -413,6 +415,10 @@ impl<'a> Stage<'a> {
             self.cases.iter().zip(&before).all(flows).then_some(())
         };
         let flowing = wait_for("samples of all that ran before the faults", SOON, more);
+        self.measures(|case, number| match number {
+            "failing" => case.error.is_some().then_some(true),
+            _ => case.alarms.then_some(true),
+        });
         let status = self.agent.status()?;
         for (index, before) in before.into_iter().enumerate() {
             let case = self.cases[index].case.clone();
@@ -466,7 +472,30 @@ impl<'a> Stage<'a> {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.measures(|_, _| Some(false));
         Ok(())
+    }
+
+    /// The metrics say of each source whether it fails, and whether somebody has to look, as far as that is expected. Each
+    /// has to be seen once: a host that is busy makes others fail for a moment.
+    fn measures(&mut self, expected: impl Fn(&Case, &str) -> Option<bool>) {
+        let mut unseen = Vec::new();
+        for (index, played) in self.cases.iter().enumerate() {
+            for number in ["failing", "alarm"] {
+                let Some(expected) = expected(&played.case, number) else { continue };
+                let (name, value) = (played.case.name, u8::from(expected));
+                unseen.push((index, format!("invar_config_source_{number}{{source=\"{name}\"}} {value}\n")));
+            }
+        }
+        let all_seen = || {
+            let text = self.agent.text("/metrics").map_or_else(|problem| problem, |(_, text)| text);
+            unseen.retain(|(_, line)| !text.contains(line));
+            unseen.is_empty().then_some(())
+        };
+        drop(wait_for("the metrics to say so", METRICS, all_seen));
+        for (index, line) in unseen {
+            self.cases[index].blame(format!("the metrics lack {line}"));
+        }
     }
 
     /// Nothing that was said or kept on the way holds a credential.

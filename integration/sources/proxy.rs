@@ -8,6 +8,10 @@ use invar_integration::fault_proxy::{Fault, FaultProxy, Protocol};
 use invar_integration::{RawTarget, wait_for};
 
 const BODY: &str = "0123456789";
+/// How long nothing has to come where nothing more should.
+const MOMENT: Duration = Duration::from_millis(300);
+/// How long what should come may take.
+const LONG: Duration = Duration::from_secs(30);
 
 /// A server that gives the same ten bytes to everybody.
 fn server() -> SocketAddr {
@@ -18,14 +22,27 @@ fn server() -> SocketAddr {
     target.unwrap().address().parse().unwrap()
 }
 
-/// What comes back until the connection ends or nothing more comes for a moment, and how it ended.
-fn asked(address: SocketAddr) -> (String, io::Result<usize>) {
+/// What comes back until the connection ends, or until it ends with `last` and nothing more comes for a moment; and how it
+/// ended. What has to come may take its time on a host that is busy.
+fn asked_until(address: SocketAddr, last: &str) -> (String, io::Result<usize>) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = Vec::new();
-    let ended = stream.read_to_end(&mut answer);
+    let ended = loop {
+        let patience = if answer.ends_with(last.as_bytes()) { MOMENT } else { LONG };
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let mut part = [0; 4096];
+        match stream.read(&mut part) {
+            Ok(read) if read > 0 => answer.extend_from_slice(&part[..read]),
+            ended => break ended,
+        }
+    };
     (String::from_utf8(answer).unwrap(), ended)
+}
+
+/// As [`asked_until`], for the whole body.
+fn asked(address: SocketAddr) -> (String, io::Result<usize>) {
+    asked_until(address, BODY)
 }
 
 fn is_silent(ended: &io::Result<usize>) -> bool {
@@ -48,31 +65,32 @@ fn without_a_fault_everything_passes() {
 #[test]
 fn each_fault_is_what_its_name_says() {
     let proxy = FaultProxy::start(server(), Protocol::Http).unwrap();
-    let with = |fault| {
+    let until = |last, fault| {
         proxy.fail(fault);
-        let seen = asked(proxy.address());
+        let seen = asked_until(proxy.address(), last);
         proxy.heal().unwrap();
         seen
     };
-    let (answer, ended) = with(Fault::Hang);
+    let with = |fault| until(BODY, fault);
+    let (answer, ended) = until("", Fault::Hang);
     assert!(answer.is_empty() && is_silent(&ended), "{answer} {ended:?}");
     let (answer, ended) = with(Fault::Reset);
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{answer}");
     let (answer, ended) = with(Fault::Truncate);
     assert!(answer.ends_with("\r\n\r\n01234") && ended.is_ok(), "{answer} {ended:?}");
-    let (answer, ended) = with(Fault::HalfOpen);
+    let (answer, ended) = until("01234", Fault::HalfOpen);
     assert!(answer.ends_with("\r\n\r\n01234") && is_silent(&ended), "{answer} {ended:?}");
     let (answer, ended) = with(Fault::TooLong);
     assert!(answer.contains("content-length: 1010") && answer.ends_with(BODY), "{answer} {ended:?}");
     let (answer, ended) = with(Fault::TooShort);
     assert!(answer.contains("content-length: 5") && answer.ends_with(BODY), "{answer} {ended:?}");
-    let (answer, ended) = with(Fault::Drip(Duration::from_secs(1)));
+    let (answer, ended) = until("H", Fault::Drip(Duration::from_secs(10)));
     assert!(answer == "H" && is_silent(&ended), "{answer} {ended:?}");
-    let (answer, _) = with(Fault::not_modified());
+    let (answer, _) = until("\r\n\r\n", Fault::not_modified());
     assert!(answer.starts_with("HTTP/1.1 304 ") && answer.ends_with("\r\n\r\n"), "{answer}");
-    let (answer, _) = with(Fault::status_with(429, "retry-after", "7"));
+    let (answer, _) = until("injected", Fault::status_with(429, "retry-after", "7"));
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("retry-after: 7"), "{answer}");
-    let (answer, _) = with(Fault::page());
+    let (answer, _) = until("</html>", Fault::page());
     assert!(answer.contains("text/html") && answer.contains("sign in"), "{answer}");
     let (ahead, _) = with(Fault::SkewDate(86_400));
     assert!(ahead.ends_with(BODY) && !ahead.contains("1994") && ahead.contains("date: "), "{ahead}");
@@ -111,7 +129,7 @@ fn other_protocols_break_after_so_many_bytes() {
     assert!(whole.ends_with(BODY), "{whole}");
     for (fault, closes) in [(Fault::Truncate, true), (Fault::HalfOpen, false)] {
         proxy.fail(fault);
-        let (answer, ended) = asked(proxy.address());
+        let (answer, ended) = asked_until(proxy.address(), &whole[..20]);
         assert_eq!(answer, whole[..20]);
         assert_eq!(ended.is_ok(), closes, "{ended:?}");
     }
@@ -119,7 +137,7 @@ fn other_protocols_break_after_so_many_bytes() {
     let (_, ended) = asked(proxy.address());
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     proxy.fail(Fault::Hang);
-    assert!(asked(proxy.address()).0.is_empty());
+    assert!(asked_until(proxy.address(), "").0.is_empty());
     proxy.heal().unwrap();
     assert_eq!(asked(proxy.address()).0, whole);
 }

@@ -262,53 +262,50 @@ async fn a_loop_of_links_is_an_error_and_no_endless_search() {
     assert_eq!(error.class, ErrorClass::Transient, "{error:?}");
 }
 
-/// The file is rewritten for as long as it is read: that is said, and nothing is taken before it holds still.
-#[tokio::test]
+/// The file is rewritten for as long as it is read: that is said, and nothing is taken before it holds still. On paused time,
+/// which stands still while somebody reads, whatever else the host does.
+#[tokio::test(start_paused = true)]
 async fn a_file_that_is_being_written_is_taken_only_when_it_holds_still() {
-    use std::io::{Seek as _, Write as _};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.alloy");
     write(&path, "begin...");
-    let stop = Arc::new(AtomicBool::new(false));
-    let (written, stopped) = (path.clone(), Arc::clone(&stop));
-    let writer = std::thread::spawn(move || {
-        let mut file = fs::OpenOptions::new().write(true).open(&written).unwrap();
-        let mut count = 0_u64;
-        while !stopped.load(Ordering::SeqCst) {
-            count += 1;
-            file.rewind().unwrap();
-            file.write_all(format!("{count:08}").as_bytes()).unwrap();
-        }
-        file.rewind().unwrap();
-        file.write_all(b"the end.").unwrap();
-    });
     let source = source(&path);
-    let error = source.poll(None, &context()).await.unwrap_err();
+    let writing = async {
+        for count in 0_u64.. {
+            write(&path, &format!("{count:08}"));
+            tokio::time::sleep(DEBOUNCE / 3).await;
+        }
+    };
+    let context = context();
+    let error = tokio::select! {
+        polled = source.poll(None, &context) => polled.unwrap_err(),
+        () = writing => unreachable!("it is written for ever"),
+    };
     assert!(error.message.contains("does not hold still"), "{error:?}");
-    stop.store(true, Ordering::SeqCst);
-    writer.join().unwrap();
+    write(&path, "the end.");
     assert_eq!(changed(&source, None).await.files["a.alloy"], "the end.");
 }
 
 /// Truncated and written again, as many editors do: the moment between never counts.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_file_that_is_truncated_and_written_is_never_seen_empty() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.alloy");
     write(&path, "one");
     let source = source(&path);
     let first = changed(&source, None).await;
-    fs::write(&path, "").unwrap();
-    let written = path.clone();
-    let writer = std::thread::spawn(move || {
-        std::thread::sleep(DEBOUNCE / 2);
-        write(&written, "two");
-    });
-    let second = changed(&source, Some(&first)).await;
-    assert_eq!(second.files["a.alloy"], "two");
-    writer.join().unwrap();
+    // Written half a debounce, and one and a half, after it was truncated.
+    let mut last = first;
+    for (content, halves) in [("two", 1), ("three", 3)] {
+        fs::write(&path, "").unwrap();
+        let written = async {
+            tokio::time::sleep(DEBOUNCE * halves / 2).await;
+            write(&path, content);
+        };
+        let (next, ()) = tokio::join!(changed(&source, Some(&last)), written);
+        assert_eq!(next.files["a.alloy"], content);
+        last = next;
+    }
 }
 
 #[cfg(unix)]

@@ -79,7 +79,15 @@ impl CloneDirectory {
         fs::create_dir_all(&self.path).map_err(|error| self.host_failure(&error))?;
         let mut options = RepositoryInitOptions::new();
         options.bare(true).external_template(false);
-        Repository::init_opts(&self.path, &options).map_err(|error| self.library_failure(&error).into())
+        let made =
+            Repository::init_opts(&self.path, &options).map_err(|error| self.library_failure(&error))?;
+        // The library lays out a folder for programs that Git would run; here there is none.
+        match fs::remove_dir_all(self.path.join("hooks")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.host_failure(&error).into())
+            }
+            _ => Ok(made),
+        }
     }
 
     /// Opens the repository if there is one.

@@ -17,7 +17,7 @@ use crate::settings::{HttpSettings, SourceSettings};
 
 /// As in production, only that nothing takes long. What is waited for comes; what must not come would have come.
 const QUICK: Timing = Timing {
-    silence: Duration::from_millis(400),
+    silence: Duration::from_secs(2),
     wait: Duration::from_secs(20),
     prompt: Duration::from_millis(50),
     head: Duration::from_secs(20),
@@ -27,6 +27,10 @@ const QUICK: Timing = Timing {
 };
 
 fn push(kind: Notify, url: &str) -> Push {
+    push_with(kind, url, QUICK)
+}
+
+fn push_with(kind: Notify, url: &str, timing: Timing) -> Push {
     let settings = SourceSettings::for_http(HttpSettings { url: url.to_owned(), ..HttpSettings::default() });
     let environment =
         SourceEnvironment { state_directory: std::path::PathBuf::new(), secrets: SecretStores::local() };
@@ -34,7 +38,7 @@ fn push(kind: Notify, url: &str) -> Push {
     let style = Style::documents(None, false).unwrap();
     let connection = Connection::with_style(url.clone(), &settings, "test", &environment, style).unwrap();
     let fetcher = Arc::new(Fetcher::new(connection, &BTreeMap::new()).unwrap());
-    Push::of(Plan { kind, url, fetcher, timing: QUICK })
+    Push::of(Plan { kind, url, fetcher, timing })
 }
 
 async fn hinted(hints: &mut watch::Receiver<u64>) {
@@ -130,7 +134,7 @@ async fn a_silent_stream_is_dead_and_one_with_heartbeats_is_not() {
     let stream = connection(&connections).await;
     until("the stream is there", || push.is_healthy()).await;
     // Longer than the silence in all.
-    for _ in 0..20 {
+    for _ in 0..12 {
         stream.send(b":\n".to_vec()).unwrap();
         tokio::time::sleep(QUICK.silence / 10).await;
     }
@@ -209,8 +213,10 @@ async fn a_server_that_does_not_wait_is_no_push() {
         Some(_) => Reply::status(304),
         None => Reply::ok("x").with("etag", "\"one\""),
     });
+    // An answer that a busy host brings late is none for which the server waited.
+    let timing = Timing { prompt: Duration::from_secs(20), ..QUICK };
     for server in [always_new, never_new] {
-        let push = push(Notify::LongPoll, &server.url("/x"));
+        let push = push_with(Notify::LongPoll, &server.url("/x"), timing);
         let _hints = push.subscribe();
         let mut requests = 0;
         until("it is tried a few times", || {
