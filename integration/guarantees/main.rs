@@ -9,6 +9,7 @@ mod scripted;
 mod agent_blocks;
 mod bad_input;
 mod fleet;
+mod history;
 mod policy;
 mod receive;
 mod remotecfg;

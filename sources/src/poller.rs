@@ -232,6 +232,15 @@ impl Poller {
         followed.sources.iter().find(|entry| entry.name() == name).map(|entry| Arc::clone(&entry.source))
     }
 
+    /// Takes note that a person accepts the commit whose id begins with `commit`, for every source that has refused it for
+    /// how its branch moved; gives those.
+    #[must_use]
+    pub fn accept_history(&self, commit: &str) -> Vec<SourceName> {
+        let followed = self.shared.followed.lock();
+        let accepting = followed.sources.iter().filter(|entry| entry.source.accept_history(commit).is_some());
+        accepting.map(|entry| entry.name().clone()).collect()
+    }
+
     /// Snapshots and statuses as they are now.
     #[must_use]
     pub fn state(&self) -> Arc<SourcesState> {

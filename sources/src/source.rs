@@ -202,8 +202,12 @@ pub trait Source: Send + Sync + 'static {
     /// Whether a configuration may not be composed without this source.
     fn required(&self) -> bool;
 
-    /// Takes note that a person accepts `commit` although the history policy refused it.
-    fn accept_history(&self, _commit: &str) {}
+    /// Takes note that a person accepts the commit whose id begins with `commit`, if it is the one that was refused for how
+    /// the branch moved; gives its id in full, or nothing where that is not what was refused.
+    fn accept_history(&self, commit: &str) -> Option<String> {
+        let _ = commit;
+        None
+    }
 
     /// The host whose share of concurrent fetches a poll uses up; `None` for local sources.
     fn host(&self) -> Option<&str> {

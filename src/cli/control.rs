@@ -1,4 +1,5 @@
-//! Commands that change what the agent does: `rollback`, `hold`, `unhold`, `reconcile`. Each waits for its effect.
+//! Commands that change what the agent does: `rollback`, `hold`, `unhold`, `reconcile`, `accept-history`. Each waits for
+//! its effect.
 
 use std::time::Duration;
 
@@ -32,6 +33,22 @@ struct HoldBody<'a> {
 struct ReconcileBody<'a> {
     sources: &'a [String],
     no_wait: bool,
+}
+
+/// Body of `POST /api/v1/accept-history`.
+#[derive(Serialize)]
+struct AcceptBody<'a> {
+    commit: &'a str,
+    by: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AcceptHistoryArguments {
+    /// The commit that was refused, as the message names it: its id, or at least seven digits of it
+    #[arg(value_parser = commit)]
+    commit: String,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, clap::Args)]
@@ -140,13 +157,37 @@ pub(crate) async fn reconcile(arguments: ReconcileArguments, _styling: Styling) 
         }
     };
     report(&arguments.remote, &status, status.phase.as_str());
-    Ok(match (status.in_sync, status.phase) {
+    Ok(came_of_it(&status))
+}
+
+pub(crate) async fn accept_history(
+    arguments: AcceptHistoryArguments,
+    _styling: Styling,
+) -> Result<Exit, ClientError> {
+    let body = AcceptBody { commit: &arguments.commit, by: operator() };
+    let status: Status = patient(&arguments.remote)?.post("/api/v1/accept-history", &body).await?;
+    report(&arguments.remote, &status, status.phase.as_str());
+    Ok(came_of_it(&status))
+}
+
+/// The exit code that says what came of looking at the sources.
+fn came_of_it(status: &Status) -> Exit {
+    match (status.in_sync, status.phase) {
         (true, _) => Exit::Done,
         (false, Phase::Rejected) => Exit::Refused,
         (false, Phase::RolledBack) => Exit::RolledBack,
         (false, Phase::Held) => Exit::Held,
         (false, _) => Exit::NotInSync,
-    })
+    }
+}
+
+/// The id of a commit, or its beginning.
+fn commit(text: &str) -> Result<String, String> {
+    let digits = text.chars().all(|digit| digit.is_ascii_hexdigit());
+    match digits && (7..=40).contains(&text.len()) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("a commit is named by 7 to 40 hexadecimal digits".to_owned()),
+    }
 }
 
 /// Shows what happened while the command waits.

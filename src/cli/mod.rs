@@ -106,6 +106,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArguments),
     /// Look at the sources now, and wait for what comes of it
     Reconcile(control::ReconcileArguments),
+    /// Accept a commit that a source refuses because its branch was rewritten or set back, and wait for what comes of it
+    AcceptHistory(control::AcceptHistoryArguments),
     /// List the components that pipelines can use, or print the reference of one
     Components(components::ComponentsArguments),
     /// List the functions that expressions can use, or print the reference of one
@@ -172,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Unhold(arguments) => client::block_on(control::unhold(arguments, styling)),
         Command::Quarantine(arguments) => client::block_on(quarantine::main(arguments, styling)),
         Command::Reconcile(arguments) => client::block_on(control::reconcile(arguments, styling)),
+        Command::AcceptHistory(arguments) => client::block_on(control::accept_history(arguments, styling)),
     };
     exit.into()
 }

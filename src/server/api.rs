@@ -43,6 +43,7 @@ pub(super) fn routes() -> Router<Face> {
         .route("/hold", post(hold).delete(unhold))
         .route("/rollback", post(rollback))
         .route("/reconcile", post(reconcile))
+        .route("/accept-history", post(accept_history))
 }
 
 async fn status(State(face): State<Face>) -> Answer<Status> {
@@ -172,5 +173,19 @@ async fn reconcile(State(face): State<Face>, Json(request): Json<ReconcileReques
         }
         false => rollout.reconcile(&request.sources, "the API", PATIENCE).await?,
     };
+    Ok(Json(Status::clone(&status)))
+}
+
+/// Body of `POST /accept-history`.
+#[derive(Deserialize)]
+struct AcceptRequest {
+    /// The id of a commit, or its first digits.
+    commit: String,
+    by: String,
+}
+
+async fn accept_history(State(face): State<Face>, Json(request): Json<AcceptRequest>) -> Answer<Status> {
+    let rollout = &face.rooms()?.rollout;
+    let status = rollout.accept_history(&request.commit, &request.by, PATIENCE).await?;
     Ok(Json(Status::clone(&status)))
 }

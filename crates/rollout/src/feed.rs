@@ -101,6 +101,13 @@ pub trait SnapshotFeed: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// Takes note that a person accepts a commit, by the beginning of its id, that sources have refused for how their branch
+    /// moved; gives the names of those sources.
+    fn accept_history(&self, commit: &str) -> Vec<String> {
+        let _ = commit;
+        Vec::new()
+    }
+
     /// Polls these sources now (all of them for an empty list) and returns when they have answered; an
     /// error is a name that no source has.
     fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>>;

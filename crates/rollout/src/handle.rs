@@ -260,6 +260,26 @@ impl Rollout {
         tokio::time::timeout(timeout, settled).await.map_err(|_| RolloutError::TimedOut)?
     }
 
+    /// Accepts a commit, by the beginning of its id, that sources have refused for how their branch moved, lets them look
+    /// again, and waits, at most `timeout`, until what they bring has come to rest. `by` says who accepts.
+    ///
+    /// # Errors
+    /// [`RolloutError::NotFound`] where no source has refused such a commit; as [`Self::reconcile`].
+    pub async fn accept_history(
+        &self,
+        commit: &str,
+        by: &str,
+        timeout: Duration,
+    ) -> Result<Arc<Status>, RolloutError> {
+        let names = self.feed.0.accept_history(commit);
+        if names.is_empty() {
+            return Err(RolloutError::NotFound(format!(
+                "no source has refused a commit {commit} for its history; `invar sources` says which one waits"
+            )));
+        }
+        self.reconcile(&names, &format!("{by} accepts the history of {commit}"), timeout).await
+    }
+
     /// Asks these sources and modules to look now (all for an empty list) without waiting for it. `by` says who asks.
     ///
     /// # Errors

@@ -99,6 +99,10 @@ impl SnapshotFeed for PollerFeed {
         })
     }
 
+    fn accept_history(&self, commit: &str) -> Vec<String> {
+        self.poller.accept_history(commit).iter().map(ToString::to_string).collect()
+    }
+
     fn reconcile<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let names: Vec<SourceName> = names.iter().map(|name| SourceName::new(name.as_str())).collect();

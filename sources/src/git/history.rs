@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use git2::{Oid, Repository};
 
 use super::protocol::FetchRequest;
+use super::refusal::unless_accepted;
 use super::repository::object_id;
 use super::tree::Reading;
 use super::wire::RemoteWire;
@@ -115,8 +116,7 @@ impl GitSource {
         let message = format!("the branch is at {new:.12}, which {what} {old:.12}");
         let accepted = self.memory.lock().accepted.as_deref() == Some(new);
         if self.settings.history == HistoryPolicy::FastForward && !accepted {
-            return Err(Failure::rejected(Rejection::History, message)
-                .with_help(format!("if that is intended: invar accept-history {new:.12}")));
+            return Err(unless_accepted(Failure::rejected(Rejection::History, message), new));
         }
         notices.push(Notice { kind, message });
         Ok(())

@@ -322,6 +322,8 @@ impl GitSource {
         if outcome.is_ok() {
             let mut memory = self.memory.lock();
             memory.read = true;
+            // It was for this step alone: whoever sets the branch back there once more asks once more.
+            memory.accepted = None;
             memory.default_branch.clone_from(&resolved.target);
         }
         let snapshot = Snapshot { selection, ..outcome? };
@@ -652,9 +654,10 @@ impl Source for GitSource {
         self.settings.host.as_deref()
     }
 
-    fn accept_history(&self, commit: &str) {
+    fn accept_history(&self, commit: &str) -> Option<String> {
         let mut memory = self.memory.lock();
-        memory.accepted = Some(commit.to_owned());
-        memory.refused = None;
+        let accepted = memory.refused.take_if(|refused| refused.waits_for(commit))?.commit;
+        memory.accepted = Some(accepted.clone());
+        Some(accepted)
     }
 }

@@ -10,6 +10,7 @@ use git2::{ObjectType, Odb, Oid, Repository};
 use super::history::{HISTORY_DEPTHS, WALK_LIMIT};
 use super::protocol::FetchRequest;
 use super::reference::{Resolved, Wanted};
+use super::refusal::unless_accepted;
 use super::repository::{CloneDirectory, ReadError, holds, object_id};
 use super::signed::{SignedCommit, SignedTag};
 use super::tree::COMMIT_LIMIT;
@@ -194,8 +195,7 @@ impl GitSource {
                     "the commits from {before:.12} to {head:.12} cannot all be verified: there are more than 1000, or \
                      not all of them are to be had"
                 );
-                let help = format!("if the new state is as intended: invar accept-history {head:.12}");
-                Err(Failure::rejected(Rejection::Verification, message).with_help(help))
+                Err(unless_accepted(Failure::rejected(Rejection::Verification, message), head))
             }
         }
     }

@@ -26,8 +26,13 @@ async fn a_force_push_is_noticed_and_refused_where_that_is_asked_for() {
     let error = failed(&strict, Some(&first)).await;
     assert_eq!(error.class, ErrorClass::Rejected(Rejection::History), "{error}");
     assert!(error.message.contains("no longer contains"), "{error}");
-    strict.accept_history(&two);
+    assert_eq!(strict.accept_history("0000000"), None, "another commit");
+    assert_eq!(strict.accept_history(&two[..6]), None, "too few digits");
+    assert_eq!(strict.accept_history(&two[..12]), Some(two.clone()));
+    assert_eq!(strict.accept_history(&two), None, "nothing is refused any more");
     assert_eq!(kinds(&changed(&strict, Some(&first)).await), [NoticeKind::HistoryRewritten]);
+    // It was accepted once.
+    assert_eq!(failed(&strict, Some(&first)).await.class, ErrorClass::Rejected(Rejection::History));
 
     let second = changed(&source, Some(&first)).await;
     assert_eq!(second.files["a.alloy"], "two");
