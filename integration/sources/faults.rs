@@ -38,6 +38,7 @@ pub(crate) fn of_http() -> Vec<Case> {
         case("precondition_failed", Fault::status(412)).fails("transient", &["412"]),
         case("too_many_requests", Fault::status_with(429, "retry-after", "2"))
             .fails("rate_limited", &["asks for fewer requests", "429"]),
+        case("odd_status", Fault::status(400)).fails("transient", &["refuses the request", "400"]),
         case("server_error", Fault::status(500)).fails("transient", &["failed", "500"]),
         case("unavailable", Fault::status(503)).fails("transient", &["503"]),
         case("unavailable_for_a_while", Fault::status_with(503, "retry-after", "2"))

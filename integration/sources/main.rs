@@ -126,7 +126,7 @@ static SUITES: [&Suite; 18] = [
 
 cases! { git_http:
     refuse hang reset drip truncate half_open too_long too_short
-    not_modified not_found request_timeout precondition_failed too_many_requests server_error unavailable
+    not_modified not_found request_timeout precondition_failed too_many_requests odd_status server_error unavailable
     unavailable_for_a_while page clock_ahead clock_behind
 }
 
@@ -152,8 +152,8 @@ cases! { git_ssh:
 
 cases! { document_http:
     refuse hang reset drip truncate half_open too_long too_short
-    not_modified not_modified_when_asked not_found request_timeout precondition_failed too_many_requests server_error
-    unavailable unavailable_for_a_while page clock_ahead clock_behind
+    not_modified not_modified_when_asked not_found request_timeout precondition_failed too_many_requests odd_status
+    server_error unavailable unavailable_for_a_while page clock_ahead clock_behind
 }
 
 cases! { document_http_denied:
@@ -172,7 +172,7 @@ cases! { document_contents:
 
 cases! { bucket:
     refuse hang reset drip truncate half_open too_long too_short
-    not_modified request_timeout precondition_failed too_many_requests slow_down server_error unavailable
+    not_modified request_timeout precondition_failed too_many_requests slow_down odd_status server_error unavailable
     unavailable_for_a_while page clock_ahead clock_refused no_such_bucket object_not_found object_page
     object_not_modified
 }
@@ -192,7 +192,7 @@ cases! { bucket_https:
 
 cases! { artifact:
     refuse hang reset drip truncate half_open too_long
-    not_modified not_found request_timeout precondition_failed too_many_requests server_error unavailable
+    not_modified not_found request_timeout precondition_failed too_many_requests odd_status server_error unavailable
     unavailable_for_a_while page clock_ahead clock_behind
 }
 

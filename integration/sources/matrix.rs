@@ -46,6 +46,16 @@ pub(crate) enum Trouble {
     Content,
 }
 
+impl Trouble {
+    /// What a poll may take: short where the fault is that nothing comes, and else as long as it takes a host that is busy.
+    fn timeout(&self) -> &'static str {
+        match self {
+            Self::Proxy(Fault::Hang | Fault::Drip(_) | Fault::HalfOpen) => "1s",
+            _ => "10s",
+        }
+    }
+}
+
 /// A fault, and what has to be seen of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -307,7 +317,7 @@ impl<'a> Stage<'a> {
             let own = kind.settings(&Place { case: played.case.name, address });
             writeln!(settings, "[[source]]\nname = \"{}\"\ninterval = \"1s\"", played.case.name).unwrap();
             if !own.contains("timeout") {
-                settings.push_str("timeout = \"1s\"\n");
+                writeln!(settings, "timeout = \"{}\"", played.case.trouble.timeout()).unwrap();
             }
             if encrypted {
                 let ca = directory.path().join("ca.pem");

@@ -181,6 +181,7 @@ fn of_stores() -> Vec<Case> {
             .fails("rate_limited", &["asks for fewer requests", "429"]),
         case("slow_down", refusal(503, SLOW_DOWN))
             .fails("transient", &["asks for fewer requests", "SlowDown"]),
+        case("odd_status", Fault::status(400)).fails("transient", &["refuses the request", "400"]),
         case("server_error", Fault::status(500)).fails("transient", &["failed", "500"]),
         case("unavailable", Fault::status(503)).fails("transient", &["failed", "503"]),
         case("unavailable_for_a_while", Fault::status_with(503, "retry-after", "2"))

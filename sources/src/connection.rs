@@ -465,6 +465,13 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// A credential that no header can hold. It is read again at each poll, so that it is not for good.
+pub(crate) fn unfit(what: &str) -> Failure {
+    Failure::new(ErrorClass::AuthExpired, format!("{what} does not fit into an HTTP header")).with_help(
+        "where it comes from there should be the value alone, on one line; it is read again each time",
+    )
+}
+
 pub(crate) fn secret_failure(error: &SecretError) -> Failure {
     let class = match error {
         SecretError::Unavailable { .. } => ErrorClass::Transient,

@@ -6,7 +6,7 @@ use reqwest::{Client, ClientBuilder};
 
 use super::oauth2::TokenSource;
 use super::peers::GuardedResolver;
-use super::{basic, secret_failure};
+use super::{basic, secret_failure, unfit};
 use crate::error::Failure;
 use crate::settings::AuthSettings;
 
@@ -103,8 +103,7 @@ impl Style {
 
 /// The value as a header.
 pub(super) fn header_value(text: &Secret) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::from_str(text.expose())
-        .map_err(|_| Failure::stalled("the credential does not fit into an HTTP header"))?;
+    let mut value = HeaderValue::from_str(text.expose()).map_err(|_| unfit("the credential"))?;
     value.set_sensitive(true);
     Ok(value)
 }

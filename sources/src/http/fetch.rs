@@ -9,7 +9,7 @@ use reqwest::Response;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::connection::{Connection, check_encrypted, place};
+use crate::connection::{Connection, check_encrypted, place, unfit};
 use crate::error::{ErrorClass, Failure, Rejection};
 
 /// How often a redirect is followed.
@@ -106,9 +106,8 @@ impl Fetcher {
         let mut headers = HeaderMap::new();
         for (name, credential) in &self.headers {
             let value = self.connection.resolve(credential).await?;
-            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
-                Failure::stalled(format!("the value of `http.headers.{name}` does not fit into a header"))
-            })?;
+            let mut value = HeaderValue::from_str(value.expose())
+                .map_err(|_| unfit(&format!("the value of `http.headers.{name}`")))?;
             value.set_sensitive(true);
             headers.append(name.clone(), value);
         }

@@ -17,7 +17,7 @@ use url::Url;
 use super::challenge::{Challenge, parse_challenge, parse_next};
 use super::manifest::{ACCEPTED, Descriptor, Manifest};
 use super::reference::{Repository, is_digest};
-use crate::connection::{Connection, hide, is_loopback, place};
+use crate::connection::{Connection, hide, is_loopback, place, unfit};
 use crate::error::{ErrorClass, Failure, Rejection};
 use crate::settings::AuthSettings;
 use crate::snapshot::hexadecimal;
@@ -388,8 +388,7 @@ impl Registry {
 }
 
 fn sensitive(text: &Secret) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::from_str(text.expose())
-        .map_err(|_| Failure::stalled("the credential does not fit into an HTTP header"))?;
+    let mut value = HeaderValue::from_str(text.expose()).map_err(|_| unfit("the credential"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -207,6 +207,10 @@ impl Access {
             StoreError::Corrupt | StoreError::Elsewhere { .. } => ErrorClass::Integrity,
             StoreError::TooMuch { .. } => ErrorClass::Rejected(Rejection::Limits),
             StoreError::Shape { .. } => ErrorClass::Rejected(Rejection::Shape),
+            StoreError::Refused { status: 403 | 407, .. } => ErrorClass::Forbidden,
+            // A proxy or a gateway in between may say this for a while, so that it is asked again by itself. Only a request
+            // that cannot even be made is as wrong tomorrow.
+            StoreError::Refused { status: 1.., .. } => ErrorClass::Transient,
             _ => ErrorClass::Stalled,
         };
         let failure = Failure::new(class, format!("{place}: {error}"));

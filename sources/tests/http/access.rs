@@ -154,6 +154,11 @@ async fn a_rotated_token_is_used_at_once_and_servers_may_lag_behind() {
     let first = changed(&source, None).await;
     std::fs::write(&file, "two\n").unwrap();
     assert_eq!(failed(&source, Some(&first)).await.class, ErrorClass::Transient, "right after a rotation");
+    // What cannot even be sent is read again as well.
+    std::fs::write(&file, "three\nand a note\n").unwrap();
+    let error = failed(&source, Some(&first)).await;
+    assert_eq!(error.class, ErrorClass::AuthExpired, "{error}");
+    assert!(error.help.unwrap().contains("on one line") && !error.message.contains("three"));
     std::fs::write(&file, "three\n").unwrap();
     assert_eq!(poll(&source, Some(&first)).await.unwrap(), None);
 }

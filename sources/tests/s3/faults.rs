@@ -97,6 +97,22 @@ async fn failures_of_the_store_and_of_the_network_are_transient() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_understands_does_not_stop_a_source_for_good() {
+    let Some(world) = world().await else { return };
+    for (status, code, class) in [
+        (400, "", ErrorClass::Transient),
+        (400, "InvalidRequest", ErrorClass::Transient),
+        (418, "", ErrorClass::Transient),
+        (425, "", ErrorClass::Transient),
+        (407, "", ErrorClass::Forbidden),
+        (403, "InvalidObjectState", ErrorClass::Forbidden),
+    ] {
+        let error = fault(&world, Instead::error(status, code)).await;
+        assert_eq!(error.class, class, "{status} {code}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn an_object_that_is_cut_off_is_transient() {
     let Some(world) = world().await else { return };
     world.put("f/a.alloy", &"x".repeat(5000)).await;

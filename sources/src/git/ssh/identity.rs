@@ -221,8 +221,10 @@ async fn hashes<H: Handler>(
     }
     match handle.best_supported_rsa_hash().await {
         Ok(Some(Some(hash))) => Ok(vec![Some(hash)]),
-        Ok(Some(None)) => Err(Failure::stalled(format!("{place} takes keys of RSA with SHA-1 only"))
-            .with_help("use a key of another kind: ssh-keygen -t ed25519")),
+        Ok(Some(None)) => {
+            Err(Failure::new(ErrorClass::Forbidden, format!("{place} takes keys of RSA with SHA-1 only"))
+                .with_help("use a key of another kind: ssh-keygen -t ed25519"))
+        }
         Ok(None) => Ok(vec![Some(HashAlg::Sha512), Some(HashAlg::Sha256)]),
         Err(error) => Err(Failure::transient(format!("{place} broke the connection off: {error}"))),
     }

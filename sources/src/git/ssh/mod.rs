@@ -337,7 +337,11 @@ fn refusal(place: &str, words: &str, exit_status: Option<u32>) -> Option<Failure
     let lower = words.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
     if exit_status == Some(127) || says(&["command not found"]) {
-        return Some(Failure::stalled(format!("{place} has no `git-upload-pack`: {words}")));
+        // Whoever looks after the server can mend that, and nobody may think of this agent then.
+        return Some(
+            Failure::transient(format!("{place} has no `git-upload-pack`: {words}"))
+                .with_help("install Git on the server; until then what was read last stays in use"),
+        );
     }
     if says(&[
         "not found",
@@ -377,8 +381,8 @@ mod tests {
         for words in ["access denied", "fatal: detected dubious ownership in repository at '/x'"] {
             assert_eq!(class(words, None), Some(ErrorClass::Forbidden), "{words}");
         }
-        assert_eq!(class("bash: git-upload-pack: command not found", None), Some(ErrorClass::Stalled));
-        assert_eq!(class("", Some(127)), Some(ErrorClass::Stalled));
+        assert_eq!(class("bash: git-upload-pack: command not found", None), Some(ErrorClass::Transient));
+        assert_eq!(class("", Some(127)), Some(ErrorClass::Transient));
         assert_eq!(class("try again later", Some(1)), None);
     }
 }

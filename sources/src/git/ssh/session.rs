@@ -109,10 +109,11 @@ fn handshake_failure(place: &str, error: &russh::Error, expectation: &Expectatio
         russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
             expectation.other_kinds(theirs)
         }
-        russh::Error::NoCommonAlgo { kind, theirs, .. } => Failure::stalled(format!(
+        russh::Error::NoCommonAlgo { kind, theirs, .. } => Failure::transient(format!(
             "{place} has no algorithm in common with this agent ({kind:?}: {})",
             theirs.join(", ")
-        )),
+        ))
+        .with_help("let the server offer newer ones; until then what was read last stays in use"),
         russh::Error::WrongServerSig | russh::Error::StrictKeyExchangeViolation { .. } => Failure::new(
             ErrorClass::Integrity,
             format!("{place} does not prove that it has its key: {error}"),

@@ -23,7 +23,7 @@ async fn what_the_command_does_instead_of_serving_has_a_class() {
     for (command, class, part) in [
         ("echo ERROR: Repository not found. >&2; exit 1", ErrorClass::NotFound, "Repository not found"),
         ("echo access denied >&2; exit 1", ErrorClass::Forbidden, "access denied"),
-        ("exit 127", ErrorClass::Stalled, "no `git-upload-pack`"),
+        ("exit 127", ErrorClass::Transient, "no `git-upload-pack`"),
         ("echo come back later >&2; exit 1", ErrorClass::Transient, "come back later"),
         ("exit 0", ErrorClass::Transient, "ended early"),
         ("echo Welcome to this host", ErrorClass::Rejected(Rejection::Shape), "like a Git server"),
