@@ -262,6 +262,7 @@ mod tests {
             since: None,
             reason: None,
             fix: None,
+            note: None,
             version: Some(1),
             store_version: None,
             changed: None,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cell::{Cell, Taken, Trouble};
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::schedule::{self, Pauses};
 use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::SecretStore;
@@ -193,7 +194,12 @@ impl Keeper {
             Ok(new) => self.consider(new),
             Err(error) => {
                 self.failed(&error);
+                let missing = matches!(error, SecretError::Missing { .. });
                 self.cell.trouble(Trouble::Unread(error.of(&self.cell.name())));
+                if missing && self.cell.when_missing() == WhenMissing::Empty {
+                    // Nor is the next start to use what it was.
+                    self.remember();
+                }
             }
         }
         self.cell.count_attempt();

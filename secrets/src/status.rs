@@ -2,12 +2,14 @@
 //! Never a value, nor anything that is made from one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Trouble};
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::reference::SecretReference;
 use crate::store::StoreKind;
 use crate::stores::SecretStores;
@@ -34,6 +36,9 @@ pub struct SecretStatus {
     /// What a person can do about it.
     #[serde(default)]
     pub fix: Option<String>,
+    /// What is to be known beside that, such as why changes are noticed late.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Counts the changes within this process; none as long as there was no value.
     #[serde(default)]
     pub version: Option<u64>,
@@ -322,7 +327,11 @@ impl SecretStores {
     /// What is in use, by reference.
     #[must_use]
     pub fn status(&self) -> Vec<SecretStatus> {
-        self.cells().iter().map(|cell| SecretStatus::of(cell)).collect()
+        let with_note = |cell: &Arc<Cell>| {
+            let note = self.store(&cell.store).and_then(|store| store.notice(&cell.path));
+            SecretStatus { note, ..SecretStatus::of(cell) }
+        };
+        self.cells().iter().map(with_note).collect()
     }
 }
 
@@ -348,7 +357,8 @@ impl SecretStatus {
             state,
             since,
             reason,
-            fix: standing.trouble.as_ref().and_then(|(trouble, _)| trouble.fix()),
+            fix: standing.trouble.as_ref().and_then(|(trouble, _)| trouble.fix(cell.when_missing())),
+            note: None,
             version: Some(snapshot.version),
             store_version: snapshot.store_version.clone(),
             changed: Some(standing.changed_at),
@@ -380,10 +390,13 @@ impl Trouble {
         }
     }
 
-    fn fix(&self) -> Option<String> {
+    fn fix(&self, when_missing: WhenMissing) -> Option<String> {
         let text = match self {
             Self::Unread(SecretError::Denied { .. }) => "give the agent's identity the right to read it",
-            Self::Unread(SecretError::Missing { .. }) => "write it again; until then the value in use stays",
+            Self::Unread(SecretError::Missing { .. }) => match when_missing {
+                WhenMissing::Keep => "write it again; until then the value in use stays",
+                WhenMissing::Empty => "write it; until then its users get an empty text",
+            },
             Self::Unread(SecretError::Compromised { .. }) => "find out who unwrapped it, and issue a new one",
             Self::Unread(_) => return None,
             Self::Rejected(_) => "write a value that works; the one before is in use until then",
@@ -436,7 +449,6 @@ mod moment {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -516,6 +528,7 @@ mod tests {
             since: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
             reason: Some("sealed".to_owned()),
             fix: None,
+            note: None,
             version: Some(7),
             store_version: None,
             changed: None,

@@ -203,6 +203,7 @@ async fn a_value_of_another_shape_is_not_used() {
     store.told(Ok(lacking));
     pass(6 * MINUTE).await;
     assert_eq!(password.read().expose(), "one-1");
+    assert_eq!(stores.status()[0].state, SecretState::Missing);
     store.told(Ok(login("b", "")));
     pass(6 * MINUTE).await;
     assert_eq!(password.read().expose(), "one-1");

@@ -130,15 +130,20 @@ fn list(secrets: &[SecretStatus], now: Timestamp, styling: Styling) -> Vec<Strin
         if let Some(reason) = &secret.reason {
             let fix = secret.fix.as_ref().map(|fix| format!(": {fix}")).unwrap_or_default();
             let text = format!("{reason}{fix}");
-            let mut parts = text.lines();
-            told.push(format!("  └ {}", parts.next().unwrap_or_default()));
-            told.extend(parts.map(|part| format!("    {part}")));
+            told.extend(below(&text));
         }
+        told.extend(secret.note.iter().flat_map(|note| below(note)));
     }
     if let Some(failing) = secrets.iter().find(|secret| secret.reason.is_some()) {
         told.push(format!("next: invar secrets {0} · invar secrets test {0}", failing.reference));
     }
     told
+}
+
+/// A text below the line that it is about.
+fn below(text: &str) -> Vec<String> {
+    let begin = |number| if number == 0 { "  └ " } else { "    " };
+    text.lines().enumerate().map(|(number, part)| format!("{}{part}", begin(number))).collect()
 }
 
 fn detail(secret: &SecretStatus, now: Timestamp, styling: Styling) -> Vec<String> {
@@ -156,6 +161,7 @@ fn detail(secret: &SecretStatus, now: Timestamp, styling: Styling) -> Vec<String
     };
     say("why", secret.reason.as_deref().unwrap_or_default());
     say("fix", secret.fix.as_deref().unwrap_or_default());
+    say("note", secret.note.as_deref().unwrap_or_default());
     say("version", &version(secret));
     if secret.changed.is_some() {
         say("changed", &format!("{} ago", ago(secret.changed, now)));
@@ -308,6 +314,7 @@ mod tests {
             since: None,
             reason: None,
             fix: None,
+            note: None,
             version: Some(7),
             store_version: None,
             changed: moment(-3 * 86_400),
