@@ -338,6 +338,33 @@ impl SecretStores {
 // === impl SecretStatus ===
 
 impl SecretStatus {
+    /// How one does that somebody wants and nobody has.
+    #[must_use]
+    pub fn lacking(reference: &SecretReference, kind: StoreKind, state: SecretState, reason: String) -> Self {
+        let (store, path) = (reference.store.clone(), reference.path.clone());
+        Self {
+            reference: format!("{store}/{path}"),
+            store,
+            path,
+            kind,
+            state,
+            since: None,
+            reason: Some(reason),
+            fix: None,
+            note: None,
+            version: None,
+            store_version: None,
+            changed: None,
+            read: None,
+            expires: None,
+            next_read: None,
+            lease: false,
+            rotations: 0,
+            failures: 0,
+            users: Vec::new(),
+        }
+    }
+
     fn of(cell: &Cell) -> Self {
         let (snapshot, standing) = (cell.snapshot(), cell.standing());
         let ended = snapshot.not_after.filter(|end| *end <= SystemTime::now());
