@@ -280,8 +280,13 @@ impl Keeper {
         match error {
             SecretError::Unavailable { retry_after, .. } => {
                 let pause = self.pauses.next(false, unit);
-                // Not all at the very moment that was named.
-                retry_after.map_or(pause, |after| pause.max(after + after.mul_f64(0.1 * unit)))
+                let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+                match retry_after {
+                    // Not all at the very moment that was named.
+                    Some(after) => pause.max(*after + after.mul_f64(0.1 * unit)),
+                    // After an outage what ends first comes first.
+                    None => schedule::before_the_end(pause, left.unwrap_or_default()),
+                }
             }
             // Somebody has to look at it; reading it again is for a person to say.
             SecretError::Compromised { .. } => FAR,

@@ -381,6 +381,24 @@ async fn a_lease_that_cannot_be_renewed_for_now_is_replaced_before_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_nears_its_end_in_an_outage_is_the_first_to_be_asked_for_after_it() {
+    let (store, stores) = start(Ok(leased("a", "lease-1", 600)), false);
+    let user = live(&stores, "user").await;
+    let began = Instant::now();
+    store.told(unavailable());
+    // It would be renewed after two thirds, and the outage ends just before the lease does.
+    pass(570 * SECOND).await;
+    let asked = store.asked("");
+    assert!(asked < 30, "{asked} requests");
+    store.told(Ok(leased("b", "lease-2", 600)));
+    while user.read().expose() == "a" {
+        pass(SECOND).await;
+    }
+    assert!(began.elapsed() < 590 * SECOND, "{:?}", began.elapsed());
+    stores.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leased_credential_that_is_refused_is_replaced_at_most_every_ten_seconds() {
     let (store, stores) = start(Ok(leased("a", "l1", 6_000)), false);
     let password = live(&stores, "password").await;
