@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use invar_rollout::StateSettings;
 use invar_secrets::{
-    ChangeClass, Credential, OfflineCache, OfflineSettings, SecretReference, SecretState, SecretStores, SecretUser, SnapshotFiles, StoreEnvironment,
-    StoreSettingsError, build, unknown_store,
+    ChangeClass, Credential, OfflineCache, OfflineSettings, SecretReference, SecretState, SecretStores,
+    SecretUser, SnapshotFiles, StoreEnvironment, StoreSettingsError, build, unknown_store,
 };
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
@@ -254,8 +254,12 @@ mod tests {
              [webhook.git]\nsecret = {{ secret = 'env/HOOK' }}\nsources = ['a']\n"
         );
         let found = users(&Settings::parse("invar.toml", &text).unwrap());
-        let found: Vec<_> = found.iter().map(|(at, user)| (at.to_string(), user.component.as_str())).collect();
-        assert_eq!(found, [("env/HOOK".to_owned(), "webhook git"), ("file/run/token".to_owned(), "source a")]);
+        let found: Vec<_> =
+            found.iter().map(|(at, user)| (at.to_string(), user.component.as_str())).collect();
+        assert_eq!(
+            found,
+            [("env/HOOK".to_owned(), "webhook git"), ("file/run/token".to_owned(), "source a")]
+        );
     }
 
     #[test]

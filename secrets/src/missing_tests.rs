@@ -214,7 +214,8 @@ async fn the_lease_of_what_is_taken_away_is_given_back_and_the_next_start_does_n
     let Held { store, stores } = Held::new(WhenMissing::Empty, answer);
     let memory = Arc::new(Memory::default());
     let dynamic: Arc<dyn SecretStore> = store.clone();
-    let remembering = SecretStores::with_memory(BTreeMap::from([("vault".to_owned(), dynamic)]), memory.clone());
+    let remembering =
+        SecretStores::with_memory(BTreeMap::from([("vault".to_owned(), dynamic)]), memory.clone());
     drop(stores);
     let held = Held { store, stores: remembering };
     let password = held.live("password").await;

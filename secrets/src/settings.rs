@@ -260,7 +260,10 @@ pub fn unknown_store<'a>(
 fn defaults(environment: &StoreEnvironment) -> StoreTable {
     let mut table = BTreeMap::from([
         ("env".to_owned(), StoreSettings::Env(EnvironmentSettings::default())),
-        ("file".to_owned(), StoreSettings::File(FileSettings { root: PathBuf::from("/"), missing: WhenMissing::Keep })),
+        (
+            "file".to_owned(),
+            StoreSettings::File(FileSettings { root: PathBuf::from("/"), missing: WhenMissing::Keep }),
+        ),
     ]);
     if environment.credentials_directory.is_some() {
         table.insert("systemd".to_owned(), StoreSettings::Systemd(SystemdSettings::default()));
@@ -386,7 +389,10 @@ mod tests {
             ("[x]\nroot = '/x'", "missing field `kind`"),
             ("[x]\nkind = 'file'\nrot = '/x'", "unknown field `rot`"),
             ("[x]\nkind = 'file'", "missing field `root`"),
-            ("[x]\nkind = 'kubernetes'\nmissing = 'drop'", "unknown variant `drop`, expected `keep` or `empty`"),
+            (
+                "[x]\nkind = 'kubernetes'\nmissing = 'drop'",
+                "unknown variant `drop`, expected `keep` or `empty`",
+            ),
             ("[x]\nkind = 'file'\nroot = 'x'", "absolute path"),
             ("['X/y']\nkind = 'env'", "name of a store"),
             ("[file]\nkind = 'env'", "only a store of the kind `file`"),

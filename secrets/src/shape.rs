@@ -10,7 +10,10 @@ use zeroize::Zeroizing;
 const BEGIN: &str = "-----BEGIN ";
 
 /// The fields that `held` has and `new` has not.
-pub(crate) fn lacking<'a>(held: &'a BTreeMap<String, Secret>, new: &BTreeMap<String, Secret>) -> Vec<&'a str> {
+pub(crate) fn lacking<'a>(
+    held: &'a BTreeMap<String, Secret>,
+    new: &BTreeMap<String, Secret>,
+) -> Vec<&'a str> {
     held.keys().filter(|name| !new.contains_key(*name)).map(String::as_str).collect()
 }
 

@@ -5,7 +5,9 @@
 use std::time::SystemTime;
 
 use invar_rollout::Timestamp;
-use invar_secrets::{SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, TrialOutcome};
+use invar_secrets::{
+    SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, StoreKind, TrialOutcome,
+};
 use serde::Serialize;
 
 use super::client::{Client, ClientError};
@@ -212,7 +214,7 @@ fn tried(trial: &SecretTrial, now: Timestamp, styling: Styling) -> Vec<String> {
                 fields.join(", ")
             ));
             if let Some(version) = store_version {
-                lines.push(format!("  version   {version}"));
+                lines.push(format!("  version   {}", of_store(trial.kind, version)));
             }
             if expires.is_some() {
                 lines.push(format!("  expires   in {}", until(*expires, now)));
@@ -250,10 +252,19 @@ fn state(secret: &SecretStatus, now: Timestamp) -> (Tone, String) {
 /// The store's name for the version where it has one, else how often it changed.
 fn version(secret: &SecretStatus) -> String {
     match (&secret.store_version, secret.version) {
-        (Some(version), _) => version.clone(),
+        (Some(version), _) => of_store(secret.kind, version),
         (None, _) if secret.lease => "lease".to_owned(),
         (None, Some(version)) => format!("v{version}"),
         (None, None) => "–".to_owned(),
+    }
+}
+
+/// A version as people of that kind of store write it.
+fn of_store(kind: StoreKind, version: &str) -> String {
+    match kind {
+        StoreKind::Vault => format!("v{version}"),
+        StoreKind::Kubernetes => format!("rv {version}"),
+        _ => version.to_owned(),
     }
 }
 
@@ -292,7 +303,7 @@ fn until(time: Option<SystemTime>, now: Timestamp) -> String {
 mod tests {
     use std::time::Duration;
 
-    use invar_secrets::{ChangeClass, StoreKind};
+    use invar_secrets::ChangeClass;
 
     use super::*;
 
@@ -340,9 +351,10 @@ mod tests {
         let stale = SecretStatus {
             state: SecretState::Stale,
             since: moment(-240),
-            reason: Some("watch forbidden".to_owned()),
-            fix: Some("add verbs [get, watch] on secrets \"otlp-tls\" to Role agent (ns obs)".to_owned()),
-            store_version: Some("rv 8812".to_owned()),
+            reason: Some("watch broken off".to_owned()),
+            note: Some("changes are not told of for now".to_owned()),
+            fix: Some("ask the cluster".to_owned()),
+            store_version: Some("8812".to_owned()),
             changed: moment(-60 * 86_400),
             expires: moment(12 * 86_400),
             users: vec![
@@ -372,7 +384,8 @@ mod tests {
 kv/pay/es     vault  ready        v7       3 d   –        sinks.es                  per use
 db/creds/ro   vault  ready        lease    21 m  39 m     sources.pg                reconnect
 obs/otlp-tls  k8s    stale 4 m    rv 8812  60 d  12 d     sources.otlp, sinks.otlp  tls reload
-  └ watch forbidden: add verbs [get, watch] on secrets \"otlp-tls\" to Role agent (ns obs)
+  └ watch broken off: ask the cluster
+  └ changes are not told of for now
 sasl          vault  denied 30 s  –        –     –        –                         –
   └ 403 with a valid token: policy \"agent\" lacks read on kv/data/sasl
 next: invar secrets k8s/obs/otlp-tls · invar secrets test k8s/obs/otlp-tls"
@@ -386,8 +399,9 @@ next: invar secrets k8s/obs/otlp-tls · invar secrets test k8s/obs/otlp-tls"
         assert_eq!(
             detail(&secrets[2], NOW, Styling::PLAIN).join("\n"),
             "k8s/obs/otlp-tls kubernetes   stale 4 m
-  why       watch forbidden
-  fix       add verbs [get, watch] on secrets \"otlp-tls\" to Role agent (ns obs)
+  why       watch broken off
+  fix       ask the cluster
+  note      changes are not told of for now
   version   rv 8812
   changed   60 d ago
   read      20 s ago

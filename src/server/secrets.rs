@@ -8,7 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use invar_engine::{LackingSecret, SecretLack, SecretUse};
 use invar_secrets::{
-    ChangeClass, SecretError, SecretReference, SecretState, SecretStatus, SecretStores, SecretTrial, SecretUser,
+    ChangeClass, SecretError, SecretReference, SecretState, SecretStatus, SecretStores, SecretTrial,
+    SecretUser,
 };
 
 use super::{Face, Refusal, Rooms};
