@@ -301,6 +301,12 @@ fn a_start_without_a_store_runs_what_needs_nothing_of_it_and_the_rest_when_it_is
     let waited_for = agent.get("/api/v1/secrets/command%2Ftoken").unwrap();
     assert!(waited_for["version"].is_null() && waited_for["state"] != "ready", "{waited_for:#}");
     assert_eq!(waited_for["users"][0]["component"], "prometheus.remote_write.out", "{waited_for:#}");
+    let named = |status: &serde_json::Value| {
+        let all = status["conditions"].as_array().unwrap();
+        let ready = all.iter().find(|condition| condition["name"] == "SecretsReady").unwrap();
+        ready["message"].to_string().contains("command/token")
+    };
+    agent.wait("the condition names it", SOON, named).unwrap();
 
     std::fs::rename(folder.join("away"), folder.join("token")).unwrap();
     let recovered = || (health("prometheus.remote_write.out")["state"] == "healthy").then_some(());

@@ -174,6 +174,19 @@ pub struct SecretShape {
     pub lease: bool,
 }
 
+// === impl SecretsStanding ===
+
+impl SecretsStanding {
+    /// Counts what somebody wants and nobody has.
+    pub fn add_lacking(&mut self, lacking: Vec<(String, SecretState, String)>) {
+        self.held += lacking.len();
+        self.in_trouble += lacking.len();
+        if self.first_trouble.is_none() {
+            self.first_trouble = lacking.into_iter().next();
+        }
+    }
+}
+
 // === impl SecretState ===
 
 impl SecretState {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use invar_engine::{LackingSecret, SecretLack, SecretUse};
+use invar_engine::{LackingSecret, SecretUse};
+use invar_rollout::secret_state_of;
 use invar_secrets::{
-    ChangeClass, SecretError, SecretReference, SecretState, SecretStatus, SecretStores, SecretTrial,
-    SecretUser,
+    ChangeClass, SecretError, SecretReference, SecretStatus, SecretStores, SecretTrial, SecretUser,
 };
 
 use super::{Face, Refusal, Rooms};
@@ -67,12 +67,7 @@ fn add_lacking(held: &mut Vec<SecretStatus>, stores: &SecretStores, lacking: Lac
         Some(at) if held[at].version.is_none() => at,
         Some(_) => return,
         None => {
-            let state = match failure.lack {
-                SecretLack::Missing => SecretState::Missing,
-                SecretLack::Denied => SecretState::Denied,
-                SecretLack::Unavailable => SecretState::Unavailable,
-                SecretLack::Unusable => SecretState::Rejected,
-            };
+            let state = secret_state_of(failure.lack);
             let status = SecretStatus::lacking(&reference, store.kind(), state, failure.message);
             held.push(SecretStatus { fix: failure.help, ..status });
             held.len() - 1
@@ -176,7 +171,9 @@ fn refusal_of(error: &SecretError) -> Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use axum::response::IntoResponse as _;
-    use invar_engine::SecretFailure;
+    use invar_engine::{SecretFailure, SecretLack};
+
+    use invar_secrets::SecretState;
 
     use super::*;
 
