@@ -128,6 +128,7 @@ async fn run(settings: Settings, services: Services, deadline: Duration) -> Resu
         rollout: agent.rollout.clone(),
         declared: agent.declared.clone(),
         secrets: secrets.stores.clone(),
+        secret_users: crate::secrets::users(&settings),
         webhooks,
     });
     // Not started by systemd: nothing to tell.

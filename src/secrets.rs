@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use invar_rollout::StateSettings;
 use invar_secrets::{
-    Credential, OfflineCache, OfflineSettings, SecretState, SecretStores, SnapshotFiles, StoreEnvironment,
-    StoreSettingsError, build, unknown_store,
+    ChangeClass, Credential, OfflineCache, OfflineSettings, SecretReference, SecretState, SecretStores,
+    SecretUser, SnapshotFiles, StoreEnvironment, StoreSettingsError, build, unknown_store,
 };
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
@@ -104,6 +104,22 @@ fn credentials(settings: &Settings) -> Vec<(String, &Credential)> {
         found.extend(of_source.map(|(key, credential)| (format!("source {name}: {key}"), credential)));
     }
     found
+}
+
+/// Who beside the pipeline uses which secrets. Each reads the newest value at each use.
+pub(crate) fn users(settings: &Settings) -> Vec<(SecretReference, SecretUser)> {
+    let of = |component: String, credential: &Credential| {
+        let Credential::Secret(reference) = credential else { return None };
+        Some((reference.clone(), SecretUser { component, class: ChangeClass::PerUse }))
+    };
+    let webhooks = settings.webhook.iter();
+    let webhooks = webhooks.filter_map(|(name, webhook)| of(format!("webhook {name}"), &webhook.secret));
+    let sources = settings.source.iter().enumerate().flat_map(|(index, source)| {
+        let name = source.name.clone().unwrap_or_else(|| (index + 1).to_string());
+        let credentials = invar_sources::credentials_of(source).into_iter();
+        credentials.filter_map(move |(_, credential)| of(format!("source {name}"), credential))
+    });
+    webhooks.chain(sources).collect()
 }
 
 /// What the metrics say: by store, since paths are as many as their users like.
@@ -232,6 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn sources_and_webhooks_are_among_the_users() {
+        let text = format!(
+            "{SOURCE}auth = {{ token = {{ secret = 'file/run/token' }} }}\n\
+             [webhook.git]\nsecret = {{ secret = 'env/HOOK' }}\nsources = ['a']\n"
+        );
+        let found = users(&Settings::parse("invar.toml", &text).unwrap());
+        let found: Vec<_> =
+            found.iter().map(|(at, user)| (at.to_string(), user.component.as_str())).collect();
+        assert_eq!(
+            found,
+            [("env/HOOK".to_owned(), "webhook git"), ("file/run/token".to_owned(), "source a")]
+        );
+    }
+
+    #[test]
     fn credentials_in_a_store_that_there_is_not_are_found_before_the_start() {
         let token = format!("{SOURCE}auth = {{ token = {{ secret = 'bao/kv/git#token' }} }}\n");
         assert_eq!(
@@ -262,6 +293,7 @@ mod tests {
             since: None,
             reason: None,
             fix: None,
+            note: None,
             version: Some(1),
             store_version: None,
             changed: None,

@@ -2,7 +2,7 @@
 //! stores.
 
 use futures_util::future::BoxFuture;
-use invar_engine::{SecretFailure, SecretSource};
+use invar_engine::{SecretFailure, SecretLack, SecretSource};
 use invar_secrets::{SecretError, SecretReference, SecretStores};
 use invar_syntax::LiveSecret;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ impl SecretSource for StoreSecrets {
             let parsed: SecretReference = reference.parse().map_err(|error| SecretFailure {
                 message: format!("\"{reference}\" names no secret: {error}"),
                 help: None,
+                lack: SecretLack::Unusable,
             })?;
             self.0.live(&parsed).await.map_err(|error| self.failure(&error))
         })
@@ -44,6 +45,12 @@ impl StoreSecrets {
             SecretError::Denied { .. } => Some("give the agent's identity the right to read it".to_owned()),
             _ => None,
         };
-        SecretFailure { message: error.to_string(), help }
+        let lack = match error {
+            SecretError::Missing { .. } | SecretError::UnknownStore { .. } => SecretLack::Missing,
+            SecretError::Denied { .. } | SecretError::Compromised { .. } => SecretLack::Denied,
+            SecretError::Unavailable { .. } => SecretLack::Unavailable,
+            SecretError::Invalid { .. } => SecretLack::Unusable,
+        };
+        SecretFailure { message: error.to_string(), help, lack }
     }
 }

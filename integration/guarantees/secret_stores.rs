@@ -62,6 +62,7 @@ fn a_token_comes_from_a_store_is_rotated_and_never_shown() {
     };
     let list = said(&["secrets"], true);
     assert!(list.contains("token  command  ready"), "{list}");
+    assert!(list.contains("source fleet") && list.contains("per use"), "{list}");
     keep(&folder.join("token"), canary::secret(SECOND), 0o600);
     git.require_basic("x-access-token", SECOND);
     // A command is run again after five minutes by itself.
@@ -296,6 +297,16 @@ fn a_start_without_a_store_runs_what_needs_nothing_of_it_and_the_rest_when_it_is
     assert_eq!(health("discovery.relabel.unrelated")["state"], "healthy");
     let out = health("prometheus.remote_write.out");
     assert!(out["state"] != "healthy" && out["message"].to_string().contains("command/token"), "{out:#}");
+    // Who waits for what is seen where the secrets are, too.
+    let waited_for = agent.get("/api/v1/secrets/command%2Ftoken").unwrap();
+    assert!(waited_for["version"].is_null() && waited_for["state"] != "ready", "{waited_for:#}");
+    assert_eq!(waited_for["users"][0]["component"], "prometheus.remote_write.out", "{waited_for:#}");
+    let named = |status: &serde_json::Value| {
+        let all = status["conditions"].as_array().unwrap();
+        let ready = all.iter().find(|condition| condition["name"] == "SecretsReady").unwrap();
+        ready["message"].to_string().contains("command/token")
+    };
+    agent.wait("the condition names it", SOON, named).unwrap();
 
     std::fs::rename(folder.join("away"), folder.join("token")).unwrap();
     let recovered = || (health("prometheus.remote_write.out")["state"] == "healthy").then_some(());

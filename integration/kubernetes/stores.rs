@@ -9,7 +9,7 @@ use invar_integration::{Kubernetes, Receiver, canary, wait_for};
 use invar_secrets::kubernetes::{
     ClusterSettings, ClusterTransport, KubernetesApi, KubernetesStore, WatchState,
 };
-use invar_secrets::{SecretState, SecretStatus, SecretStore, SecretStores};
+use invar_secrets::{SecretState, SecretStatus, SecretStore, SecretStores, WhenMissing};
 use invar_syntax::LiveSecret;
 use serde_json::json;
 
@@ -27,10 +27,14 @@ pub(crate) struct Stores {
 
 impl Stores {
     pub(crate) fn on(kubernetes: &Kubernetes) -> Self {
+        Self::with(kubernetes, WhenMissing::Keep)
+    }
+
+    fn with(kubernetes: &Kubernetes, when_missing: WhenMissing) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let transport = ClusterTransport::new(ClusterSettings::Server(Box::new(settings(kubernetes))));
-        let store = Arc::new(KubernetesStore::new(KubernetesApi::new(transport)));
+        let store = Arc::new(KubernetesStore::new(KubernetesApi::new(transport)).when_missing(when_missing));
         let dynamic: Arc<dyn SecretStore> = store.clone();
         Self { runtime, stores: SecretStores::new(BTreeMap::from([("k8s".to_owned(), dynamic)])), store }
     }
@@ -125,12 +129,49 @@ fn a_deleted_secret_keeps_its_value_and_is_missing_until_it_is_made_again() {
     held.becomes(SecretState::Ready, SOON);
     // A key that is taken away is a value that nobody could use.
     kubernetes.secret("team-a", "login", &[("user", "me")]).unwrap();
-    let reason = held.becomes(SecretState::Rejected, SOON);
+    let reason = held.becomes(SecretState::Missing, SOON);
     assert!(reason.contains("`password`"), "{reason}");
     assert_eq!(secret.read().expose(), "second");
     password(&kubernetes, "third");
     held.reads(&secret, "third");
     held.becomes(SecretState::Ready, SOON);
+}
+
+#[test]
+fn a_deleted_secret_and_a_deleted_key_are_empty_texts_where_the_settings_say_so() {
+    let Some(Cluster { kubernetes, _one }) = cluster() else { return };
+    let held = Stores::with(&kubernetes, WhenMissing::Empty);
+    let (user, secret) = (held.live("k8s/team-a/login#user"), held.live("k8s/team-a/login#password"));
+    held.watching();
+    kubernetes.secret("team-a", "login", &[("user", "you")]).unwrap();
+    held.reads(&secret, "");
+    assert!(held.becomes(SecretState::Missing, SOON).contains("`password`"));
+    assert_eq!(user.read().expose(), "you");
+    kubernetes.delete("/api/v1/namespaces/team-a/secrets/login").unwrap();
+    held.reads(&user, "");
+    assert!(held.becomes(SecretState::Missing, SOON).contains("does not exist"));
+    password(&kubernetes, "second");
+    held.reads(&secret, "second");
+    held.becomes(SecretState::Ready, SOON);
+    assert_eq!(user.read().expose(), "me");
+}
+
+#[test]
+fn a_watch_that_is_forbidden_is_told_and_a_change_is_found_by_looking() {
+    let Some(Cluster { kubernetes, _one }) = cluster() else { return };
+    kubernetes.allow("team-a", USER, &named(&["get"])).unwrap();
+    let held = Stores::on(&kubernetes);
+    let secret = held.live("k8s/team-a/login#password");
+    let note = || held.status().note.filter(|note| note.contains(r#"verbs: ["watch"]"#));
+    wait_for("why it is not watched", SOON, note).unwrap();
+    assert_eq!(held.status().state, SecretState::Ready);
+    // Once a minute, give or take a tenth.
+    password(&kubernetes, "second");
+    let read = || (secret.read().expose() == "second").then_some(());
+    wait_for("the new value", Duration::from_secs(80), read).unwrap();
+    kubernetes.allow("team-a", USER, &named(&["get", "watch"])).unwrap();
+    let watched = || held.status().note.is_none().then_some(());
+    wait_for("a watch, now that it is allowed", ASKED_AGAIN, watched).unwrap();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The cell of one path: what is newest of it, what came before for as long as that may still hold, and how it stands.
 //! A reference to a field of it is a [`FieldCell`], through which expressions and clients read it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::reference::SecretReference;
 use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::StoreKind;
@@ -39,6 +41,8 @@ pub(crate) struct Cell {
     changes: watch::Sender<u64>,
     /// How long a value is kept after its successor came.
     overlap: Duration,
+    /// What its users get of what its store has no more.
+    when_missing: WhenMissing,
     /// When somebody asked for it last; in milliseconds since `born`.
     touched: AtomicU64,
     born: Instant,
@@ -64,8 +68,10 @@ struct Rotation {
     lost: bool,
     /// How often a refusal changed what is in use, since a new value came.
     turns: u32,
-    /// Leases of values that are not in use any more because they were refused.
+    /// Leases of values that are not in use any more because they were refused, or taken away.
     abandoned: Vec<Lease>,
+    /// Fields that somebody uses, and that its store has not: they are empty texts.
+    lacking: BTreeSet<String>,
 }
 
 /// A value that was refused where another was accepted.
@@ -122,6 +128,7 @@ impl Cell {
         snapshot: SecretSnapshot,
         changes: watch::Sender<u64>,
         overlap: Duration,
+        when_missing: WhenMissing,
     ) -> Self {
         Self {
             store: reference.store.clone(),
@@ -144,10 +151,15 @@ impl Cell {
             refusals: Notify::new(),
             changes,
             overlap,
+            when_missing,
             touched: AtomicU64::new(0),
             born: Instant::now(),
             hasher: RandomState::new(),
         }
+    }
+
+    pub(crate) fn when_missing(&self) -> WhenMissing {
+        self.when_missing
     }
 
     /// `store/path`.
@@ -216,20 +228,29 @@ impl Cell {
             // The lease and the end may be others.
             new.version = held.version;
             self.current.store(Arc::new(new));
-            self.settle();
+            self.settle(&rotation);
             return Taken::Same;
         }
+        let lacking = crate::shape::lacking(&held.fields, &new.fields);
+        if let (WhenMissing::Keep, [first, ..]) = (self.when_missing, &*lacking) {
+            self.note_trouble(self.lacks(first));
+            return Taken::Refused;
+        }
         if let Err(reason) = crate::shape::successor(&held.fields, &new.fields) {
-            self.trouble(Trouble::Rejected(reason));
+            self.note_trouble(Trouble::Rejected(reason));
             return Taken::Refused;
         }
         new.version = held.version + 1;
-        rotation.other = Some((held, Instant::now() + self.overlap));
+        // What was taken away is not to be used any more.
+        let whole = lacking.is_empty();
+        rotation.lacking.extend(lacking.into_iter().map(str::to_owned));
+        rotation.lacking.retain(|name| !new.fields.contains_key(name));
+        rotation.other = whole.then(|| (held, Instant::now() + self.overlap));
         rotation.turns = 0;
         self.publish(new);
         // Before anybody can have it refused: else that would be forgotten.
         self.note_change();
-        self.settle();
+        self.settle(&rotation);
         drop(rotation);
         self.tell();
         Taken::Published
@@ -237,10 +258,10 @@ impl Cell {
 
     /// The value in use ends later than was said, or has another lease.
     pub(crate) fn extend(&self, extended: SecretSnapshot) {
-        let _guard = self.rotation.lock();
+        let rotation = self.rotation.lock();
         let version = self.snapshot().version;
         self.current.store(Arc::new(SecretSnapshot { version, ..extended }));
-        self.settle();
+        self.settle(&rotation);
     }
 
     /// Drops what is not in use if its time is over; answers when it will be.
@@ -289,7 +310,7 @@ impl Cell {
         self.publish(SecretSnapshot { version: version + 1, ..SecretSnapshot::clone(&other) });
         rotation.other = Some((current, now + self.overlap));
         let reason = "the new value was refused where the one before was accepted".to_owned();
-        self.trouble(Trouble::Rejected(reason));
+        self.note_trouble(Trouble::Rejected(reason));
         self.note_change();
         drop(rotation);
         self.tell();
@@ -316,19 +337,74 @@ impl Cell {
         rotation.rejected.as_ref().map(|rejected| rejected.since + rejected.ban(rotation.lost))
     }
 
-    /// Nothing stands against the value in use any more.
-    fn settle(&self) {
+    /// Nothing stands against the value in use any more, unless fields are missing.
+    fn settle(&self, rotation: &Rotation) {
         let mut standing = self.standing.lock();
-        let recovered = standing.trouble.take().is_some();
         standing.read_at = SystemTime::now();
+        let recovered = rotation.lacking.is_empty() && standing.trouble.take().is_some();
         drop(standing);
-        if recovered {
+        if let Some(first) = rotation.lacking.first() {
+            self.note_trouble(self.lacks(first));
+        } else if recovered {
             self.tell();
         }
     }
 
-    /// Something stands between the newest value and its use; said once per kind.
+    fn lacks(&self, field: &str) -> Trouble {
+        let reason = format!("the new value lacks the field `{field}`");
+        Trouble::Unread(SecretError::Missing { reference: self.name(), reason })
+    }
+
+    /// Something stands between the newest value and its use. What its store has no more is an empty text from now on, where
+    /// that is wanted.
     pub(crate) fn trouble(&self, trouble: Trouble) {
+        let missing = matches!(trouble, Trouble::Unread(SecretError::Missing { .. }));
+        if missing && self.when_missing == WhenMissing::Empty {
+            self.take_away();
+        }
+        self.note_trouble(trouble);
+    }
+
+    /// Its store has it no more.
+    fn take_away(&self) {
+        let mut rotation = self.rotation.lock();
+        let held = self.snapshot();
+        if held.fields.is_empty() {
+            return;
+        }
+        let mut lacking = std::mem::take(&mut rotation.lacking);
+        lacking.extend(held.fields.keys().cloned());
+        let abandoned = rotation.abandoned.drain(..).chain(held.lease.clone()).collect();
+        *rotation = Rotation { lacking, abandoned, ..Rotation::default() };
+        self.publish(SecretSnapshot { version: held.version + 1, ..SecretSnapshot::new(BTreeMap::new()) });
+        self.note_change();
+        drop(rotation);
+        self.tell();
+    }
+
+    /// Whether there is what a reference names, or is to be an empty text in its place.
+    ///
+    /// # Errors
+    /// As [`SecretSnapshot::field`].
+    pub(crate) fn offers(&self, reference: &SecretReference) -> Result<(), SecretError> {
+        let snapshot = self.snapshot();
+        let Err(error) = snapshot.field(reference) else { return Ok(()) };
+        match &reference.field {
+            _ if self.when_missing == WhenMissing::Keep => return Err(error),
+            Some(field) => {
+                let mut rotation = self.rotation.lock();
+                if rotation.lacking.insert(field.clone()) && !snapshot.fields.is_empty() {
+                    self.settle(&rotation);
+                }
+            }
+            None if snapshot.fields.is_empty() => {}
+            None => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Says it once per kind.
+    fn note_trouble(&self, trouble: Trouble) {
         let mut standing = self.standing.lock();
         standing.failures += 1;
         let since = match &standing.trouble {
@@ -340,7 +416,13 @@ impl Cell {
                     Trouble::Unread(error) => error.to_string(),
                     Trouble::Rejected(reason) => reason.clone(),
                 };
-                tracing::warn!(secret = %self.name(), %reason, "the value in use stays");
+                let missing = matches!(trouble, Trouble::Unread(SecretError::Missing { .. }));
+                match self.when_missing {
+                    WhenMissing::Empty if missing => {
+                        tracing::warn!(secret = %self.name(), %reason, "its users get an empty text");
+                    }
+                    _ => tracing::warn!(secret = %self.name(), %reason, "the value in use stays"),
+                }
                 SystemTime::now()
             }
         };
@@ -439,7 +521,7 @@ impl SecretCell for FieldCell {
     }
 
     fn read(&self) -> Secret {
-        // A successor without the field is refused, so it is there.
+        // It is there, unless it is to be empty where it is missing.
         self.of(&self.cell.current.load()).unwrap_or_default()
     }
 

@@ -49,6 +49,16 @@ impl Credential {
         }
     }
 
+    /// Says that what this gave was refused where it was shown. A secret of a store is read again soon, at most every ten
+    /// seconds; a file and a variable are read at each use anyway.
+    pub fn refused(&self, stores: &SecretStores) {
+        if let Self::Secret(reference) = self
+            && let Some(secret) = stores.find(reference)
+        {
+            secret.lost(secret.version());
+        }
+    }
+
     /// Where the value is kept; stable, and the same for equal credentials except texts, which are only
     /// said to be texts.
     #[must_use]

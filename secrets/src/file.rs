@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::error::SecretError;
 use crate::file_watch::FileWatches;
+use crate::missing::WhenMissing;
 use crate::snapshot::SecretSnapshot;
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 
@@ -22,12 +23,19 @@ const SIZE_LIMIT: u64 = 1024 * 1024;
 pub struct FileStore {
     root: PathBuf,
     watches: FileWatches,
+    when_missing: WhenMissing,
 }
 
 impl FileStore {
     /// A store that reads below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), watches: FileWatches::default() }
+        Self { root: root.into(), watches: FileWatches::default(), when_missing: WhenMissing::Keep }
+    }
+
+    /// The same, with what users of a file get that is deleted.
+    #[must_use]
+    pub fn when_missing(self, when_missing: WhenMissing) -> Self {
+        Self { when_missing, ..self }
     }
 
     /// The path below the root, if it does not say by itself that it leads elsewhere.
@@ -74,6 +82,10 @@ impl SecretStore for FileStore {
                 Err(error) => Err(SecretError::unavailable("", format!("{shown}: {error}"))),
             }
         })
+    }
+
+    fn when_missing(&self) -> WhenMissing {
+        self.when_missing
     }
 
     fn refresh_interval(&self) -> Option<Duration> {

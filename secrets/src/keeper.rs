@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cell::{Cell, Taken, Trouble};
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::schedule::{self, Pauses};
 use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::SecretStore;
@@ -193,7 +194,12 @@ impl Keeper {
             Ok(new) => self.consider(new),
             Err(error) => {
                 self.failed(&error);
+                let missing = matches!(error, SecretError::Missing { .. });
                 self.cell.trouble(Trouble::Unread(error.of(&self.cell.name())));
+                if missing && self.cell.when_missing() == WhenMissing::Empty {
+                    // Nor is the next start to use what it was.
+                    self.remember();
+                }
             }
         }
         self.cell.count_attempt();
@@ -274,8 +280,13 @@ impl Keeper {
         match error {
             SecretError::Unavailable { retry_after, .. } => {
                 let pause = self.pauses.next(false, unit);
-                // Not all at the very moment that was named.
-                retry_after.map_or(pause, |after| pause.max(after + after.mul_f64(0.1 * unit)))
+                let left = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+                match retry_after {
+                    // Not all at the very moment that was named.
+                    Some(after) => pause.max(*after + after.mul_f64(0.1 * unit)),
+                    // After an outage what ends first comes first.
+                    None => schedule::before_the_end(pause, left.unwrap_or_default()),
+                }
             }
             // Somebody has to look at it; reading it again is for a person to say.
             SecretError::Compromised { .. } => FAR,

@@ -21,6 +21,9 @@ mod file;
 mod file_watch;
 mod keeper;
 pub mod kubernetes;
+mod missing;
+#[cfg(test)]
+mod missing_tests;
 mod offline;
 #[cfg(test)]
 mod outage_tests;
@@ -47,6 +50,7 @@ pub use exec::{ExecCommand, ExecOutput, ExecSettings, ExecStore};
 pub use fields::{FieldFormat, decode_fields};
 pub use file::{FileStore, read_secret_file};
 pub use invar_syntax::Secret;
+pub use missing::WhenMissing;
 pub use offline::{EncryptedOffline, OfflineCache, OfflineSettings, RecordError, open_record, seal_record};
 pub use reference::{ReferenceError, SecretReference};
 pub use settings::{

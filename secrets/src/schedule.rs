@@ -14,6 +14,9 @@ const LONGEST_DENIED_PAUSE: Duration = Duration::from_secs(900);
 /// Around the moment when a store replaces a value, how long to wait for it at most.
 const LONGEST_ROLL_OVER: Duration = Duration::from_secs(10);
 
+/// Attempts at what is about to end are at least so far apart.
+const SHORTEST_NEAR_END: Duration = Duration::from_secs(5);
+
 /// The pauses between attempts, longer each time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pauses {
@@ -62,6 +65,12 @@ pub fn nears_its_end(asked: Duration, granted: Duration, grace: Duration) -> boo
     granted + Duration::from_secs(1) < asked || granted < grace * 2
 }
 
+/// A pause before the next attempt at what ends in `left`: the nearer that is, the shorter. What has no end, or has ended,
+/// waits for its turn.
+pub(crate) fn before_the_end(pause: Duration, left: Duration) -> Duration {
+    if left.is_zero() { pause } else { pause.min((left / 4).max(SHORTEST_NEAR_END)) }
+}
+
 /// When to read again what its store replaces in `left`; `waits` counts how often it was the old one since that moment came.
 pub(crate) fn roll_over(left: Duration, waits: u32) -> Duration {
     if left > Duration::from_secs(2) {
@@ -88,6 +97,14 @@ mod tests {
         pauses.reset();
         let seconds: Vec<u64> = (0..6).map(|_| pauses.next(true, 0.0).as_secs()).collect();
         assert_eq!(seconds, [60, 120, 240, 480, 900, 900]);
+    }
+
+    #[test]
+    fn what_ends_soon_is_tried_again_soon() {
+        let pause = SECOND * 300;
+        let seconds = |left: u64| before_the_end(pause, Duration::from_secs(left)).as_secs();
+        assert_eq!([0, 1, 20, 80, 1200, 90_000].map(seconds), [300, 5, 5, 20, 300, 300]);
+        assert_eq!(before_the_end(SECOND, SECOND * 80), SECOND, "never later than otherwise");
     }
 
     #[test]

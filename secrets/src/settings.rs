@@ -15,6 +15,7 @@ use crate::environment::EnvironmentStore;
 use crate::exec::{ExecSettings, ExecStore};
 use crate::file::FileStore;
 use crate::kubernetes::KubernetesSettings;
+use crate::missing::WhenMissing;
 use crate::snapshot_files::SnapshotFiles;
 use crate::store::SecretStore;
 use crate::stores::SecretStores;
@@ -50,6 +51,9 @@ pub enum StoreSettings {
 pub struct FileSettings {
     /// The folder that paths are relative to, and that none leads out of.
     pub root: PathBuf,
+    /// What users of a file get once that is deleted.
+    #[serde(default)]
+    pub missing: WhenMissing,
 }
 
 /// `[secrets.NAME]` of the kind `env`.
@@ -180,7 +184,7 @@ impl StoreSettings {
         stores: &SecretStores,
     ) -> Result<Arc<dyn SecretStore>, String> {
         Ok(match self {
-            Self::File(settings) => Arc::new(FileStore::new(&settings.root)),
+            Self::File(settings) => Arc::new(FileStore::new(&settings.root).when_missing(settings.missing)),
             Self::Env(settings) => {
                 let process = EnvironmentStore::process();
                 Arc::new(match &settings.variables {
@@ -256,7 +260,10 @@ pub fn unknown_store<'a>(
 fn defaults(environment: &StoreEnvironment) -> StoreTable {
     let mut table = BTreeMap::from([
         ("env".to_owned(), StoreSettings::Env(EnvironmentSettings::default())),
-        ("file".to_owned(), StoreSettings::File(FileSettings { root: PathBuf::from("/") })),
+        (
+            "file".to_owned(),
+            StoreSettings::File(FileSettings { root: PathBuf::from("/"), missing: WhenMissing::Keep }),
+        ),
     ]);
     if environment.credentials_directory.is_some() {
         table.insert("systemd".to_owned(), StoreSettings::Systemd(SystemdSettings::default()));
@@ -382,6 +389,10 @@ mod tests {
             ("[x]\nroot = '/x'", "missing field `kind`"),
             ("[x]\nkind = 'file'\nrot = '/x'", "unknown field `rot`"),
             ("[x]\nkind = 'file'", "missing field `root`"),
+            (
+                "[x]\nkind = 'kubernetes'\nmissing = 'drop'",
+                "unknown variant `drop`, expected `keep` or `empty`",
+            ),
             ("[x]\nkind = 'file'\nroot = 'x'", "absolute path"),
             ("['X/y']\nkind = 'env'", "name of a store"),
             ("[file]\nkind = 'env'", "only a store of the kind `file`"),

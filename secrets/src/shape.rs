@@ -9,7 +9,15 @@ use zeroize::Zeroizing;
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// Whether `new` can follow `held`: all fields that there were, none of them empty, PEM where there was PEM.
+/// The fields that `held` has and `new` has not.
+pub(crate) fn lacking<'a>(
+    held: &'a BTreeMap<String, Secret>,
+    new: &BTreeMap<String, Secret>,
+) -> Vec<&'a str> {
+    held.keys().filter(|name| !new.contains_key(*name)).map(String::as_str).collect()
+}
+
+/// Whether `new` can follow `held`: of the fields that both have none is empty that was not, and where there was PEM is PEM.
 ///
 /// # Errors
 /// What is wrong with it, without values.
@@ -18,9 +26,7 @@ pub(crate) fn successor(
     new: &BTreeMap<String, Secret>,
 ) -> Result<(), String> {
     for (name, before) in held {
-        let Some(after) = new.get(name) else {
-            return Err(format!("the new value lacks the field `{name}`"));
-        };
+        let Some(after) = new.get(name) else { continue };
         if after.is_empty() && !before.is_empty() {
             return Err(format!("the field `{name}` of the new value is empty"));
         }
@@ -82,9 +88,11 @@ mod tests {
         let held = fields(&[("key", KEY), ("user", "me"), ("none", "")]);
         let fits = |all: &[(&str, &str)]| successor(&held, &fields(all));
         assert_eq!(fits(&[("key", KEY), ("user", "you"), ("none", ""), ("more", "x")]), Ok(()));
+        // What is not there at all is another matter.
+        assert_eq!(fits(&[("key", KEY), ("none", "")]), Ok(()));
+        assert_eq!(lacking(&held, &fields(&[("key", KEY), ("none", ""), ("more", "x")])), ["user"]);
         for (all, wanted) in [
-            (&[("key", KEY), ("none", "")][..], "lacks the field `user`"),
-            (&[("key", KEY), ("user", ""), ("none", "")], "`user` of the new value is empty"),
+            (&[("key", KEY), ("user", ""), ("none", "")][..], "`user` of the new value is empty"),
             (&[("key", "hunter2"), ("user", "you"), ("none", "")], "no section"),
             (&[("key", "-----BEGIN X-----\nAAAA"), ("user", "you"), ("none", "")], "no end"),
             (

@@ -2,12 +2,14 @@
 //! Never a value, nor anything that is made from one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Trouble};
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::reference::SecretReference;
 use crate::store::StoreKind;
 use crate::stores::SecretStores;
@@ -34,6 +36,9 @@ pub struct SecretStatus {
     /// What a person can do about it.
     #[serde(default)]
     pub fix: Option<String>,
+    /// What is to be known beside that, such as why changes are noticed late.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Counts the changes within this process; none as long as there was no value.
     #[serde(default)]
     pub version: Option<u64>,
@@ -167,6 +172,19 @@ pub struct SecretShape {
     /// Whether it is granted for a time. The grant of a trial is given back at once.
     #[serde(default)]
     pub lease: bool,
+}
+
+// === impl SecretsStanding ===
+
+impl SecretsStanding {
+    /// Counts what somebody wants and nobody has.
+    pub fn add_lacking(&mut self, lacking: Vec<(String, SecretState, String)>) {
+        self.held += lacking.len();
+        self.in_trouble += lacking.len();
+        if self.first_trouble.is_none() {
+            self.first_trouble = lacking.into_iter().next();
+        }
+    }
 }
 
 // === impl SecretState ===
@@ -322,13 +340,44 @@ impl SecretStores {
     /// What is in use, by reference.
     #[must_use]
     pub fn status(&self) -> Vec<SecretStatus> {
-        self.cells().iter().map(|cell| SecretStatus::of(cell)).collect()
+        let with_note = |cell: &Arc<Cell>| {
+            let note = self.store(&cell.store).and_then(|store| store.notice(&cell.path));
+            SecretStatus { note, ..SecretStatus::of(cell) }
+        };
+        self.cells().iter().map(with_note).collect()
     }
 }
 
 // === impl SecretStatus ===
 
 impl SecretStatus {
+    /// How one does that somebody wants and nobody has.
+    #[must_use]
+    pub fn lacking(reference: &SecretReference, kind: StoreKind, state: SecretState, reason: String) -> Self {
+        let (store, path) = (reference.store.clone(), reference.path.clone());
+        Self {
+            reference: format!("{store}/{path}"),
+            store,
+            path,
+            kind,
+            state,
+            since: None,
+            reason: Some(reason),
+            fix: None,
+            note: None,
+            version: None,
+            store_version: None,
+            changed: None,
+            read: None,
+            expires: None,
+            next_read: None,
+            lease: false,
+            rotations: 0,
+            failures: 0,
+            users: Vec::new(),
+        }
+    }
+
     fn of(cell: &Cell) -> Self {
         let (snapshot, standing) = (cell.snapshot(), cell.standing());
         let ended = snapshot.not_after.filter(|end| *end <= SystemTime::now());
@@ -348,7 +397,8 @@ impl SecretStatus {
             state,
             since,
             reason,
-            fix: standing.trouble.as_ref().and_then(|(trouble, _)| trouble.fix()),
+            fix: standing.trouble.as_ref().and_then(|(trouble, _)| trouble.fix(cell.when_missing())),
+            note: None,
             version: Some(snapshot.version),
             store_version: snapshot.store_version.clone(),
             changed: Some(standing.changed_at),
@@ -380,10 +430,13 @@ impl Trouble {
         }
     }
 
-    fn fix(&self) -> Option<String> {
+    fn fix(&self, when_missing: WhenMissing) -> Option<String> {
         let text = match self {
             Self::Unread(SecretError::Denied { .. }) => "give the agent's identity the right to read it",
-            Self::Unread(SecretError::Missing { .. }) => "write it again; until then the value in use stays",
+            Self::Unread(SecretError::Missing { .. }) => match when_missing {
+                WhenMissing::Keep => "write it again; until then the value in use stays",
+                WhenMissing::Empty => "write it; until then its users get an empty text",
+            },
             Self::Unread(SecretError::Compromised { .. }) => "find out who unwrapped it, and issue a new one",
             Self::Unread(_) => return None,
             Self::Rejected(_) => "write a value that works; the one before is in use until then",
@@ -436,7 +489,6 @@ mod moment {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -516,6 +568,7 @@ mod tests {
             since: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
             reason: Some("sealed".to_owned()),
             fix: None,
+            note: None,
             version: Some(7),
             store_version: None,
             changed: None,

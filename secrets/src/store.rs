@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::snapshot::{Lease, SecretSnapshot};
 
 /// A boxed future, as trait objects need it.
@@ -88,6 +89,16 @@ pub trait SecretStore: Send + Sync + 'static {
     /// The same of one path, where that differs: what is told of needs less looking.
     fn refresh_interval_of(&self, _path: &str) -> Option<Duration> {
         self.refresh_interval()
+    }
+
+    /// What users of a secret get that the store has no more.
+    fn when_missing(&self) -> WhenMissing {
+        WhenMissing::Keep
+    }
+
+    /// What a person should know of how changes of `path` are noticed, where that is not as it should be.
+    fn notice(&self, _path: &str) -> Option<String> {
+        None
     }
 
     /// Counts up when the store knows that something under `path` changed (a watch, an event).

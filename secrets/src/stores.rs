@@ -16,6 +16,7 @@ use crate::cell::{Cell, FieldCell, OVERLAP, Trouble};
 use crate::clock;
 use crate::error::SecretError;
 use crate::keeper::{Keeper, LONGEST_ANSWER};
+use crate::missing::WhenMissing;
 use crate::reference::SecretReference;
 use crate::snapshot::SecretSnapshot;
 use crate::store::{SecretStore, StoreKind};
@@ -188,7 +189,7 @@ impl SecretStores {
     /// [`SecretError`] when the first read fails or the field is missing.
     pub async fn live(&self, reference: &SecretReference) -> Result<LiveSecret, SecretError> {
         let cell = self.open(reference).await?;
-        cell.snapshot().field(reference)?;
+        cell.offers(reference)?;
         Ok(LiveSecret::cell(Arc::new(FieldCell::new(cell, reference))))
     }
 
@@ -198,7 +199,7 @@ impl SecretStores {
         let slot = self.registry.slot(reference, false)?;
         let cell = slot.cell.get()?;
         cell.touch();
-        cell.snapshot().field(reference).ok()?;
+        cell.offers(reference).ok()?;
         self.registry.holds(&slot, reference).then_some(())?;
         Some(LiveSecret::cell(Arc::new(FieldCell::new(Arc::clone(cell), reference))))
     }
@@ -288,6 +289,9 @@ impl SecretStores {
                     registry.surroundings.remember(&reference.store, &reference.path, &snapshot);
                     (snapshot, None)
                 }
+                Err(error @ SecretError::Missing { .. }) if store.when_missing() == WhenMissing::Empty => {
+                    (SecretSnapshot::new(BTreeMap::new()), Some(error))
+                }
                 Err(error) => match registry.recall(reference, &error) {
                     Some(snapshot) => (snapshot, Some(error)),
                     None => {
@@ -302,6 +306,7 @@ impl SecretStores {
                 snapshot,
                 registry.changes.clone(),
                 registry.surroundings.overlap,
+                store.when_missing(),
             ));
             cell.touch();
             if let Some(error) = trouble {

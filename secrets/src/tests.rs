@@ -203,6 +203,7 @@ async fn a_value_of_another_shape_is_not_used() {
     store.told(Ok(lacking));
     pass(6 * MINUTE).await;
     assert_eq!(password.read().expose(), "one-1");
+    assert_eq!(stores.status()[0].state, SecretState::Missing);
     store.told(Ok(login("b", "")));
     pass(6 * MINUTE).await;
     assert_eq!(password.read().expose(), "one-1");
@@ -377,6 +378,24 @@ async fn a_lease_that_cannot_be_renewed_for_now_is_replaced_before_its_end() {
     pass(120 * SECOND).await;
     assert!(store.asked("renew") >= 5, "{}", store.asked("renew"));
     assert_eq!(password.read().expose(), "b", "before the end of the lease");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_nears_its_end_in_an_outage_is_the_first_to_be_asked_for_after_it() {
+    let (store, stores) = start(Ok(leased("a", "lease-1", 600)), false);
+    let user = live(&stores, "user").await;
+    let began = Instant::now();
+    store.told(unavailable());
+    // It would be renewed after two thirds, and the outage ends just before the lease does.
+    pass(570 * SECOND).await;
+    let asked = store.asked("");
+    assert!(asked < 30, "{asked} requests");
+    store.told(Ok(leased("b", "lease-2", 600)));
+    while user.read().expose() == "a" {
+        pass(SECOND).await;
+    }
+    assert!(began.elapsed() < 590 * SECOND, "{:?}", began.elapsed());
+    stores.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,8 @@
 
 mod oauth2;
 mod peers;
+#[cfg(test)]
+mod refusal_tests;
 mod style;
 
 use std::fmt;
@@ -170,6 +172,15 @@ impl Connection {
         let failure =
             http_status::failure(response.status(), response.headers(), &place(&self.url), credential, now);
         let rotated = self.credential.lock().1.is_some_and(|at| at.elapsed() < ROTATION_GRACE);
+        if matches!(failure.class, ErrorClass::AuthExpired | ErrorClass::Forbidden) {
+            let auth = self.auth.iter();
+            let shown = auth.flat_map(|auth| {
+                let basic = auth.basic.as_ref().map(|basic| &basic.password);
+                let other = auth.authorization.as_ref().map(|other| &other.credentials);
+                [auth.token.as_ref(), basic, other]
+            });
+            shown.flatten().for_each(|credential| self.tell_refused(credential));
+        }
         match failure.class {
             ErrorClass::AuthExpired | ErrorClass::Forbidden if rotated => Failure {
                 class: ErrorClass::Transient,
@@ -182,6 +193,11 @@ impl Connection {
             }
             _ => failure,
         }
+    }
+
+    /// What was shown is not accepted: a secret of a store is read again before the next attempt.
+    pub(crate) fn tell_refused(&self, credential: &Credential) {
+        credential.refused(&self.secrets);
     }
 
     /// The next part of a body; `None` at its end.

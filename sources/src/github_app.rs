@@ -190,6 +190,7 @@ impl GithubApp {
                     Some(off) => format!("the clock of this host is {off} s away from the server's; set it"),
                     None => "check that the key belongs to the App, and was not revoked".to_owned(),
                 };
+                self.settings.key.refused(&self.secrets);
                 Failure::new(ErrorClass::AuthExpired, message).with_help(help)
             }
             404 => Failure::new(

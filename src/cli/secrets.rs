@@ -5,7 +5,9 @@
 use std::time::SystemTime;
 
 use invar_rollout::Timestamp;
-use invar_secrets::{SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, TrialOutcome};
+use invar_secrets::{
+    SecretShape, SecretState, SecretStatus, SecretTrial, SecretUser, StoreKind, TrialOutcome,
+};
 use serde::Serialize;
 
 use super::client::{Client, ClientError};
@@ -130,15 +132,20 @@ fn list(secrets: &[SecretStatus], now: Timestamp, styling: Styling) -> Vec<Strin
         if let Some(reason) = &secret.reason {
             let fix = secret.fix.as_ref().map(|fix| format!(": {fix}")).unwrap_or_default();
             let text = format!("{reason}{fix}");
-            let mut parts = text.lines();
-            told.push(format!("  └ {}", parts.next().unwrap_or_default()));
-            told.extend(parts.map(|part| format!("    {part}")));
+            told.extend(below(&text));
         }
+        told.extend(secret.note.iter().flat_map(|note| below(note)));
     }
     if let Some(failing) = secrets.iter().find(|secret| secret.reason.is_some()) {
         told.push(format!("next: invar secrets {0} · invar secrets test {0}", failing.reference));
     }
     told
+}
+
+/// A text below the line that it is about.
+fn below(text: &str) -> Vec<String> {
+    let begin = |number| if number == 0 { "  └ " } else { "    " };
+    text.lines().enumerate().map(|(number, part)| format!("{}{part}", begin(number))).collect()
 }
 
 fn detail(secret: &SecretStatus, now: Timestamp, styling: Styling) -> Vec<String> {
@@ -156,6 +163,7 @@ fn detail(secret: &SecretStatus, now: Timestamp, styling: Styling) -> Vec<String
     };
     say("why", secret.reason.as_deref().unwrap_or_default());
     say("fix", secret.fix.as_deref().unwrap_or_default());
+    say("note", secret.note.as_deref().unwrap_or_default());
     say("version", &version(secret));
     if secret.changed.is_some() {
         say("changed", &format!("{} ago", ago(secret.changed, now)));
@@ -206,7 +214,7 @@ fn tried(trial: &SecretTrial, now: Timestamp, styling: Styling) -> Vec<String> {
                 fields.join(", ")
             ));
             if let Some(version) = store_version {
-                lines.push(format!("  version   {version}"));
+                lines.push(format!("  version   {}", of_store(trial.kind, version)));
             }
             if expires.is_some() {
                 lines.push(format!("  expires   in {}", until(*expires, now)));
@@ -244,10 +252,19 @@ fn state(secret: &SecretStatus, now: Timestamp) -> (Tone, String) {
 /// The store's name for the version where it has one, else how often it changed.
 fn version(secret: &SecretStatus) -> String {
     match (&secret.store_version, secret.version) {
-        (Some(version), _) => version.clone(),
+        (Some(version), _) => of_store(secret.kind, version),
         (None, _) if secret.lease => "lease".to_owned(),
         (None, Some(version)) => format!("v{version}"),
         (None, None) => "–".to_owned(),
+    }
+}
+
+/// A version as people of that kind of store write it.
+fn of_store(kind: StoreKind, version: &str) -> String {
+    match kind {
+        StoreKind::Vault => format!("v{version}"),
+        StoreKind::Kubernetes => format!("rv {version}"),
+        _ => version.to_owned(),
     }
 }
 
@@ -286,7 +303,7 @@ fn until(time: Option<SystemTime>, now: Timestamp) -> String {
 mod tests {
     use std::time::Duration;
 
-    use invar_secrets::{ChangeClass, StoreKind};
+    use invar_secrets::ChangeClass;
 
     use super::*;
 
@@ -308,6 +325,7 @@ mod tests {
             since: None,
             reason: None,
             fix: None,
+            note: None,
             version: Some(7),
             store_version: None,
             changed: moment(-3 * 86_400),
@@ -333,9 +351,10 @@ mod tests {
         let stale = SecretStatus {
             state: SecretState::Stale,
             since: moment(-240),
-            reason: Some("watch forbidden".to_owned()),
-            fix: Some("add verbs [get, watch] on secrets \"otlp-tls\" to Role agent (ns obs)".to_owned()),
-            store_version: Some("rv 8812".to_owned()),
+            reason: Some("watch broken off".to_owned()),
+            note: Some("changes are not told of for now".to_owned()),
+            fix: Some("ask the cluster".to_owned()),
+            store_version: Some("8812".to_owned()),
             changed: moment(-60 * 86_400),
             expires: moment(12 * 86_400),
             users: vec![
@@ -365,7 +384,8 @@ mod tests {
 kv/pay/es     vault  ready        v7       3 d   –        sinks.es                  per use
 db/creds/ro   vault  ready        lease    21 m  39 m     sources.pg                reconnect
 obs/otlp-tls  k8s    stale 4 m    rv 8812  60 d  12 d     sources.otlp, sinks.otlp  tls reload
-  └ watch forbidden: add verbs [get, watch] on secrets \"otlp-tls\" to Role agent (ns obs)
+  └ watch broken off: ask the cluster
+  └ changes are not told of for now
 sasl          vault  denied 30 s  –        –     –        –                         –
   └ 403 with a valid token: policy \"agent\" lacks read on kv/data/sasl
 next: invar secrets k8s/obs/otlp-tls · invar secrets test k8s/obs/otlp-tls"
@@ -379,8 +399,9 @@ next: invar secrets k8s/obs/otlp-tls · invar secrets test k8s/obs/otlp-tls"
         assert_eq!(
             detail(&secrets[2], NOW, Styling::PLAIN).join("\n"),
             "k8s/obs/otlp-tls kubernetes   stale 4 m
-  why       watch forbidden
-  fix       add verbs [get, watch] on secrets \"otlp-tls\" to Role agent (ns obs)
+  why       watch broken off
+  fix       ask the cluster
+  note      changes are not told of for now
   version   rv 8812
   changed   60 d ago
   read      20 s ago

@@ -21,7 +21,7 @@ use axum::Router;
 use axum::routing::post;
 use invar_engine::Engine;
 use invar_rollout::{EnginePipeline, Rollout};
-use invar_secrets::SecretStores;
+use invar_secrets::{SecretReference, SecretStores, SecretUser};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,8 @@ pub(crate) struct Rooms {
     pub(crate) declared: Vec<SourceDeclaration>,
     /// The secret stores, and what they hold.
     pub(crate) secrets: SecretStores,
+    /// Who uses secrets beside the pipeline: sources and webhooks.
+    pub(crate) secret_users: Vec<(SecretReference, SecretUser)>,
     pub(crate) webhooks: Webhooks,
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use invar_engine::SecretUse;
+use invar_engine::{LackingSecret, SecretUse};
+use invar_rollout::secret_state_of;
 use invar_secrets::{
     ChangeClass, SecretError, SecretReference, SecretStatus, SecretStores, SecretTrial, SecretUser,
 };
@@ -26,9 +27,20 @@ pub(super) async fn one(State(face): State<Face>, Path(name): Path<String>) -> A
     find(&held(face.rooms()?), &name).map(|found| Json(found.clone()))
 }
 
-/// What is in use, with who uses it.
+/// What is in use or wanted, with who uses it.
 fn held(rooms: &Rooms) -> Vec<SecretStatus> {
     let mut held = rooms.secrets.status();
+    for lacking in rooms.engine().lacking_secrets() {
+        add_lacking(&mut held, &rooms.secrets, lacking);
+    }
+    for (reference, user) in &*rooms.secret_users {
+        let path = format!("{}/{}", reference.store, reference.path);
+        if let Some(status) = held.iter_mut().find(|status| status.reference == path)
+            && !status.users.contains(user)
+        {
+            status.users.push(user.clone());
+        }
+    }
     for user in rooms.pipeline.engine().secret_users() {
         let path = user.reference.rsplit_once('#').map_or(user.reference.as_str(), |(path, _)| path);
         let Some(status) = held.iter_mut().find(|status| status.reference == path) else { continue };
@@ -43,6 +55,31 @@ fn held(rooms: &Rooms) -> Vec<SecretStatus> {
         }
     }
     held
+}
+
+/// What components wait for. Of a path that is held for others, the component itself says what it lacks.
+fn add_lacking(held: &mut Vec<SecretStatus>, stores: &SecretStores, lacking: LackingSecret) {
+    let Ok(reference) = lacking.reference.parse::<SecretReference>() else { return };
+    let Some(store) = stores.store(&reference.store) else { return };
+    let (failure, name) = (lacking.failure, format!("{}/{}", reference.store, reference.path));
+    let at = match held.iter().position(|status| status.reference == name) {
+        // Another field of it.
+        Some(at) if held[at].version.is_none() => at,
+        Some(_) => return,
+        None => {
+            let state = secret_state_of(failure.lack);
+            let status = SecretStatus::lacking(&reference, store.kind(), state, failure.message);
+            held.push(SecretStatus { fix: failure.help, ..status });
+            held.len() - 1
+        }
+    };
+    for component in lacking.components {
+        // It is prepared when the secret is there.
+        let user = SecretUser { component, class: ChangeClass::Rebuild };
+        if !held[at].users.contains(&user) {
+            held[at].users.push(user);
+        }
+    }
 }
 
 /// Reads it again now; the answer says how it does then.
@@ -134,6 +171,9 @@ fn refusal_of(error: &SecretError) -> Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use axum::response::IntoResponse as _;
+    use invar_engine::{SecretFailure, SecretLack};
+
+    use invar_secrets::SecretState;
 
     use super::*;
 
@@ -170,5 +210,35 @@ mod tests {
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         let unknown = SecretError::UnknownStore { reference: "x/y".to_owned(), store: "x".to_owned() };
         assert_eq!(refusal_of(&unknown).into_response().status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn what_components_wait_for_is_listed_once_by_path_with_who_waits() {
+        let stores = SecretStores::local();
+        let lacking = |reference: &str, component: &str| LackingSecret {
+            reference: reference.to_owned(),
+            failure: SecretFailure {
+                message: "it is not there".to_owned(),
+                help: Some("write it".to_owned()),
+                lack: SecretLack::Missing,
+            },
+            components: vec![component.to_owned()],
+        };
+        let mut all = held();
+        let before = all.len();
+        for (reference, component) in
+            [("file/run/x#a", "one"), ("file/run/x#b", "two"), ("file/run/x#b", "two"), ("other/y", "three")]
+        {
+            add_lacking(&mut all, &stores, lacking(reference, component));
+        }
+        // Nor is one listed again that is held for others, or one of a store that there is not.
+        all[0].reference = "file/run/z".to_owned();
+        add_lacking(&mut all, &stores, lacking("file/run/z#field", "four"));
+        assert_eq!(all.len(), before + 1);
+        let added = all.last().unwrap();
+        assert_eq!((added.reference.as_str(), added.state), ("file/run/x", SecretState::Missing));
+        assert_eq!((added.version, added.fix.as_deref()), (None, Some("write it")));
+        let users: Vec<&str> = added.users.iter().map(|user| user.component.as_str()).collect();
+        assert_eq!(users, ["one", "two"]);
     }
 }

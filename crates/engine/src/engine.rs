@@ -33,7 +33,7 @@ use crate::prepare::Prepared;
 use crate::registry::Registry;
 use crate::report::{ComponentStatus, GenerationStatus, GraphReport, HealthCounts};
 use crate::resources::ResourceRegistry;
-use crate::secrets::{SecretUser, Secrets};
+use crate::secrets::{LackingSecret, SecretUser, Secrets};
 use crate::services::Services;
 use crate::tap::TapStream;
 use crate::variables::Variables;
@@ -405,6 +405,12 @@ impl Engine {
     #[must_use]
     pub fn secret_users(&self) -> Vec<SecretUser> {
         self.shared.secret_users()
+    }
+
+    /// The secrets that the running pipeline names, and that are not to be had.
+    #[must_use]
+    pub fn lacking_secrets(&self) -> Vec<LackingSecret> {
+        self.shared.lacking_secrets()
     }
 
     /// One component with its debug information.

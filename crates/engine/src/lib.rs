@@ -93,7 +93,7 @@ pub use registry::Registry;
 pub use report::{ComponentStatus, GenerationStatus, GraphReport, Provenance};
 pub use resources::{Loan, ResourceRegistry};
 pub use run::{Entry, Phase, RunContext};
-pub use secrets::{SecretFailure, SecretSource, SecretUse, SecretUser, Secrets};
+pub use secrets::{LackingSecret, SecretFailure, SecretLack, SecretSource, SecretUse, SecretUser, Secrets};
 pub use services::Services;
 pub use static_scope::{StaticScope, static_scope};
 pub use tap::{TapEvent, TapStream};

@@ -30,6 +30,7 @@ use crate::codes;
 use crate::configuration::{Configuration, InputScope};
 use crate::delivery::PrepareErrorKind;
 use crate::engine::{FailureClass, PrepareFailure, PrepareMode, Shared};
+use crate::graph::GraphNode;
 use crate::inputs::Inputs;
 
 /// The function's name.
@@ -63,6 +64,32 @@ pub struct SecretFailure {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// In which way it is lacking.
+    pub lack: SecretLack,
+}
+
+/// In which way a secret is lacking.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum SecretLack {
+    /// Its store does not have it, or there is no such store.
+    Missing,
+    /// Its store says no.
+    Denied,
+    /// Its store does not answer now.
+    Unavailable,
+    /// What there is cannot be used.
+    Unusable,
+}
+
+/// A secret that the running pipeline names, and that is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LackingSecret {
+    /// `store/path#field`.
+    pub reference: String,
+    /// Why.
+    pub failure: SecretFailure,
+    /// The components that name it.
+    pub components: Vec<String>,
 }
 
 /// Where the inputs of a configuration have secrets from.
@@ -222,6 +249,7 @@ impl SecretTable {
             let failure = SecretFailure {
                 message: format!("secret `{reference}`: its store has not answered yet"),
                 help: None,
+                lack: SecretLack::Unavailable,
             };
             self.answers.lock().entry(reference).or_insert(Err(failure));
         }
@@ -355,7 +383,8 @@ impl Shared {
     async fn resolve_secrets(&self, configuration: &Configuration) -> bool {
         let lacking = configuration.secrets.lacking();
         let Some(source) = &configuration.inputs.secrets.0 else {
-            let failure = SecretFailure { message: "there are no secret stores here".to_owned(), help: None };
+            let message = "there are no secret stores here".to_owned();
+            let failure = SecretFailure { message, help: None, lack: SecretLack::Missing };
             let answers = lacking.into_iter().map(|reference| (reference, Err(failure.clone())));
             configuration.secrets.answers.lock().extend(answers);
             return false;
@@ -366,6 +395,7 @@ impl Shared {
                 Err(SecretFailure {
                     message: format!("secret `{reference}`: no answer within {LONGEST_RESOLUTION:?}"),
                     help: None,
+                    lack: SecretLack::Unavailable,
                 })
             });
             let held = answer.is_ok();
@@ -452,5 +482,28 @@ impl Shared {
             });
         }
         users
+    }
+
+    /// What the running pipeline names and has not.
+    pub(crate) fn lacking_secrets(&self) -> Vec<LackingSecret> {
+        let generation = self.root.current();
+        let table = &generation.configuration.secrets;
+        let lacking = table.lacking().into_iter().filter_map(|reference| {
+            let failure = table.answer(&reference)?.err()?;
+            let places: Vec<&SecretRequest> =
+                table.requests.iter().filter(|request| request.reference == reference).collect();
+            let names_it = |node: &&GraphNode| {
+                let (inside, span) = (node.block.body(), node.block.get().span);
+                places.iter().any(|place| {
+                    std::ptr::eq(place.body.file_of(), inside.file_of())
+                        && span.start <= place.span.start
+                        && place.span.end <= span.end
+                })
+            };
+            let nodes = generation.graph.nodes.iter().filter(names_it);
+            let components = nodes.map(|node| node.id.to_string()).collect();
+            Some(LackingSecret { reference, failure, components })
+        });
+        lacking.collect()
     }
 }

@@ -259,6 +259,12 @@ mod tests {
     fn secrets_are_ready_or_named() {
         let (status, reason, _) = secrets_ready(&SecretsStanding { held: 3, ..SecretsStanding::default() });
         assert_eq!((status, reason.as_str()), (True, "ready"));
+        let waited = ("vault/kv/new#key".to_owned(), SecretState::Missing, "it was never there".to_owned());
+        let mut standing = SecretsStanding { held: 3, ..SecretsStanding::default() };
+        standing.add_lacking(vec![waited]);
+        let (status, reason, message) = secrets_ready(&standing);
+        assert_eq!((status, reason.as_str()), (False, "missing"));
+        assert_eq!(message, "vault/kv/new#key: it was never there");
         let denied = ("vault/kv/sasl".to_owned(), SecretState::Denied, "policy lacks read".to_owned());
         let standing = SecretsStanding { held: 3, in_trouble: 2, first_trouble: Some(denied) };
         let (status, reason, message) = secrets_ready(&standing);

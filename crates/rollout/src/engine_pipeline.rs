@@ -6,9 +6,10 @@ use std::sync::Arc;
 use invar_engine::modules::ModuleSet;
 use invar_engine::{
     Authors, Configuration, CutError, Engine, Inputs, PrepareErrorKind, PrepareFailure, PrepareMode,
-    Prepared, Secrets,
+    Prepared, SecretLack, Secrets,
 };
 use invar_policy::Policy;
+use invar_secrets::SecretState;
 use invar_syntax::diagnostic::{Diagnostic, Diagnostics, Severity};
 use invar_syntax::source::Source;
 use invar_syntax::span::Span;
@@ -259,10 +260,26 @@ impl Pipeline for EnginePipeline {
         }
     }
 
+    fn lacking_secrets(&self) -> Vec<(String, SecretState, String)> {
+        let lacking = self.engine.lacking_secrets().into_iter();
+        lacking.map(|one| (one.reference, secret_state_of(one.failure.lack), one.failure.message)).collect()
+    }
+
     fn component_counts(&self) -> BTreeMap<String, u64> {
         let health = serde_json::to_value(self.engine.health()).unwrap_or_default();
         let counts = health.as_object().into_iter().flatten();
         counts.filter_map(|(state, count)| Some((state.clone(), count.as_u64()?))).collect()
+    }
+}
+
+/// How a secret does that is lacking.
+#[must_use]
+pub fn secret_state_of(lack: SecretLack) -> SecretState {
+    match lack {
+        SecretLack::Missing => SecretState::Missing,
+        SecretLack::Denied => SecretState::Denied,
+        SecretLack::Unavailable => SecretState::Unavailable,
+        SecretLack::Unusable => SecretState::Rejected,
     }
 }
 

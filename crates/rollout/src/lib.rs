@@ -34,7 +34,7 @@ mod variables;
 
 pub use compose::{Composed, ComposedFile, Composition, ContentDigest, VariableLayers, compose};
 pub use condition::{Condition, ConditionStatus};
-pub use engine_pipeline::{EnginePipeline, agent_value, configuration, configuration_with};
+pub use engine_pipeline::{EnginePipeline, agent_value, configuration, configuration_with, secret_state_of};
 pub use event::{Event, EventKind, EventStream};
 pub use feed::{Origin, SnapshotFeed, SourceContent, SourceView};
 pub use handle::{Rollout, RolloutError, RolloutOptions};

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use invar_engine::modules::{ImportRequest, ModuleKey};
+use invar_secrets::SecretState;
 use serde::{Deserialize, Serialize};
 
 use crate::compose::Composition;
@@ -160,6 +161,11 @@ pub trait Pipeline: Send + Sync + 'static {
 
     /// What probation judges.
     fn vitals(&self) -> Vitals;
+
+    /// The secrets that what runs names and that are not to be had: how each is lacking, and why.
+    fn lacking_secrets(&self) -> Vec<(String, SecretState, String)> {
+        Vec::new()
+    }
 
     /// Number of components by health.
     fn component_counts(&self) -> BTreeMap<String, u64>;

@@ -14,6 +14,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use zeroize::Zeroize as _;
 
+/// As much data as an object holds: what API servers allow.
+const LARGEST_DATA: usize = 1 << 20;
+
 /// The kinds of objects that hold data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKind {
@@ -248,6 +251,10 @@ pub fn decode_object(kind: ObjectKind, text: &[u8]) -> Result<Object, String> {
     };
     if found != kind.to_string() {
         return Err(format!("the answer is not a {kind}"));
+    }
+    let size: usize = object.fields.iter().map(|(name, value)| name.len() + value.expose().len()).sum();
+    if size > LARGEST_DATA {
+        return Err(format!("its data are larger than {} MiB", LARGEST_DATA >> 20));
     }
     Ok(object)
 }

@@ -13,6 +13,7 @@ use super::cluster::{ClusterSettings, ClusterTransport, ServerSettings};
 use super::store::KubernetesStore;
 use super::transport::{ApiRequest, ApiResponse, ApiTransport, TransportError};
 use crate::credential::Credential;
+use crate::missing::WhenMissing;
 use crate::store::BoxFuture;
 use crate::stores::SecretStores;
 use invar_syntax::Secret;
@@ -33,6 +34,8 @@ pub struct KubernetesSettings {
     pub tls: Option<KubernetesTls>,
     /// A proxy on the way there.
     pub proxy: Option<KubernetesProxy>,
+    /// What users of a Secret, or of a key, get once that is deleted.
+    pub missing: WhenMissing,
 }
 
 /// `auth = { … }`, one way.
@@ -134,11 +137,9 @@ impl KubernetesSettings {
     /// The store they describe; `stores` hold the credentials that are secrets. Connects when it is first used.
     #[must_use]
     pub fn store(&self, stores: SecretStores) -> KubernetesStore {
-        KubernetesStore::new(KubernetesApi::new(SettingsTransport {
-            settings: self.clone(),
-            stores,
-            made: tokio::sync::Mutex::default(),
-        }))
+        let made = tokio::sync::Mutex::default();
+        let transport = SettingsTransport { settings: self.clone(), stores, made };
+        KubernetesStore::new(KubernetesApi::new(transport)).when_missing(self.missing)
     }
 
     /// The same with the values of its credentials.
@@ -227,6 +228,9 @@ impl ApiTransport for SettingsTransport {
                 // Somebody else may have made another one by now.
                 if made.as_ref().is_some_and(|made| Arc::ptr_eq(made, &transport)) {
                     *made = None;
+                    for (_, credential) in self.settings.credentials() {
+                        credential.refused(&self.stores);
+                    }
                 }
             }
             Ok(response)

@@ -17,6 +17,7 @@ use super::namespace::{NamespaceNotice, NamespaceWatch};
 use super::object::{ObjectKind, ObjectName, is_version};
 use super::watch::{ObjectWatch, WatchNotice};
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::snapshot::SecretSnapshot;
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 
@@ -55,6 +56,7 @@ pub struct KubernetesStore {
     api: KubernetesApi,
     watched: Arc<Mutex<Watched>>,
     reads: Semaphore,
+    when_missing: WhenMissing,
 }
 
 struct Watched {
@@ -95,7 +97,15 @@ impl KubernetesStore {
             alone: 0,
             sweeper: None,
         };
-        Self { api, watched: Arc::new(Mutex::new(watched)), reads: Semaphore::new(READS_AT_ONCE) }
+        let reads = Semaphore::new(READS_AT_ONCE);
+        Self { api, watched: Arc::new(Mutex::new(watched)), reads, when_missing: WhenMissing::Keep }
+    }
+
+    /// The same, with what users of a Secret get that is deleted.
+    #[must_use]
+    pub fn when_missing(mut self, when_missing: WhenMissing) -> Self {
+        self.when_missing = when_missing;
+        self
     }
 
     /// The paths that are watched, and how it goes with each.
@@ -342,6 +352,20 @@ impl SecretStore for KubernetesStore {
             .object(name.namespace(), name.name())
             .is_some_and(|object| object.state == WatchState::Watching);
         Some(if watching { WATCHED_INTERVAL } else { POLL_INTERVAL })
+    }
+
+    fn when_missing(&self) -> WhenMissing {
+        self.when_missing
+    }
+
+    fn notice(&self, path: &str) -> Option<String> {
+        let name: ObjectName = path.parse().ok()?;
+        let mut watched = self.watched.lock();
+        match &watched.object(name.namespace(), name.name())?.state {
+            WatchState::Opening | WatchState::Watching => None,
+            WatchState::Polling(reason) => Some(format!("changes are looked for once a minute: {reason}")),
+            WatchState::Interrupted(reason) => Some(format!("changes are not told of for now: {reason}")),
+        }
     }
 
     fn watch(&self, path: &str) -> Option<watch::Receiver<u64>> {

@@ -144,6 +144,19 @@ fn what_is_no_object_is_refused_without_repeating_it() {
 }
 
 #[test]
+fn an_object_holds_at_most_a_mebibyte() {
+    use base64::Engine as _;
+    let object = |length: usize| {
+        let value = base64::engine::general_purpose::STANDARD.encode("x".repeat(length));
+        format!(r#"{{"kind":"Secret","metadata":{{}},"data":{{"k":"{value}"}}}}"#)
+    };
+    let most = (1 << 20) - "k".len();
+    assert!(decode_object(ObjectKind::Secret, object(most).as_bytes()).is_ok());
+    let refused = decode_object(ObjectKind::Secret, object(most + 1).as_bytes()).unwrap_err();
+    assert!(refused.contains("larger than 1 MiB"), "{refused}");
+}
+
+#[test]
 fn names_are_those_a_server_would_take() {
     for good in ["a/b", "team-a/a.b-c.9", "0/0"] {
         assert_eq!(good.parse::<ObjectName>().unwrap().to_string(), good);
@@ -330,6 +343,7 @@ async fn a_watch_tells_changes_of_its_name_without_asking_for_values() {
     let expected = [WatchNotice::Open, changed("1"), changed("2"), WatchNotice::Changed(None)];
     assert_eq!(told(&scripted, Duration::from_secs(60)).await, expected);
     assert_eq!(scripted.asked("&fieldSelector=metadata.name%3Ds"), 1);
+    assert_eq!(scripted.asked("timeoutSeconds=290"), 1);
     assert_eq!(scripted.asked("resourceVersion"), 0);
 }
 
@@ -486,6 +500,32 @@ async fn without_the_permission_to_list_names_are_watched_up_to_a_limit() {
     assert_eq!(scripted.asked("fieldSelector"), 64);
     drop(receivers);
     until("nothing is watched", || store.watched().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_watch_is_forbidden_a_minute_passes_at_most_and_people_are_told_why() {
+    let value = Arc::new(Mutex::new("b25l"));
+    let current = Arc::clone(&value);
+    let scripted = Scripted::new(move |request| match request.path_and_query.contains("watch=true") {
+        true => Answer::Body(403, status(403, "cannot watch")),
+        false => Answer::Body(
+            200,
+            format!(r#"{{"kind":"Secret","metadata":{{}},"data":{{"p":"{}"}}}}"#, current.lock()),
+        ),
+    });
+    let store: Arc<dyn crate::SecretStore> = Arc::new(KubernetesStore::new(scripted.api()));
+    let stores = SecretStores::new([("k8s".to_owned(), store)].into());
+    let secret = stores.live(&"k8s/team-a/s#p".parse().unwrap()).await.unwrap();
+    let note = || stores.status().remove(0).note;
+    until("it is said", || note().is_some()).await;
+    let said = note().unwrap();
+    assert!(said.contains("once a minute") && said.contains(r#"verbs: ["watch"]"#), "{said}");
+    assert_eq!(stores.status()[0].state, crate::SecretState::Ready);
+    *value.lock() = "dHdv";
+    let began = tokio::time::Instant::now();
+    until("the new value", || secret.read().expose() == "two").await;
+    assert!(began.elapsed() <= Duration::from_secs(67), "{:?}", began.elapsed());
+    stores.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

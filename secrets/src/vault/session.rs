@@ -391,6 +391,9 @@ impl Shared {
     /// One login. The token that there is stays until the new one is there.
     async fn log_in(&self) -> bool {
         let made = self.try_login().await;
+        if made.as_ref().is_err_and(|failure| failure.kind == VaultFailureKind::Denied) {
+            self.login.refused();
+        }
         let mut state = self.state.lock();
         match made {
             Ok((secret, term)) => {

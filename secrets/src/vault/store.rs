@@ -15,6 +15,7 @@ use super::http::HttpTransport;
 use super::reading::Reading;
 use super::settings::{VaultRead, VaultSettings};
 use crate::error::SecretError;
+use crate::missing::WhenMissing;
 use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::{BoxFuture, SecretStore, StoreKind};
 use crate::stores::SecretStores;
@@ -30,6 +31,7 @@ pub struct VaultStore {
     client: VaultClient,
     reads: BTreeMap<String, VaultRead>,
     refresh: Duration,
+    when_missing: WhenMissing,
     leased: Arc<Mutex<BTreeMap<String, Leased>>>,
     /// Tells those who hold a lease that the token it was granted under is on its way out.
     follower: Mutex<Option<JoinHandle<()>>>,
@@ -67,6 +69,7 @@ impl VaultStore {
             client: VaultClient::new(client, parts),
             reads: settings.read.clone(),
             refresh: settings.refresh.unwrap_or(REFRESH),
+            when_missing: settings.missing,
             leased: Arc::default(),
             follower: Mutex::default(),
         })
@@ -192,6 +195,10 @@ impl SecretStore for VaultStore {
 
     fn check(&self) -> BoxFuture<'_, Result<String, SecretError>> {
         Box::pin(async move { self.client.check().await.map_err(|failure| failure.about("")) })
+    }
+
+    fn when_missing(&self) -> WhenMissing {
+        self.when_missing
     }
 
     fn refresh_interval(&self) -> Option<Duration> {

@@ -87,6 +87,10 @@ impl TokenSource {
         let secret =
             self.settings.client_secret.resolve(secrets).await.map_err(|error| secret_failure(&error))?;
         let fetched = match timeout(TIMEOUT, self.fetch(client, &secret)).await {
+            Ok(Err(failure)) if failure.class == ErrorClass::AuthExpired => {
+                self.settings.client_secret.refused(secrets);
+                return Err(failure);
+            }
             Ok(fetched) => fetched?,
             Err(_) => return Err(self.failed("does not answer in time")),
         };

@@ -140,6 +140,9 @@ impl Fetcher {
             return Failure::transient(format!("{place} answers with status 412 without a precondition"));
         }
         let failure = self.connection.refused(response, now);
+        if matches!(failure.class, ErrorClass::AuthExpired | ErrorClass::Forbidden) {
+            self.headers.iter().for_each(|(_, credential)| self.connection.tell_refused(credential));
+        }
         match failure.class {
             // The token is new: the server means it.
             ErrorClass::AuthExpired if self.connection.fetches_tokens() => {

@@ -177,6 +177,12 @@ impl Access {
 
     /// What an error at `place` means; without the credential, should the store have said it in its own words.
     pub(super) fn failure(&self, place: &str, error: &StoreError) -> Failure {
+        if let StoreError::Denied { .. } | StoreError::BadCredential { .. } | StoreError::Expired { .. } =
+            error
+        {
+            let shown = [&self.aws.secret_key, &self.aws.session_token].into_iter().flatten();
+            shown.for_each(|credential| credential.refused(&self.environment.secrets));
+        }
         let mut failure = self.meaning(place, error);
         for secret in &self.credential.lock().secrets {
             hide(&mut failure.message, secret.expose());

@@ -25,7 +25,7 @@ use crate::context::{ExportContext, InstanceContext, StateContext};
 use crate::delivery::PrepareError;
 use crate::engine::{CutError, PrepareMode};
 use crate::health::HealthState;
-use crate::secrets::{SecretFailure, SecretSource, SecretUse, Secrets};
+use crate::secrets::{SecretFailure, SecretLack, SecretSource, SecretUse, Secrets};
 
 /// Secrets that a test turns by hand; each is its name and how often it was turned.
 #[derive(Default)]
@@ -93,7 +93,11 @@ impl SecretSource for Scripted {
             let mood = *self.mood.lock();
             match mood {
                 Mood::Answers => Ok(LiveSecret::cell(self.cell(&reference))),
-                Mood::Refuses => Err(SecretFailure { message: "it is sealed".to_owned(), help: None }),
+                Mood::Refuses => Err(SecretFailure {
+                    message: "it is sealed".to_owned(),
+                    help: None,
+                    lack: SecretLack::Unavailable,
+                }),
                 Mood::SaysNothing => std::future::pending().await,
             }
         })
@@ -399,11 +403,16 @@ async fn a_start_runs_what_needs_no_secret_and_the_rest_as_soon_as_there_is_one(
     vault.boot(PARTLY).await;
     assert_eq!(vault.text_of("test.consumer.free"), "one");
     assert!(vault.rig.health("test.consumer.a").1.contains("it is sealed"));
+    let lacking = vault.rig.engine.lacking_secrets();
+    assert_eq!(lacking.len(), 1);
+    assert_eq!((lacking[0].reference.as_str(), lacking[0].failure.lack), ("s/a", SecretLack::Unavailable));
+    assert_eq!(lacking[0].components, ["test.consumer.a"]);
     vault.quiet().await;
     assert!(vault.is_unhealthy("test.consumer.a"));
     *vault.source.mood.lock() = Mood::Answers;
     until("it is there", || !vault.is_unhealthy("test.consumer.a")).await;
     assert_eq!(vault.text_of("test.consumer.a"), "s/a-1");
+    assert_eq!(vault.rig.engine.lacking_secrets(), []);
     vault.rig.shutdown().await;
 }
 

@@ -71,7 +71,8 @@ impl<P: Pipeline> Reconciler<P> {
     /// Publishes the status, if it changed, and answers whoever waits for rest.
     pub(super) fn publish(&mut self) {
         let mut status = self.status();
-        let secrets = self.secrets.standing();
+        let mut secrets = self.secrets.standing();
+        secrets.add_lacking(self.pipeline.lacking_secrets());
         status.conditions = conditions(&status, &secrets, &self.published.borrow().conditions, self.now());
         let status = Arc::new(status);
         self.metrics.status(&status);

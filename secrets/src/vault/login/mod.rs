@@ -185,6 +185,13 @@ impl Login {
         })
     }
 
+    /// The server does not accept what was shown: whoever keeps that reads it again.
+    pub(crate) fn refused(&self) {
+        for (_, credential) in self.auth.credentials() {
+            credential.refused(&self.credentials);
+        }
+    }
+
     pub(crate) fn wrapped(&self) -> &Wrapped {
         &self.wrapped
     }

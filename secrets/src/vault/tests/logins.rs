@@ -114,6 +114,63 @@ async fn credentials_may_be_secrets_of_other_stores() {
     assert_eq!(asked.body, json!({ "password": path.1.trim() }));
 }
 
+/// A store whose only secret is what a test says it is.
+#[derive(Default)]
+struct Kept {
+    text: Mutex<String>,
+    reads: AtomicU64,
+}
+
+impl crate::SecretStore for Kept {
+    fn kind(&self) -> crate::StoreKind {
+        crate::StoreKind::Exec
+    }
+
+    fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<crate::SecretSnapshot, SecretError>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let text = crate::Secret::new(self.text.lock().as_str());
+        Box::pin(async move { Ok(crate::SecretSnapshot::single(text)) })
+    }
+
+    fn refresh_interval(&self) -> Option<Duration> {
+        Some(Duration::from_secs(300))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_of_another_store_is_read_again_when_the_login_is_refused() {
+    let mut logins = 0;
+    let server = Scripted::new(move |asked| match asked.path.as_str() {
+        "auth/userpass/login/u" if asked.body["password"] != "second" => {
+            errors(400, "invalid username or password")
+        }
+        _ => ordinary(asked, &mut logins),
+    });
+    let kept = Arc::new(Kept::default());
+    *kept.text.lock() = "first".to_owned();
+    let dynamic: Arc<dyn crate::SecretStore> = kept.clone();
+    let credentials = SecretStores::new(BTreeMap::from([("kept".to_owned(), dynamic)]));
+    let settings = "address = 'https://vault.example'\n\
+                    auth = { userpass = { username = 'u', password = { secret = 'kept/p' } } }";
+    let parts = ClientParts { credentials, ..server.parts(&Fate::default()) };
+    let store = VaultStore::with(&toml::from_str(settings).unwrap(), parts).unwrap();
+    assert!(is_denied(store.read("kv/a").await).contains("is refused"));
+    // Refused again and again, and read at most every ten seconds.
+    for _ in 0..60 {
+        is_denied(store.read("kv/a").await);
+        pass(1).await;
+    }
+    let reads = kept.reads.load(Ordering::Relaxed);
+    assert!((3..=7).contains(&reads), "{reads} reads within a minute");
+    *kept.text.lock() = "second".to_owned();
+    let began = Instant::now();
+    while store.read("kv/a").await.is_err() {
+        pass(1).await;
+    }
+    // The first attempt to log in after it was read again; by time alone it would be read after five minutes.
+    assert!(began.elapsed() < Duration::from_secs(180), "{:?}", began.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_is_missing_names_its_place() {
     let server = Scripted::new(|asked| panic!("{asked:?}"));

@@ -202,6 +202,8 @@ impl Identity {
             return Failure::new(ErrorClass::Forbidden, message);
         }
         let message = format!("{place} does not accept the key for `{user}`: {}", tried.join(", "));
+        let shown = [&self.settings.key, &self.settings.passphrase].into_iter().flatten();
+        shown.for_each(|credential| credential.refused(&self.secrets));
         if self.held.lock().rotated.is_some_and(|at| at.elapsed() < ROTATION_GRACE) {
             return Failure::transient(format!("{message}; it changed less than a minute ago"));
         }
