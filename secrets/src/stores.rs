@@ -15,19 +15,11 @@ use tokio_util::task::TaskTracker;
 use crate::cell::{Cell, FieldCell, OVERLAP, Trouble};
 use crate::clock;
 use crate::error::SecretError;
-use crate::keeper::{Keeper, LONGEST_ANSWER};
+use crate::keeper::{Keeper, Kept, LONGEST_ANSWER};
+use crate::memory::{SecretMemory, StoreMemory};
 use crate::reference::SecretReference;
 use crate::snapshot::SecretSnapshot;
 use crate::store::{SecretStore, StoreKind};
-
-/// Keeps what was read for the next start, when the stores may be out of reach.
-pub trait SecretMemory: Send + Sync + 'static {
-    /// What was read last of a path, unless it has ended.
-    fn recall(&self, store: &str, path: &str) -> Option<SecretSnapshot>;
-
-    /// Takes note of a value. Must not block.
-    fn remember(&self, store: &str, path: &str, snapshot: &SecretSnapshot);
-}
 
 /// The configured stores. Cloning is cheap. The last clone ends the tasks that keep values up to date;
 /// [`SecretStores::shutdown`] waits for them, and for leases to be given back.
@@ -86,6 +78,16 @@ impl Surroundings {
             memory.remember(store, path, snapshot);
         }
     }
+
+    pub(crate) fn forget(&self, store: &str, path: &str) {
+        if let Some(memory) = &self.memory {
+            memory.forget(store, path);
+        }
+    }
+
+    fn recall_lease(&self, reference: &SecretReference) -> Option<SecretSnapshot> {
+        self.memory.as_ref()?.recall_lease(&reference.store, &reference.path)
+    }
 }
 
 impl Default for SecretStores {
@@ -115,6 +117,9 @@ impl SecretStores {
         stores: BTreeMap<String, Arc<dyn SecretStore>>,
         memory: Arc<dyn SecretMemory>,
     ) -> Self {
+        for (name, store) in &stores {
+            store.remember_by(StoreMemory::of(name, Arc::clone(&memory)));
+        }
         let surroundings = Surroundings { memory: Some(memory), ..Surroundings::default() };
         Self::assemble(stores, surroundings)
     }
@@ -281,15 +286,20 @@ impl SecretStores {
                 }
                 continue;
             }
-            let answer = tokio::time::timeout(LONGEST_ANSWER, read(&*store, reference)).await;
+            let kept = registry.surroundings.recall_lease(reference);
+            let first =
+                tokio::time::timeout(LONGEST_ANSWER, registry.first_of(&*store, reference, kept.as_ref()))
+                    .await;
             let silent = || SecretError::unavailable(reference.to_string(), "no answer in time");
-            let (snapshot, trouble) = match answer.unwrap_or_else(|_| Err(silent())) {
-                Ok(snapshot) => {
-                    registry.surroundings.remember(&reference.store, &reference.path, &snapshot);
-                    (snapshot, None)
+            let (snapshot, trouble, kept) = match first.unwrap_or_else(|_| Err(silent())) {
+                Ok(First::Resumed(snapshot)) => (snapshot, None, None),
+                Ok(First::Read(snapshot)) => {
+                    // Perhaps it lives on without a user.
+                    let replaced = kept.and_then(|kept| kept.lease).map(Kept::Replaced);
+                    (snapshot, None, replaced)
                 }
                 Err(error) => match registry.recall(reference, &error) {
-                    Some(snapshot) => (snapshot, Some(error)),
+                    Some(snapshot) => (snapshot, Some(error), kept.map(Kept::Unconfirmed)),
                     None => {
                         registry.forget_empty(&slot, reference);
                         return Err(error);
@@ -304,8 +314,9 @@ impl SecretStores {
                 registry.surroundings.overlap,
             ));
             cell.touch();
-            if let Some(error) = trouble {
-                cell.trouble(Trouble::Unread(error));
+            match trouble {
+                Some(error) => cell.trouble(Trouble::Unread(error)),
+                None => registry.surroundings.remember(&cell.store, &cell.path, &cell.snapshot()),
             }
             // Nobody else can have set it: opening is ours.
             let cell = Arc::clone(slot.cell.get_or_init(|| cell));
@@ -314,6 +325,7 @@ impl SecretStores {
                 Arc::clone(&store),
                 registry.surroundings.clone(),
                 Arc::downgrade(registry),
+                kept,
             );
             registry.tasks.spawn(keeper.keep(registry.stop.clone()));
             self.mind_the_clock();
@@ -391,9 +403,39 @@ impl Registry {
         // Ours, the keeper's, and that of the slot: everybody who takes another does it under this lock, or touches it.
         let unused = Arc::strong_count(cell) <= 2 && cell.idle() >= linger;
         if unused {
+            if cell.snapshot().lease.is_some() {
+                // It is about to be given back: nobody is to find it who comes in between.
+                self.surroundings.forget(&cell.store, &cell.path);
+            }
             slots.remove(&(cell.store.clone(), cell.path.clone()));
         }
         unused
+    }
+
+    /// The value of a path: that which was kept, if its lease goes on, and what is read otherwise.
+    async fn first_of(
+        &self,
+        store: &dyn SecretStore,
+        reference: &SecretReference,
+        kept: Option<&SecretSnapshot>,
+    ) -> Result<First, SecretError> {
+        let Some(kept) = kept else { return read(store, reference).await.map(First::Read) };
+        match store.resume(&reference.path, kept).await {
+            Ok(lease) => {
+                tracing::info!(secret = %reference, left = ?lease.duration, "a lease of an earlier process goes on");
+                return Ok(First::Resumed(kept.with_lease(lease)));
+            }
+            // Who cannot be asked about a lease cannot be asked for a value either.
+            Err(error) if error.is_transient() => return Err(error.of(&reference.to_string())),
+            Err(error) => {
+                let reason = error.reason();
+                tracing::info!(secret = %reference, reason, "a lease of an earlier process does not go on");
+                if matches!(error, SecretError::Missing { .. }) {
+                    self.surroundings.forget(&reference.store, &reference.path);
+                }
+            }
+        }
+        read(store, reference).await.map(First::Read)
     }
 
     /// What was read before this start, where the store cannot be asked now.
@@ -409,6 +451,13 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// How a value was had first.
+enum First {
+    /// What an earlier process was granted goes on.
+    Resumed(SecretSnapshot),
+    Read(SecretSnapshot),
 }
 
 async fn read(store: &dyn SecretStore, reference: &SecretReference) -> Result<SecretSnapshot, SecretError> {

@@ -386,41 +386,49 @@ impl VaultSettings {
     /// Every credential in it, by the key it stands under; what a store is made of that keeps its own elsewhere.
     #[must_use]
     pub fn credentials(&self) -> Vec<(String, &Credential)> {
+        let mut found = self.auth.credentials();
+        for (name, read) in &self.read {
+            if let Some(wrapped) = &read.wrapped {
+                found.push((format!("read.{name}.wrapped"), wrapped));
+            }
+        }
+        found
+    }
+}
+
+impl VaultAuth {
+    /// Every credential in it, by the key it stands under.
+    pub(crate) fn credentials(&self) -> Vec<(String, &Credential)> {
         let mut found: Vec<(String, &Credential)> = Vec::new();
         let mut add = |key: &str, credential| found.push((key.to_owned(), credential));
-        match &self.auth {
-            VaultAuth::Token(token) => add("auth.token", token),
-            VaultAuth::WrappedToken(auth) => add("auth.wrapped_token.token", &auth.token),
-            VaultAuth::Approle(auth) => {
+        match self {
+            Self::Token(token) => add("auth.token", token),
+            Self::WrappedToken(auth) => add("auth.wrapped_token.token", &auth.token),
+            Self::Approle(auth) => {
                 add("auth.approle.role_id", &auth.role_id);
                 if let Some(secret_id) = &auth.secret_id {
                     add("auth.approle.secret_id", secret_id);
                 }
             }
-            VaultAuth::Kubernetes(auth) => {
+            Self::Kubernetes(auth) => {
                 if let Some(token) = &auth.token {
                     add("auth.kubernetes.token", token);
                 }
             }
-            VaultAuth::Jwt(auth) => add("auth.jwt.token", &auth.token),
-            VaultAuth::Aws(auth) => {
+            Self::Jwt(auth) => add("auth.jwt.token", &auth.token),
+            Self::Aws(auth) => {
                 if let Some(nonce) = &auth.nonce {
                     add("auth.aws.nonce", nonce);
                 }
             }
-            VaultAuth::Userpass(auth) => add("auth.userpass.password", &auth.password),
-            VaultAuth::Ldap(auth) => add("auth.ldap.password", &auth.password),
-            VaultAuth::Custom(auth) => {
+            Self::Userpass(auth) => add("auth.userpass.password", &auth.password),
+            Self::Ldap(auth) => add("auth.ldap.password", &auth.password),
+            Self::Custom(auth) => {
                 for (name, credential) in &auth.data {
                     add(&format!("auth.custom.data.{name}"), credential);
                 }
             }
-            VaultAuth::Gcp(_) | VaultAuth::Azure(_) | VaultAuth::Cert(_) => {}
-        }
-        for (name, read) in &self.read {
-            if let Some(wrapped) = &read.wrapped {
-                found.push((format!("read.{name}.wrapped"), wrapped));
-            }
+            Self::Gcp(_) | Self::Azure(_) | Self::Cert(_) => {}
         }
         found
     }
