@@ -18,7 +18,7 @@ use crate::error::SecretError;
 use crate::keeper::{Keeper, Kept, LONGEST_ANSWER};
 use crate::memory::{SecretMemory, StoreMemory};
 use crate::reference::SecretReference;
-use crate::snapshot::SecretSnapshot;
+use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::{SecretStore, StoreKind};
 
 /// The configured stores. Cloning is cheap. The last clone ends the tasks that keep values up to date;
@@ -292,12 +292,7 @@ impl SecretStores {
                     .await;
             let silent = || SecretError::unavailable(reference.to_string(), "no answer in time");
             let (snapshot, trouble, kept) = match first.unwrap_or_else(|_| Err(silent())) {
-                Ok(First::Resumed(snapshot)) => (snapshot, None, None),
-                Ok(First::Read(snapshot)) => {
-                    // Perhaps it lives on without a user.
-                    let replaced = kept.and_then(|kept| kept.lease).map(Kept::Replaced);
-                    (snapshot, None, replaced)
-                }
+                Ok((snapshot, replaced)) => (snapshot, None, replaced.map(Kept::Replaced)),
                 Err(error) => match registry.recall(reference, &error) {
                     Some(snapshot) => (snapshot, Some(error), kept.map(Kept::Unconfirmed)),
                     None => {
@@ -412,30 +407,33 @@ impl Registry {
         unused
     }
 
-    /// The value of a path: that which was kept, if its lease goes on, and what is read otherwise.
+    /// The value of a path: that which was kept, if its lease goes on; and what is read otherwise, beside a lease that was kept
+    /// and may live on without a user.
     async fn first_of(
         &self,
         store: &dyn SecretStore,
         reference: &SecretReference,
         kept: Option<&SecretSnapshot>,
-    ) -> Result<First, SecretError> {
-        let Some(kept) = kept else { return read(store, reference).await.map(First::Read) };
-        match store.resume(&reference.path, kept).await {
+    ) -> Result<(SecretSnapshot, Option<Lease>), SecretError> {
+        let Some(kept) = kept else { return Ok((read(store, reference).await?, None)) };
+        let replaced = match store.resume(&reference.path, kept).await {
             Ok(lease) => {
                 tracing::info!(secret = %reference, left = ?lease.duration, "a lease of an earlier process goes on");
-                return Ok(First::Resumed(kept.with_lease(lease)));
+                return Ok((kept.with_lease(lease), None));
             }
             // Who cannot be asked about a lease cannot be asked for a value either.
             Err(error) if error.is_transient() => return Err(error.of(&reference.to_string())),
             Err(error) => {
                 let reason = error.reason();
                 tracing::info!(secret = %reference, reason, "a lease of an earlier process does not go on");
-                if matches!(error, SecretError::Missing { .. }) {
+                let is_gone = matches!(error, SecretError::Missing { .. });
+                if is_gone {
                     self.surroundings.forget(&reference.store, &reference.path);
                 }
+                kept.lease.clone().filter(|_| !is_gone)
             }
-        }
-        read(store, reference).await.map(First::Read)
+        };
+        Ok((read(store, reference).await?, replaced))
     }
 
     /// What was read before this start, where the store cannot be asked now.
@@ -451,13 +449,6 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-/// How a value was had first.
-enum First {
-    /// What an earlier process was granted goes on.
-    Resumed(SecretSnapshot),
-    Read(SecretSnapshot),
 }
 
 async fn read(store: &dyn SecretStore, reference: &SecretReference) -> Result<SecretSnapshot, SecretError> {

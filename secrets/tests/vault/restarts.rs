@@ -68,7 +68,7 @@ impl Process {
 #[tokio::test]
 async fn ten_starts_take_one_login_and_one_lease() {
     let Some(shared) = shared() else { return };
-    let (vault, name) = (&shared.vault, "restarting");
+    let (vault, name) = (&shared.vault, "ten-starts");
     let settings = prepare(vault, name);
     let folder = tempfile::tempdir().unwrap();
     let mut seen = std::collections::BTreeSet::new();
@@ -94,7 +94,7 @@ async fn ten_starts_take_one_login_and_one_lease() {
     assert_eq!((leases(vault, name), logins(vault, name)), (1, 2));
 
     // Another user: what the first one was granted is given back.
-    let other = prepare(vault, "restarting-as-another");
+    let other = prepare(vault, "somebody-else");
     let process = Process::start(vault, &other, Some(folder.path())).await;
     assert!(seen.insert(process.token(name).await));
     assert_eq!((leases(vault, name), logins(vault, name)), (1, 2));
@@ -116,7 +116,7 @@ async fn without_a_key_nothing_is_left_after_an_end_in_order() {
 #[tokio::test]
 async fn a_token_that_nears_its_longest_time_takes_its_leases_over_to_the_next_one() {
     let Some(shared) = shared() else { return };
-    let (vault, name) = (&shared.vault, "restarting-late");
+    let (vault, name) = (&shared.vault, "late-start");
     prepare(vault, name);
     let user =
         json!({ "password": PASSWORD, "token_policies": "obs", "token_ttl": "6s", "token_max_ttl": "12s" });

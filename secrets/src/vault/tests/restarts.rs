@@ -247,6 +247,7 @@ async fn a_lease_that_is_gone_is_read_anew() {
     assert_eq!(live(&stores, APP).await.read().expose(), "user-2");
     assert_eq!((game.counts(), game.server.count("sys/leases/renew")), ((1, 1), 1));
     stores.shutdown().await;
+    assert_eq!(game.server.count("sys/leases/revoke"), 0, "there is nothing to be given back");
     // Whatever became of the record in an old copy of the folder: what it names is asked about first.
     let old = game.memory.recall("vault", "db/creds/app").unwrap();
     let lease = Lease { id: "db/creds/app/1".to_owned(), ..old.lease.clone().unwrap() };
@@ -466,7 +467,12 @@ fn offline(folder: &Path) -> OfflineSettings {
 
 /// A process whose memory is the encrypted one.
 async fn encrypted(game: &Game, folder: &Path) -> (SecretStores, OfflineCache) {
-    let store = || Arc::new(game.server.store(USERPASS)) as Arc<dyn SecretStore>;
+    let settings = toml::from_str(&format!("address = 'https://vault.example'\n{USERPASS}")).unwrap();
+    let store = || {
+        // Records are of the time of day.
+        let parts = ClientParts { world: World::real(), ..game.server.parts(&Fate::default()) };
+        Arc::new(VaultStore::with(&settings, parts).unwrap()) as Arc<dyn SecretStore>
+    };
     let stores = SecretStores::new(BTreeMap::from([("vault".to_owned(), store())]));
     let cache = OfflineCache::open(&offline(folder), &folder.join("state"), &stores).await.unwrap();
     let memory = Arc::new(cache.clone());
