@@ -344,3 +344,139 @@ fn a_value_of_a_store_turns_under_remote_write_and_a_wrong_one_is_undone() {
     }
     agent.terminate().unwrap();
 }
+
+/// An engine that grants tokens of a Consul of a few lines, to whoever logs in as `restarts`; and a log of what is granted.
+fn grant_leases(vault: &Vault) -> PathBuf {
+    let consul = server::serve(|line, _| match line.split(' ').next() {
+        Some("PUT") if line.contains("/v1/acl/token") => {
+            let unique =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+            let token = json!({ "AccessorID": format!("accessor-{unique}"), "Description": "", "Local": false,
+                "SecretID": format!("marker-consul-{unique}") });
+            (200, token)
+        }
+        Some("DELETE") => (200, json!(true)),
+        _ => (404, json!({})),
+    });
+    vault.write("sys/mounts/consul", &json!({ "type": "consul" }));
+    let access = json!({ "address": consul.to_string(), "scheme": "http", "token": "t" });
+    vault.write("consul/config/access", &access);
+    vault.write("consul/roles/app", &json!({ "consul_policies": ["p"], "ttl": "1h", "max_ttl": "24h" }));
+    let policy = "path \"consul/creds/app\" { capabilities = [\"read\"] }\n\
+                  path \"sys/leases/revoke\" { capabilities = [\"update\"] }";
+    vault.write("sys/policies/acl/leases", &json!({ "policy": policy }));
+    let user = json!({ "password": PASSWORD, "token_policies": "leases", "token_ttl": "1h" });
+    vault.write("auth/userpass/users/restarts", &user);
+    let plain = vault.audit_file().with_file_name("plain.log");
+    vault.write(
+        "sys/audit/plain",
+        &json!({ "type": "file", "options": { "file_path": plain, "log_raw": "true" } }),
+    );
+    plain
+}
+
+/// Leases that live, and logins so far.
+fn granted(vault: &Vault) -> (usize, usize) {
+    let (status, answer) =
+        vault.ask("GET", "sys/leases/lookup/consul/creds/app?list=true", &vault.root, None);
+    assert!(status == 200 || status == 404, "{status}: {answer}");
+    let leases = answer["data"]["keys"].as_array().map_or(0, Vec::len);
+    (leases, vault.audited("auth/userpass/login/restarts").len())
+}
+
+#[test]
+fn a_lease_outlives_the_agent_where_there_is_a_key_and_ends_with_it_where_there_is_none() {
+    use invar_integration::canary;
+    let Some(played) = played() else { return };
+    let vault = &played.vault;
+    let plain = grant_leases(vault);
+    let receiver = Receiver::start().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (file, key) = (directory.path().join("main.alloy"), directory.path().join("key"));
+    let basic = written(&receiver);
+    let (before, after) = (basic.find("\t\tbasic_auth").unwrap(), basic.find("\t\tqueue_config").unwrap());
+    let bearer = "\t\tbearer_token = secret(\"vault/consul/creds/app#token\")\n\n";
+    std::fs::write(&file, format!("{}{bearer}{}", &basic[..before], &basic[after..])).unwrap();
+    std::fs::write(&key, canary::secret("a-key-of-this-test-that-is-long-enough")).unwrap();
+    let options = |offline: &str| AgentOptions {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_invar")),
+        directory: directory.path().to_path_buf(),
+        settings: format!(
+            "offline_secrets = {offline}\n\n[[source]]\nname = \"file\"\nfile = {{ path = \"{}\" }}\n\n\
+             [secrets.vault]\nkind = \"vault\"\naddress = \"{}\"\n\
+             auth = {{ userpass = {{ username = \"restarts\", password = \"{PASSWORD}\" }} }}\n",
+            file.display(),
+            vault.url()
+        ),
+        environment: Vec::new(),
+    };
+    let sends = |agent: &Agent| {
+        let before = receiver.requests("out").0;
+        let more = || (receiver.requests("out").0 > before + 2).then_some(());
+        let waited = wait_for("requests", SOON, more);
+        waited.unwrap_or_else(|problem| panic!("{problem}\n{}", agent.log()));
+    };
+    let mut agent =
+        Agent::start(options(&format!("{{ key = {{ file = \"{}\" }} }}", key.display()))).unwrap();
+    sends(&agent);
+    let first = receiver.authorization("out")[0].clone();
+    canary::secret(first.strip_prefix("Bearer ").unwrap());
+    let log = std::fs::read_to_string(&plain).unwrap();
+    let tokens = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tokens = tokens.filter(|entry| entry["request"]["path"] == "auth/userpass/login/restarts");
+    let tokens: Vec<String> = tokens
+        .filter_map(|entry| entry["response"]["auth"]["client_token"].as_str().map(str::to_owned))
+        .collect();
+    assert!(tokens.len() == 1 && tokens[0].starts_with("hvs."), "the token as it is");
+    canary::secret(&tokens[0]);
+    let kept = agent.state_directory().join("secrets");
+    let is_kept = || (std::fs::read_dir(&kept).is_ok_and(|records| records.count() == 2)).then_some(());
+    wait_for("the value and the token to be kept", SOON, is_kept).unwrap();
+
+    for restart in 0..4 {
+        match restart % 2 {
+            0 => drop(agent.terminate().unwrap()),
+            _ => agent.kill(),
+        }
+        assert_eq!(granted(vault), (1, 1), "after {restart} restarts");
+        agent.launch().unwrap();
+        sends(&agent);
+    }
+    assert_eq!(granted(vault), (1, 1));
+    assert_eq!(
+        receiver.authorization("out"),
+        std::slice::from_ref(&first),
+        "one credential, whichever process it was"
+    );
+    // Beside the agent, that runs commands which log in for themselves, and leave nothing either.
+    agent.search().unwrap();
+    let (leases, logins) = granted(vault);
+    assert_eq!((leases, logins - 1), (1, vault.audited("auth/token/revoke-self").len()));
+    // While the server is away, and when it is back.
+    agent.terminate().unwrap();
+    vault.seal();
+    agent.launch().unwrap();
+    sends(&agent);
+    vault.unseal();
+    let state = |agent: &Agent| agent.get("/api/v1/secrets").unwrap_or_default()[0]["state"].clone();
+    wait_for("the lease to be confirmed", SOON * 2, || (state(&agent) == "ready").then_some(()))
+        .unwrap_or_else(|problem| panic!("{problem}\n{}", agent.log()));
+    assert_eq!((granted(vault), receiver.authorization("out")), ((1, logins), vec![first]));
+    agent.terminate().unwrap();
+    agent.search().unwrap();
+    drop(agent);
+
+    // Without a key: what was kept is removed, and an end in order leaves nothing that this agent was granted.
+    vault.write("sys/leases/revoke-prefix/consul/creds/app", &json!({}));
+    let mut agent = Agent::start(options("\"deny\"")).unwrap();
+    sends(&agent);
+    assert!(!kept.exists());
+    assert_eq!(granted(vault), (1, logins + 1));
+    agent.terminate().unwrap();
+    assert_eq!(granted(vault).0, 0, "{}", agent.log());
+    assert_eq!(vault.audited("auth/token/revoke-self").len(), logins, "its token neither");
+    agent.launch().unwrap();
+    sends(&agent);
+    agent.terminate().unwrap();
+    assert_eq!((granted(vault), receiver.authorization("out").len()), ((0, logins + 2), 3));
+}

@@ -47,6 +47,25 @@ pub(crate) struct Keeper {
     by_interval: Option<f64>,
     /// Leases of values that were replaced, and when they are given back.
     superseded: Vec<(Lease, Instant)>,
+    /// The value in use as an earlier process kept it, until the store has confirmed its lease.
+    unconfirmed: Option<SecretSnapshot>,
+}
+
+/// What an earlier process kept of a path, with a lease.
+pub(crate) enum Kept {
+    /// It is in use; its store could not be asked about it.
+    Unconfirmed(SecretSnapshot),
+    /// There is another value.
+    Replaced(Lease),
+}
+
+/// Why a keeper ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All of them do.
+    Stopped,
+    /// Nobody uses its value.
+    Unused,
 }
 
 impl Keeper {
@@ -56,8 +75,14 @@ impl Keeper {
         store: Arc<dyn SecretStore>,
         surroundings: Surroundings,
         registry: Weak<Registry>,
+        kept: Option<Kept>,
     ) -> Self {
         let now = Instant::now();
+        let (unconfirmed, replaced) = match kept {
+            Some(Kept::Unconfirmed(kept)) => (Some(kept), None),
+            Some(Kept::Replaced(lease)) => (None, Some(lease)),
+            None => (None, None),
+        };
         let mut keeper = Self {
             cell,
             store,
@@ -70,7 +95,8 @@ impl Keeper {
             ends: None,
             due: now,
             by_interval: None,
-            superseded: Vec::new(),
+            superseded: replaced.map(|lease| (lease, now)).into_iter().collect(),
+            unconfirmed,
         };
         keeper.received();
         if let Some((Trouble::Unread(error), _)) = keeper.cell.standing().trouble {
@@ -81,7 +107,7 @@ impl Keeper {
 
     pub(crate) async fn keep(mut self, stop: CancellationToken) {
         let mut changes = self.store.watch(&self.cell.path);
-        loop {
+        let end = loop {
             self.cell.plan_next(self.due);
             let mut wake = self.due.min(Instant::now() + LINGER);
             for other in self.superseded.iter().map(|(_, at)| *at).chain(self.cell.forget_other()) {
@@ -89,7 +115,7 @@ impl Keeper {
             }
             let mut now = false;
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break End::Stopped,
                 () = tokio::time::sleep_until(wake) => {}
                 () = changed(&mut changes) => now = true,
                 () = self.cell.asked.notified() => now = true,
@@ -114,14 +140,15 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break End::Stopped,
                 () = working => {}
             }
-            if self.registry.upgrade().is_none_or(|registry| registry.forget_unused(&self.cell, LINGER)) {
-                break;
+            let Some(registry) = self.registry.upgrade() else { break End::Stopped };
+            if registry.forget_unused(&self.cell, LINGER) {
+                break End::Unused;
             }
-        }
-        Box::pin(self.farewell()).await;
+        };
+        Box::pin(self.farewell(end)).await;
     }
 
     /// Whether it is time; where only the store's interval says when, it may be another one by now.
@@ -136,13 +163,46 @@ impl Keeper {
 
     /// Reads, or renews.
     async fn act(&mut self, told: bool) {
-        if !told
-            && let Some(lease) = self.cell.snapshot().lease.clone().filter(|lease| lease.renewable)
-            && self.renew(&lease).await
-        {
-            return;
+        if !told {
+            let held = self.cell.snapshot();
+            let renewable = held.lease.as_ref().filter(|lease| lease.renewable);
+            let done = match (self.unconfirmed.clone(), renewable) {
+                (Some(kept), _) => self.resume(&kept).await,
+                (None, Some(lease)) => self.renew(lease).await,
+                (None, None) => false,
+            };
+            if done {
+                return;
+            }
         }
         self.read().await;
+    }
+
+    /// Asks about a lease that is in use already, as far as is known. Whether nothing more is to be done for now.
+    async fn resume(&mut self, kept: &SecretSnapshot) -> bool {
+        let answer = tokio::time::timeout(LONGEST_ANSWER, self.store.resume(&self.cell.path, kept)).await;
+        match answer.unwrap_or_else(|_| Err(no_answer(&self.cell))) {
+            Ok(lease) => {
+                self.unconfirmed = None;
+                self.extended(lease);
+                true
+            }
+            Err(error) if error.is_transient() => {
+                self.due = Instant::now() + self.pause(&error);
+                self.by_interval = None;
+                self.cell.trouble(Trouble::Unread(error.of(&self.cell.name())));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The value in use has this lease from now on.
+    fn extended(&mut self, lease: Lease) {
+        self.cell.extend(self.cell.snapshot().with_lease(lease));
+        self.pauses.reset();
+        self.received();
+        self.remember();
     }
 
     /// Whether nothing more is to be done for now.
@@ -152,18 +212,9 @@ impl Keeper {
         let grace = schedule::grace(self.granted, self.unit());
         match renewed {
             Ok(renewed) if !schedule::nears_its_end(self.granted, renewed.duration, grace) => {
-                let not_after = SystemTime::now().checked_add(renewed.duration);
-                let held = self.cell.snapshot();
-                self.cell.extend(SecretSnapshot {
-                    lease: Some(renewed),
-                    not_after,
-                    ..SecretSnapshot::clone(&held)
-                });
                 let granted = self.granted;
-                self.pauses.reset();
-                self.received();
+                self.extended(renewed);
                 self.granted = granted;
-                self.remember();
                 true
             }
             Ok(_) => false,
@@ -228,6 +279,7 @@ impl Keeper {
             }
             Taken::Same => self.waits += 1,
         }
+        self.unconfirmed = None;
         if before != lease {
             self.superseded.extend(before.map(|lease| (lease, now + LEASE_OVERLAP)));
         }
@@ -329,12 +381,11 @@ impl Keeper {
     }
 
     /// Gives back what would otherwise live on without a user. What is remembered for the next start is needed then.
-    async fn farewell(self) {
-        if !self.surroundings.remembers() {
-            let current = self.cell.snapshot().lease.clone();
-            for lease in self.superseded.iter().map(|(lease, _)| lease).chain(current.as_ref()) {
-                self.give_back(lease).await;
-            }
+    async fn farewell(self, end: End) {
+        let needed = end == End::Stopped && self.surroundings.remembers();
+        let current = self.cell.snapshot().lease.clone().filter(|_| !needed);
+        for lease in self.superseded.iter().map(|(lease, _)| lease).chain(current.as_ref()) {
+            self.give_back(lease).await;
         }
     }
 }

@@ -21,6 +21,7 @@ mod file;
 mod file_watch;
 mod keeper;
 pub mod kubernetes;
+mod memory;
 mod missing;
 #[cfg(test)]
 mod missing_tests;
@@ -50,6 +51,7 @@ pub use exec::{ExecCommand, ExecOutput, ExecSettings, ExecStore};
 pub use fields::{FieldFormat, decode_fields};
 pub use file::{FileStore, read_secret_file};
 pub use invar_syntax::Secret;
+pub use memory::{SecretMemory, StoreMemory};
 pub use missing::WhenMissing;
 pub use offline::{EncryptedOffline, OfflineCache, OfflineSettings, RecordError, open_record, seal_record};
 pub use reference::{ReferenceError, SecretReference};
@@ -64,6 +66,6 @@ pub use status::{
     TrialOutcome,
 };
 pub use store::{BoxFuture, SecretStore, StoreKind};
-pub use stores::{SecretMemory, SecretStores};
+pub use stores::SecretStores;
 pub use systemd::SystemdStore;
 pub use tls_settings::TlsSettings;

@@ -60,8 +60,16 @@ impl SecretMemory for Memory {
         self.0.lock().clone()
     }
 
+    fn recall_lease(&self, _: &str, _: &str) -> Option<SecretSnapshot> {
+        self.0.lock().clone().filter(|held| held.lease.is_some())
+    }
+
     fn remember(&self, _: &str, _: &str, snapshot: &SecretSnapshot) {
         *self.0.lock() = Some(snapshot.clone());
+    }
+
+    fn forget(&self, _: &str, _: &str) {
+        *self.0.lock() = None;
     }
 }
 

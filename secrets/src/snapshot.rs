@@ -41,6 +41,9 @@ pub struct SecretSnapshot {
     pub read_again: Option<Duration>,
     /// What the store calls this version, for people.
     pub store_version: Option<String>,
+    /// A mark of what the lease was granted under, where it ends with that, as with a token. Only the store knows what it
+    /// stands for.
+    pub granted_under: Option<String>,
 }
 
 impl fmt::Debug for SecretSnapshot {
@@ -57,7 +60,15 @@ impl SecretSnapshot {
     /// A first version of `fields`.
     #[must_use]
     pub fn new(fields: BTreeMap<String, Secret>) -> Self {
-        Self { version: 1, fields, not_after: None, lease: None, read_again: None, store_version: None }
+        Self {
+            version: 1,
+            fields,
+            not_after: None,
+            lease: None,
+            read_again: None,
+            store_version: None,
+            granted_under: None,
+        }
     }
 
     /// With the end that its lease gives it, if nothing else does.
@@ -67,6 +78,13 @@ impl SecretSnapshot {
             self.not_after = SystemTime::now().checked_add(lease.duration);
         }
         self
+    }
+
+    /// The same with another term: a lease says when what it is for ends.
+    #[must_use]
+    pub(crate) fn with_lease(&self, lease: Lease) -> Self {
+        let not_after = SystemTime::now().checked_add(lease.duration);
+        Self { lease: Some(lease), not_after, ..self.clone() }
     }
 
     /// A first version with one unnamed field.

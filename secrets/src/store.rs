@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::error::SecretError;
+use crate::memory::StoreMemory;
 use crate::missing::WhenMissing;
 use crate::snapshot::{Lease, SecretSnapshot};
 
@@ -57,6 +58,26 @@ pub trait SecretStore: Send + Sync + 'static {
             })
         })
     }
+
+    /// Takes up again what an earlier process was granted, as it was granted then; the answer says what is left of it from now
+    /// on. By default, nothing outlives the process.
+    ///
+    /// # Errors
+    /// [`SecretError::Missing`] when it has ended, [`SecretError::Invalid`] when it does not go on here, since it was granted
+    /// under something that is not in use any more; others as for a read.
+    fn resume<'a>(
+        &'a self,
+        path: &'a str,
+        _kept: &'a SecretSnapshot,
+    ) -> BoxFuture<'a, Result<Lease, SecretError>> {
+        Box::pin(async move {
+            let reason = "nothing of this store outlives the process".to_owned();
+            Err(SecretError::Invalid { reference: path.to_owned(), reason })
+        })
+    }
+
+    /// Gives the store a place for what it needs itself at the next start, so that what it granted can be resumed.
+    fn remember_by(&self, _memory: StoreMemory) {}
 
     /// Gives back what a read of this store granted.
     ///

@@ -15,20 +15,12 @@ use tokio_util::task::TaskTracker;
 use crate::cell::{Cell, FieldCell, OVERLAP, Trouble};
 use crate::clock;
 use crate::error::SecretError;
-use crate::keeper::{Keeper, LONGEST_ANSWER};
+use crate::keeper::{Keeper, Kept, LONGEST_ANSWER};
+use crate::memory::{SecretMemory, StoreMemory};
 use crate::missing::WhenMissing;
 use crate::reference::SecretReference;
-use crate::snapshot::SecretSnapshot;
+use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::{SecretStore, StoreKind};
-
-/// Keeps what was read for the next start, when the stores may be out of reach.
-pub trait SecretMemory: Send + Sync + 'static {
-    /// What was read last of a path, unless it has ended.
-    fn recall(&self, store: &str, path: &str) -> Option<SecretSnapshot>;
-
-    /// Takes note of a value. Must not block.
-    fn remember(&self, store: &str, path: &str, snapshot: &SecretSnapshot);
-}
 
 /// The configured stores. Cloning is cheap. The last clone ends the tasks that keep values up to date;
 /// [`SecretStores::shutdown`] waits for them, and for leases to be given back.
@@ -87,6 +79,16 @@ impl Surroundings {
             memory.remember(store, path, snapshot);
         }
     }
+
+    pub(crate) fn forget(&self, store: &str, path: &str) {
+        if let Some(memory) = &self.memory {
+            memory.forget(store, path);
+        }
+    }
+
+    fn recall_lease(&self, reference: &SecretReference) -> Option<SecretSnapshot> {
+        self.memory.as_ref()?.recall_lease(&reference.store, &reference.path)
+    }
 }
 
 impl Default for SecretStores {
@@ -116,6 +118,9 @@ impl SecretStores {
         stores: BTreeMap<String, Arc<dyn SecretStore>>,
         memory: Arc<dyn SecretMemory>,
     ) -> Self {
+        for (name, store) in &stores {
+            store.remember_by(StoreMemory::of(name, Arc::clone(&memory)));
+        }
         let surroundings = Surroundings { memory: Some(memory), ..Surroundings::default() };
         Self::assemble(stores, surroundings)
     }
@@ -282,18 +287,19 @@ impl SecretStores {
                 }
                 continue;
             }
-            let answer = tokio::time::timeout(LONGEST_ANSWER, read(&*store, reference)).await;
+            let kept = registry.surroundings.recall_lease(reference);
+            let first =
+                tokio::time::timeout(LONGEST_ANSWER, registry.first_of(&*store, reference, kept.as_ref()))
+                    .await;
             let silent = || SecretError::unavailable(reference.to_string(), "no answer in time");
-            let (snapshot, trouble) = match answer.unwrap_or_else(|_| Err(silent())) {
-                Ok(snapshot) => {
-                    registry.surroundings.remember(&reference.store, &reference.path, &snapshot);
-                    (snapshot, None)
-                }
+            let (snapshot, trouble, kept) = match first.unwrap_or_else(|_| Err(silent())) {
+                Ok((snapshot, replaced)) => (snapshot, None, replaced.map(Kept::Replaced)),
                 Err(error @ SecretError::Missing { .. }) if store.when_missing() == WhenMissing::Empty => {
-                    (SecretSnapshot::new(BTreeMap::new()), Some(error))
+                    let replaced = kept.and_then(|kept| kept.lease).map(Kept::Replaced);
+                    (SecretSnapshot::new(BTreeMap::new()), Some(error), replaced)
                 }
                 Err(error) => match registry.recall(reference, &error) {
-                    Some(snapshot) => (snapshot, Some(error)),
+                    Some(snapshot) => (snapshot, Some(error), kept.map(Kept::Unconfirmed)),
                     None => {
                         registry.forget_empty(&slot, reference);
                         return Err(error);
@@ -309,8 +315,9 @@ impl SecretStores {
                 store.when_missing(),
             ));
             cell.touch();
-            if let Some(error) = trouble {
-                cell.trouble(Trouble::Unread(error));
+            match trouble {
+                Some(error) => cell.trouble(Trouble::Unread(error)),
+                None => registry.surroundings.remember(&cell.store, &cell.path, &cell.snapshot()),
             }
             // Nobody else can have set it: opening is ours.
             let cell = Arc::clone(slot.cell.get_or_init(|| cell));
@@ -319,6 +326,7 @@ impl SecretStores {
                 Arc::clone(&store),
                 registry.surroundings.clone(),
                 Arc::downgrade(registry),
+                kept,
             );
             registry.tasks.spawn(keeper.keep(registry.stop.clone()));
             self.mind_the_clock();
@@ -396,9 +404,42 @@ impl Registry {
         // Ours, the keeper's, and that of the slot: everybody who takes another does it under this lock, or touches it.
         let unused = Arc::strong_count(cell) <= 2 && cell.idle() >= linger;
         if unused {
+            if cell.snapshot().lease.is_some() {
+                // It is about to be given back: nobody is to find it who comes in between.
+                self.surroundings.forget(&cell.store, &cell.path);
+            }
             slots.remove(&(cell.store.clone(), cell.path.clone()));
         }
         unused
+    }
+
+    /// The value of a path: that which was kept, if its lease goes on; and what is read otherwise, beside a lease that was kept
+    /// and may live on without a user.
+    async fn first_of(
+        &self,
+        store: &dyn SecretStore,
+        reference: &SecretReference,
+        kept: Option<&SecretSnapshot>,
+    ) -> Result<(SecretSnapshot, Option<Lease>), SecretError> {
+        let Some(kept) = kept else { return Ok((read(store, reference).await?, None)) };
+        let replaced = match store.resume(&reference.path, kept).await {
+            Ok(lease) => {
+                tracing::info!(secret = %reference, left = ?lease.duration, "a lease of an earlier process goes on");
+                return Ok((kept.with_lease(lease), None));
+            }
+            // Who cannot be asked about a lease cannot be asked for a value either.
+            Err(error) if error.is_transient() => return Err(error.of(&reference.to_string())),
+            Err(error) => {
+                let reason = error.reason();
+                tracing::info!(secret = %reference, reason, "a lease of an earlier process does not go on");
+                let is_gone = matches!(error, SecretError::Missing { .. });
+                if is_gone {
+                    self.surroundings.forget(&reference.store, &reference.path);
+                }
+                kept.lease.clone().filter(|_| !is_gone)
+            }
+        };
+        Ok((read(store, reference).await?, replaced))
     }
 
     /// What was read before this start, where the store cannot be asked now.

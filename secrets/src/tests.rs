@@ -513,8 +513,16 @@ impl SecretMemory for Remembered {
         self.0.lock().get(&format!("{store}/{path}")).cloned()
     }
 
+    fn recall_lease(&self, store: &str, path: &str) -> Option<SecretSnapshot> {
+        self.recall(store, path).filter(|snapshot| snapshot.lease.is_some())
+    }
+
     fn remember(&self, store: &str, path: &str, snapshot: &SecretSnapshot) {
         self.0.lock().insert(format!("{store}/{path}"), snapshot.clone());
+    }
+
+    fn forget(&self, store: &str, path: &str) {
+        self.0.lock().remove(&format!("{store}/{path}"));
     }
 }
 

@@ -24,10 +24,11 @@ pub use self::record::{RecordError, open_record, seal_record};
 pub use self::settings::{EncryptedOffline, OfflineSettings};
 use crate::credential::Credential;
 use crate::error::SecretError;
+use crate::memory::SecretMemory;
 use crate::reference::SecretReference;
 use crate::snapshot::SecretSnapshot;
 use crate::store::StoreKind;
-use crate::stores::{SecretMemory, SecretStores};
+use crate::stores::SecretStores;
 
 /// The longest record that is read.
 const RECORD_LIMIT: u64 = 16 << 20;
@@ -52,8 +53,8 @@ struct Held {
     kinds: BTreeMap<String, StoreKind>,
     /// What is in the folder, encrypted, by the name of its file.
     records: Mutex<BTreeMap<OsString, Arc<[u8]>>>,
-    /// What is to be written; of each path the newest.
-    pending: Mutex<BTreeMap<Named, SecretSnapshot>>,
+    /// What is to be written; of each path the newest, or nothing where it is to be forgotten.
+    pending: Mutex<BTreeMap<Named, Option<SecretSnapshot>>>,
     /// What was noted last of each path, by a digest, and when.
     noted: Mutex<BTreeMap<Named, ([u8; 32], SystemTime)>>,
     asked: Notify,
@@ -108,9 +109,11 @@ impl OfflineCache {
             Credential::Secret(reference) => Some(reference.clone()),
             Credential::Text(_) | Credential::File(_) | Credential::Environment(_) => None,
         };
-        let (kept, max_age) = (directory.clone(), settings.max_age);
+        let (kept, max_age, of_key) = (directory.clone(), settings.max_age, prefix_of(&key));
         let records = aside(move || {
             remove_old(&kept, SystemTime::now(), max_age)?;
+            // A key may be replaced because others have it.
+            remove_unless(&kept, |name| name.starts_with(&of_key))?;
             read_all(&kept)
         });
         let held = Arc::new(Held {
@@ -177,9 +180,27 @@ impl SecretMemory for OfflineCache {
         self.held.as_ref()?.recall(store, path, SystemTime::now())
     }
 
+    fn recall_lease(&self, store: &str, path: &str) -> Option<SecretSnapshot> {
+        let held = self.held.as_ref()?;
+        let sealed = held.sealed(store, path)?;
+        match record::open_lease(&held.key, store, path, &sealed, SystemTime::now()) {
+            Ok(snapshot) => Some(snapshot),
+            Err(error) => {
+                tracing::debug!(store, path, %error, "no lease is kept that could be resumed");
+                None
+            }
+        }
+    }
+
     fn remember(&self, store: &str, path: &str, snapshot: &SecretSnapshot) {
         if let Some(held) = &self.held {
             held.note(store, path, snapshot, SystemTime::now());
+        }
+    }
+
+    fn forget(&self, store: &str, path: &str) {
+        if let Some(held) = &self.held {
+            held.note_forgotten(store, path);
         }
     }
 }
@@ -198,16 +219,19 @@ impl Held {
         remote && !is_key
     }
 
-    /// Where a path is kept. The name says nothing, since a reader of the folder need not know what there is.
+    /// Where a path is kept. The name says nothing, since a reader of the folder need not know what there is, but whether it
+    /// is of this key.
     fn file_name(&self, store: &str, path: &str) -> OsString {
-        let mut named = zeroize::Zeroizing::new(self.key.expose().as_bytes().to_vec());
-        named.extend_from_slice(&record::context(store, path));
-        let digest = digest(&SHA256, &named);
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+        let name = digest_with(&self.key, &record::context(store, path));
+        format!("{}{name}", prefix_of(&self.key)).into()
+    }
+
+    fn sealed(&self, store: &str, path: &str) -> Option<Arc<[u8]>> {
+        self.records.lock().get(&self.file_name(store, path)).cloned()
     }
 
     fn recall(&self, store: &str, path: &str, now: SystemTime) -> Option<SecretSnapshot> {
-        let sealed = self.records.lock().get(&self.file_name(store, path)).cloned()?;
+        let sealed = self.sealed(store, path)?;
         match open_record(&self.key, store, path, &sealed, now, self.settings.max_age) {
             Ok(snapshot) => {
                 tracing::warn!(store, path, "a value that was kept is used: its store is out of reach");
@@ -237,7 +261,16 @@ impl Held {
         }
         noted.insert(named.clone(), (digest, now));
         drop(noted);
-        self.pending.lock().insert(named, snapshot.clone());
+        self.pending.lock().insert(named, Some(snapshot.clone()));
+        self.asked.notify_one();
+    }
+
+    /// Forgets at once, and has the file removed soon.
+    fn note_forgotten(&self, store: &str, path: &str) {
+        self.records.lock().remove(&self.file_name(store, path));
+        let named = (store.to_owned(), path.to_owned());
+        self.noted.lock().remove(&named);
+        self.pending.lock().insert(named, None);
         self.asked.notify_one();
     }
 
@@ -251,7 +284,11 @@ impl Held {
         let written = aside(move || {
             let now = SystemTime::now();
             for ((store, path), snapshot) in pending {
-                if let Err(error) = held.save(&store, &path, &snapshot, now) {
+                let written = match &snapshot {
+                    Some(snapshot) => held.save(&store, &path, snapshot, now),
+                    None => held.remove(&store, &path),
+                };
+                if let Err(error) = written {
                     tracing::warn!(store, path, %error, "a value cannot be kept for the next start");
                     // So that the next answer of the store is written.
                     held.noted.lock().remove(&(store, path));
@@ -277,6 +314,9 @@ impl Held {
         let written = (|| {
             let mut new = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             new.write_all(&sealed)?;
+            if let Some(renewed) = self.leased_until(snapshot, now) {
+                new.set_modified(renewed)?;
+            }
             new.sync_all()?;
             fs::rename(&temporary, &file)
         })();
@@ -290,10 +330,21 @@ impl Held {
     }
 
     fn forget(&self, store: String, path: String) -> io::Result<()> {
-        let name = self.file_name(&store, &path);
         let named = (store, path);
         self.pending.lock().remove(&named);
         self.noted.lock().remove(&named);
+        self.remove(&named.0, &named.1)
+    }
+
+    /// The time that a record's file is given, so that it stays for as long as the lease in it, which can be resumed at any
+    /// age; nothing where the usual age is as long.
+    fn leased_until(&self, snapshot: &SecretSnapshot, now: SystemTime) -> Option<SystemTime> {
+        let beyond = snapshot.lease.as_ref()?.duration.checked_sub(self.settings.max_age)?;
+        now.checked_add(beyond)
+    }
+
+    fn remove(&self, store: &str, path: &str) -> io::Result<()> {
+        let name = self.file_name(store, path);
         self.records.lock().remove(&name);
         remove_file(&self.directory.join(name))?;
         match self.directory.is_dir() {
@@ -301,6 +352,18 @@ impl Held {
             false => Ok(()),
         }
     }
+}
+
+/// What the names of all records begin with that are written with this key.
+fn prefix_of(key: &Secret) -> String {
+    let mut prefix = digest_with(key, b"records");
+    prefix.truncate(8);
+    prefix + "-"
+}
+
+fn digest_with(key: &Secret, what: &[u8]) -> String {
+    let named = zeroize::Zeroizing::new([key.expose().as_bytes(), what].concat());
+    digest(&SHA256, &named).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs what blocks where it may.
@@ -339,6 +402,22 @@ fn remove_old(directory: &Path, now: SystemTime, max_age: Duration) -> io::Resul
         let old = written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > max_age));
         if old || path.extension().is_some_and(|extension| extension == "new") {
             remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what has another name.
+fn remove_unless(directory: &Path, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() && !entry.file_name().to_str().is_some_and(&is_kept) {
+            remove_file(&entry.path())?;
         }
     }
     Ok(())

@@ -51,6 +51,7 @@ struct Writing<'a> {
     lease: Option<WrittenLease<'a>>,
     read_again: Option<u64>,
     store_version: Option<&'a str>,
+    granted_under: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -68,6 +69,8 @@ struct Reading {
     lease: Option<ReadLease>,
     read_again: Option<u64>,
     store_version: Option<String>,
+    #[serde(default)]
+    granted_under: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -134,6 +137,7 @@ pub fn seal_record(
         }),
         read_again: snapshot.read_again.map(length),
         store_version: snapshot.store_version.as_deref(),
+        granted_under: snapshot.granted_under.as_deref(),
     };
     // Measured first: a text that grows leaves copies of itself behind.
     let mut size = Counting(0);
@@ -161,6 +165,35 @@ pub fn open_record(
     now: SystemTime,
     max_age: Duration,
 ) -> Result<SecretSnapshot, RecordError> {
+    let (mut snapshot, age) = open(key, store, path, sealed, now, max_age)?;
+    let left = |after: Duration| after.saturating_sub(age);
+    snapshot.lease = snapshot.lease.map(|lease| Lease { duration: left(lease.duration), ..lease });
+    snapshot.read_again = snapshot.read_again.map(left);
+    Ok(snapshot)
+}
+
+/// The same of a record with a lease that may still last, however long ago it was kept: nobody is to use it before the store
+/// has confirmed the lease. That is as it was granted.
+pub(super) fn open_lease(
+    key: &Secret,
+    store: &str,
+    path: &str,
+    sealed: &[u8],
+    now: SystemTime,
+) -> Result<SecretSnapshot, RecordError> {
+    let (snapshot, _) = open(key, store, path, sealed, now, Duration::MAX)?;
+    if snapshot.lease.is_none() { Err(RecordError::Ended) } else { Ok(snapshot) }
+}
+
+/// What a record holds, as it was when it was written, and how long ago that is.
+fn open(
+    key: &Secret,
+    store: &str,
+    path: &str,
+    sealed: &[u8],
+    now: SystemTime,
+    max_age: Duration,
+) -> Result<(SecretSnapshot, Duration), RecordError> {
     let rest = sealed.strip_prefix(HEAD).ok_or(RecordError::Form)?;
     let (salt, text) = rest.split_first_chunk::<SALT_LENGTH>().ok_or(RecordError::Form)?;
     let mut text = Zeroizing::new(text.to_vec());
@@ -184,19 +217,21 @@ pub fn open_record(
         Some(lease) if lease.duration <= age => return Err(RecordError::Ended),
         Some(lease) => Some(Lease {
             id: lease.id,
-            duration: Duration::from_millis(lease.duration - age),
+            duration: Duration::from_millis(lease.duration),
             renewable: lease.renewable,
         }),
         None => None,
     };
     let fields = reading.fields.into_iter().map(|(name, Value(value))| (name, value)).collect();
-    Ok(SecretSnapshot {
+    let snapshot = SecretSnapshot {
         not_after: reading.not_after.and_then(|end| UNIX_EPOCH.checked_add(Duration::from_millis(end))),
         lease,
-        read_again: reading.read_again.map(|after| Duration::from_millis(after.saturating_sub(age))),
+        read_again: reading.read_again.map(Duration::from_millis),
         store_version: reading.store_version,
+        granted_under: reading.granted_under,
         ..SecretSnapshot::new(fields)
-    })
+    };
+    Ok((snapshot, Duration::from_millis(age)))
 }
 
 /// The cipher of one record, which encrypts once.

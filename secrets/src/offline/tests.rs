@@ -104,6 +104,51 @@ fn a_lease_has_what_is_left_of_it() {
     assert_eq!(opened(&record, Duration::from_secs(60)), Err(RecordError::Ended));
 }
 
+#[test]
+fn a_lease_is_there_to_be_resumed_at_any_age_until_it_ends_and_with_its_own_term() {
+    let hour = Duration::from_secs(3600);
+    let lease = Lease { id: "db/creds/app/1".to_owned(), duration: hour * 48, renewable: true };
+    let granted_under = Some("mark".to_owned());
+    let leased = SecretSnapshot { lease: Some(lease), granted_under, ..snapshot() };
+    let record = sealed(&leased);
+    let of = |record: &[u8], after: Duration| {
+        record::open_lease(&key(), "vault", "kv/es", record, start() + after)
+    };
+    assert_eq!(of(&record, hour * 47), Ok(leased));
+    assert_eq!(opened(&record, hour * 47), Err(RecordError::Age), "nobody may use it unasked");
+    assert_eq!(of(&record, hour * 48), Err(RecordError::Ended));
+    assert!(of(&sealed(&snapshot()), Duration::ZERO).is_err(), "it has no lease");
+}
+
+#[tokio::test]
+async fn a_record_stays_for_as_long_as_its_lease_and_is_forgotten_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, key) = (folder.path().join("secrets"), folder.path().join("key"));
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let memory = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
+    let lease = Lease { id: "db/creds/app/1".to_owned(), duration: DAY * 5, renewable: true };
+    let leased = SecretSnapshot { lease: Some(lease), ..snapshot() };
+    memory.remember("vault", "db/creds/app", &leased);
+    memory.remember("vault", "", &leased);
+    memory.remember("vault", "kv/es", &snapshot());
+    memory.flush().await;
+    remove_old(&state, SystemTime::now() + DAY * 4, DAY).unwrap();
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 2);
+    assert_eq!(memory.recall_lease("vault", ""), Some(leased.clone()));
+    assert_eq!(memory.recall_lease("vault", "kv/es"), None);
+    SecretMemory::forget(&memory, "vault", "");
+    assert_eq!(memory.recall_lease("vault", ""), None, "before it is written");
+    memory.flush().await;
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    // What comes after it counts.
+    SecretMemory::forget(&memory, "vault", "db/creds/app");
+    memory.remember("vault", "db/creds/app", &leased);
+    memory.flush().await;
+    assert_eq!(memory.recall_lease("vault", "db/creds/app"), Some(leased));
+    remove_old(&state, SystemTime::now() + DAY * 6, DAY).unwrap();
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+}
+
 /// Out of reach, and of the kind of its name.
 struct Nowhere(StoreKind);
 
@@ -154,10 +199,13 @@ async fn values_are_kept_replaced_and_forgotten() {
     assert_eq!(cache.recall("vault", "kv/es"), None);
     assert_eq!(cache.recall("vault", "kv/other"), Some(snapshot()));
 
-    // Another key opens nothing, and denying removes all.
+    // Another key opens nothing, and removes what it cannot open: as denying does.
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
     fs::write(&key, "another-key-another-key-another-key").unwrap();
     let cache = OfflineCache::open(&settings(&key), &state, &stores()).await.unwrap();
     assert_eq!(cache.recall("vault", "kv/other"), None);
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    cache.save("vault", "kv/es", &snapshot()).await.unwrap();
     let cache = OfflineCache::open(&OfflineSettings::Deny, &state, &stores()).await.unwrap();
     assert!(!state.exists() && !cache.is_open());
     cache.save("vault", "kv/es", &snapshot()).await.unwrap();

@@ -21,8 +21,9 @@ use super::place::{Encrypted, Place, check_path, join_namespace};
 use super::reading::{Reading, absent, gone, rotates_after};
 use super::session::{Session, Verdict};
 use super::settings::{KvVersion, ReadMethod, VaultAuth, VaultRead};
-use super::token::Token;
+use super::token::{Token, Under};
 use super::transport::{VaultMethod, VaultRequest, VaultTransport};
+use crate::memory::StoreMemory;
 use crate::snapshot::Lease;
 use crate::stores::SecretStores;
 
@@ -203,9 +204,9 @@ impl VaultClient {
                 VaultRequest::post(path, object(fields))
             }
         };
-        let answer = self.answer(&place, first_segment(path), request, path, None).await?;
-        self.keep_namespace(&place, &answer);
-        Reading::of_answer(answer, now)?.decoded(&read.base64)
+        let (answer, token) = self.answer(&place, first_segment(path), request, path, None).await?;
+        self.keep_namespace(&place.namespace, answer.lease.as_ref());
+        Reading::of_answer(answer, now)?.granted_under(token.under()).decoded(&read.base64)
     }
 
     /// Extends a lease; the answer says for how long.
@@ -220,18 +221,57 @@ impl VaultClient {
         ]);
         let reply = self.about_lease(lease, VaultRequest::post("sys/leases/renew", body)).await?;
         if !reply.is_success() {
-            let lost = ["not found", "expired", "invalid lease"].iter().any(|words| reply.says(words));
-            if lost || reply.status() == 404 {
-                self.leases.lock().remove(&id);
-                return Err(VaultFailure::missing(format!(
-                    "{} does not know the lease any more",
-                    self.server()
-                )));
-            }
-            return Err(reply.failure(VaultFailureKind::Invalid, &self.server()));
+            return Err(self.lease_refusal(&reply, &id));
         }
         let answer = reply.answer()?;
         answer.lease.ok_or_else(|| VaultFailure::unavailable("the renewal says nothing about the lease"))
+    }
+
+    /// Takes up a lease that an earlier process was granted in `namespace`, if it is `same`ly marked as what is granted under
+    /// the token of now; what is left of it.
+    pub(crate) async fn resume(
+        &self,
+        namespace: &str,
+        lease: &Lease,
+        same: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<(Lease, Under), VaultFailure> {
+        let under = self.session.token().await?.under();
+        if !same(&under.mark) {
+            return Err(VaultFailure::invalid(
+                "it was granted under a token that is not in use any more, or as the settings were then",
+            ));
+        }
+        self.keep_namespace(namespace, Some(lease));
+        let left = match lease.renewable {
+            true => self.renew(lease).await?,
+            false => self.look_at(lease).await?,
+        };
+        if left.duration.is_zero() {
+            return Err(VaultFailure::missing("nothing is left of the lease"));
+        }
+        Ok((left, under))
+    }
+
+    /// What is left of a lease.
+    async fn look_at(&self, lease: &Lease) -> Result<Lease, VaultFailure> {
+        let id = Secret::new(lease.id.as_str());
+        let body = object([("lease_id", Field::Secret(&id))]);
+        let reply = self.about_lease(lease, VaultRequest::post("sys/leases/lookup", body)).await?;
+        if !reply.is_success() {
+            return Err(self.lease_refusal(&reply, &id));
+        }
+        let data = reply.answer()?.data.unwrap_or(Tree::Null);
+        let seconds = data.get("ttl").and_then(Tree::as_u64).unwrap_or(0);
+        Ok(Lease { duration: Duration::from_secs(seconds), ..lease.clone() })
+    }
+
+    fn lease_refusal(&self, reply: &Reply, id: &Secret) -> VaultFailure {
+        let lost = ["not found", "expired", "invalid lease"].iter().any(|words| reply.says(words));
+        if lost || reply.status() == 404 {
+            self.leases.lock().remove(id);
+            return VaultFailure::missing(format!("{} does not know the lease any more", self.server()));
+        }
+        reply.failure(VaultFailureKind::Invalid, &self.server())
     }
 
     /// Gives a lease back.
@@ -280,6 +320,16 @@ impl VaultClient {
         self.session.generations()
     }
 
+    /// Gives a place for the token, where the next process finds it.
+    pub(crate) fn remember_by(&self, memory: StoreMemory) {
+        self.session.remember_by(memory);
+    }
+
+    /// Something was granted under this token that the next process may resume.
+    pub(crate) fn keep_for_next(&self, under: &Under) {
+        self.session.keep_for_next(under.generation);
+    }
+
     /// Ends the task that keeps the token alive, and waits for it. Nothing can be read afterwards.
     pub async fn shutdown(&self) {
         self.session.shutdown().await;
@@ -298,7 +348,7 @@ impl VaultClient {
         let mount = first_segment(&place.path);
         let asked = self.ask(Question { request: self.within(place, request), mount, place: None }).await;
         let told = match asked {
-            Ok(reply) if reply.is_success() => reply.answer()?.data.as_ref().and_then(Mount::of_answer),
+            Ok((reply, _)) if reply.is_success() => reply.answer()?.data.as_ref().and_then(Mount::of_answer),
             Ok(_) => None,
             Err(failure) if failure.kind == VaultFailureKind::Denied => None,
             Err(failure) => return Err(failure),
@@ -318,12 +368,12 @@ impl VaultClient {
             Engine::Kv(KvVersion::Two) => {
                 let path = format!("{}data/{within}", mount.path);
                 let asked = VaultRequest::get(path.as_str());
-                let answer = self.answer(place, &mount.path, asked, &path, Some(mount)).await?;
+                let (answer, _) = self.answer(place, &mount.path, asked, &path, Some(mount)).await?;
                 Reading::of_kv2(&answer, &place.path)
             }
             Engine::Kv(KvVersion::One) => {
                 let asked = VaultRequest::get(place.path.as_str());
-                Reading::of_kv1(self.answer(place, &mount.path, asked, &place.path, Some(mount)).await?)
+                Reading::of_kv1(self.answer(place, &mount.path, asked, &place.path, Some(mount)).await?.0)
             }
             Engine::Other => self.read_other(place, mount).await,
         }
@@ -334,11 +384,11 @@ impl VaultClient {
         loop {
             let now = self.link.world.now();
             let asked = VaultRequest::get(place.path.as_str());
-            let answer = self.answer(place, &mount.path, asked, &place.path, Some(mount)).await?;
+            let (answer, token) = self.answer(place, &mount.path, asked, &place.path, Some(mount)).await?;
             let rotates = answer.data.as_ref().and_then(Tree::as_map).and_then(rotates_after);
             if rotates.is_none_or(|after| after > TURNING_OVER) || looks >= TURN_OVER_LOOKS {
-                self.keep_namespace(place, &answer);
-                return Reading::of_answer(answer, now);
+                self.keep_namespace(&place.namespace, answer.lease.as_ref());
+                return Ok(Reading::of_answer(answer, now)?.granted_under(token.under()));
             }
             // What is read now would be the old password, and then again.
             tokio::time::sleep(Duration::from_secs(1 << looks).min(TURN_OVER_WAIT)).await;
@@ -349,7 +399,8 @@ impl VaultClient {
     async fn decrypt(&self, place: &Place, encrypted: &Encrypted<'_>) -> Result<Reading, VaultFailure> {
         let body = object([("ciphertext", Field::Plain(encrypted.ciphertext))]);
         let asked = VaultRequest::post(encrypted.path, body);
-        let answer = self.answer(place, first_segment(encrypted.path), asked, encrypted.path, None).await?;
+        let (answer, _) =
+            self.answer(place, first_segment(encrypted.path), asked, encrypted.path, None).await?;
         let mut reading = Reading::of_answer(answer, self.link.world.now())?;
         reading.decode("plaintext")?;
         let plaintext = reading.fields.remove("plaintext").unwrap_or_default();
@@ -364,9 +415,9 @@ impl VaultClient {
         request: VaultRequest,
         path: &str,
         engine: Option<&Mount>,
-    ) -> Result<Answer, VaultFailure> {
+    ) -> Result<(Answer, Arc<Token>), VaultFailure> {
         let write = request.method == VaultMethod::Post;
-        let reply =
+        let (reply, token) =
             self.ask(Question { request: self.within(place, request), mount, place: Some(place) }).await?;
         if !reply.is_success() {
             return Err(self.refusal(&reply, path, write, engine));
@@ -375,8 +426,8 @@ impl VaultClient {
         if !answer.warnings.is_empty() {
             tracing::debug!(path, warnings = answer.warnings.join("; "), "the secret store warns");
         }
-        let Some(wrapping) = answer.wrapping else { return Ok(answer) };
-        unwrap(&self.link, &wrapping.token, &|made_by| made_by == path).await
+        let Some(wrapping) = answer.wrapping else { return Ok((answer, token)) };
+        Ok((unwrap(&self.link, &wrapping.token, &|made_by| made_by == path).await?, token))
     }
 
     fn refusal(&self, reply: &Reply, path: &str, write: bool, mount: Option<&Mount>) -> VaultFailure {
@@ -399,22 +450,24 @@ impl VaultClient {
     async fn about_lease(&self, lease: &Lease, mut request: VaultRequest) -> Result<Reply, VaultFailure> {
         let known = self.leases.lock().get(&Secret::new(lease.id.as_str())).cloned();
         request.namespace = known.unwrap_or_else(|| self.link.namespace.clone());
-        self.ask(Question { request, mount: first_segment(&lease.id), place: None }).await
+        self.ask(Question { request, mount: first_segment(&lease.id), place: None })
+            .await
+            .map(|(reply, _)| reply)
     }
 
     /// Asks with the token of the session. An answer of 403 is about the path or about the token: which, the token's own
     /// lookup says.
-    async fn ask(&self, question: Question<'_>) -> Result<Reply, VaultFailure> {
+    async fn ask(&self, question: Question<'_>) -> Result<(Reply, Arc<Token>), VaultFailure> {
         let (reply, token, began) = self.ask_once(&question).await?;
         if reply.status() != 403 {
-            return Ok(reply);
+            return Ok((reply, token));
         }
         match self.session.examine(&token, began).await? {
             Verdict::Alive => Err(self.denied(&question, &token, &reply)),
             Verdict::Replaced => {
                 let (reply, token, _) = self.ask_once(&question).await?;
                 if reply.status() != 403 {
-                    return Ok(reply);
+                    return Ok((reply, token));
                 }
                 self.session.examine_fresh(&token).await?;
                 Err(self.denied(&question, &token, &reply))
@@ -468,11 +521,11 @@ impl VaultClient {
         request
     }
 
-    fn keep_namespace(&self, place: &Place, answer: &Answer) {
-        if let Some(lease) = &answer.lease
-            && !place.namespace.is_empty()
+    fn keep_namespace(&self, namespace: &str, lease: Option<&Lease>) {
+        if let Some(lease) = lease
+            && !namespace.is_empty()
         {
-            let namespace = join_namespace(&self.link.namespace, &place.namespace);
+            let namespace = join_namespace(&self.link.namespace, namespace);
             self.leases.lock().insert(Secret::new(lease.id.as_str()), namespace);
         }
     }

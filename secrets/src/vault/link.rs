@@ -111,6 +111,20 @@ impl Link {
         }
     }
 
+    /// The same as whoever has this token, in the namespace of all paths.
+    ///
+    /// # Errors
+    /// As for [`Self::exchange`].
+    pub(crate) async fn ask_as(
+        &self,
+        token: &Secret,
+        mut request: VaultRequest,
+    ) -> Result<Reply, VaultFailure> {
+        request.namespace.clone_from(&self.namespace);
+        request.token = Some(token.clone());
+        self.exchange(request).await
+    }
+
     async fn send(&self, request: &VaultRequest) -> Result<VaultResponse, VaultFailure> {
         self.transport.send(request).await.map_err(|error| match error {
             VaultTransportError::Settings(reason) => {

@@ -9,6 +9,7 @@
 
 mod answer;
 mod body;
+mod carry;
 mod client;
 mod denied;
 mod failure;

@@ -13,6 +13,7 @@ use super::failure::VaultFailure;
 use super::link::Reply;
 use super::mounts::{Engine, Mount};
 use super::settings::KvVersion;
+use super::token::Under;
 use crate::snapshot::{Lease, SecretSnapshot};
 
 /// What a read gave.
@@ -28,6 +29,8 @@ pub struct Reading {
     pub read_again: Option<Duration>,
     /// The version, of engines that count them.
     pub version: Option<String>,
+    /// Under which token the lease was granted.
+    pub(crate) under: Option<Under>,
 }
 
 impl Reading {
@@ -53,7 +56,20 @@ impl Reading {
             _ => expiration,
         };
         let read_again = rotates_after(&data).map(|ttl| ttl + Duration::from_secs(1));
-        Ok(Self { fields: fields(&data), lease: answer.lease, not_after, read_again, version: None })
+        Ok(Self {
+            fields: fields(&data),
+            lease: answer.lease,
+            not_after,
+            read_again,
+            version: None,
+            under: None,
+        })
+    }
+
+    /// The same, if it comes with a lease, granted under this token.
+    pub(crate) fn granted_under(mut self, under: Under) -> Self {
+        self.under = self.lease.is_some().then_some(under);
+        self
     }
 
     /// Of version 1 of the key/value engine: the duration that comes with it is advice of whoever wrote it.
@@ -96,7 +112,7 @@ impl Reading {
     }
 
     pub(crate) fn plain(fields: BTreeMap<String, Secret>) -> Self {
-        Self { fields, lease: None, not_after: None, read_again: None, version: None }
+        Self { fields, lease: None, not_after: None, read_again: None, version: None, under: None }
     }
 
     /// Decodes a field that is base64.

@@ -15,11 +15,13 @@ use tokio::time::Instant;
 
 use super::answer::Tree;
 use super::body::object;
+use super::carry::Carry;
 use super::failure::{VaultFailure, VaultFailureKind};
 use super::link::{Link, Reply};
 use super::login::{Login, Proof};
 use super::token::{Clock, Term, Token};
 use super::transport::VaultRequest;
+use crate::memory::StoreMemory;
 
 /// As often a token is replaced after a refusal where it may not be looked at.
 const UNSEEN: Duration = Duration::from_secs(5 * 60);
@@ -33,6 +35,8 @@ pub(crate) struct Session {
 struct Shared {
     link: Arc<Link>,
     login: Login,
+    /// What the next process takes over.
+    carry: Carry,
     state: Mutex<State>,
     /// Somebody wants a token.
     wanted: Notify,
@@ -62,6 +66,14 @@ struct State {
     closed: bool,
 }
 
+/// What a login gives.
+struct Made {
+    secret: Secret,
+    term: Term,
+    /// By which login, if the token may be kept.
+    login: Option<String>,
+}
+
 /// What the task does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -83,6 +95,7 @@ impl Session {
         let shared = Shared {
             link,
             login,
+            carry: Carry::default(),
             state: Mutex::default(),
             wanted: Notify::new(),
             tried: watch::Sender::new(0),
@@ -99,6 +112,18 @@ impl Session {
 
     pub(crate) fn login(&self) -> &Login {
         &self.shared.login
+    }
+
+    /// Gives a place for the token, where the next process finds it.
+    pub(crate) fn remember_by(&self, memory: StoreMemory) {
+        self.shared.carry.attach(memory);
+    }
+
+    /// Something was granted under the token of this generation: where that is kept for the next start, so is the token.
+    pub(crate) fn keep_for_next(&self, generation: u64) {
+        if let Some(token) = self.shared.current().filter(|token| token.generation == generation) {
+            self.shared.carry.keep(&self.shared.link, &token);
+        }
     }
 
     /// The generation of the newest token, as it changes.
@@ -235,10 +260,8 @@ impl Session {
     pub(crate) async fn revoke_token(&self) -> Result<(), VaultFailure> {
         let token = self.shared.state.lock().token.take();
         let Some(token) = token.filter(|_| self.method() != "token") else { return Ok(()) };
-        let mut request = VaultRequest::post("auth/token/revoke-self", object([]));
-        request.namespace.clone_from(&self.shared.link.namespace);
-        request.token = Some(token.secret.clone());
-        self.shared.link.exchange(request).await.map(drop)
+        self.shared.carry.forget();
+        self.shared.revoke(&token.secret).await
     }
 
     fn ensure_task(&self) {
@@ -394,13 +417,25 @@ impl Shared {
         if made.as_ref().is_err_and(|failure| failure.kind == VaultFailureKind::Denied) {
             self.login.refused();
         }
+        let done = self.take(made);
+        if done
+            && let Some(outdated) = self.carry.take_outdated()
+            && let Err(error) = self.revoke(&outdated).await
+        {
+            tracing::info!(%error, "the token of an earlier process ends by itself only, and with it its leases");
+        }
+        done
+    }
+
+    /// Takes up what a login gave; whether that is a token.
+    fn take(&self, made: Result<Made, VaultFailure>) -> bool {
         let mut state = self.state.lock();
         match made {
-            Ok((secret, term)) => {
+            Ok(Made { secret, term, login }) => {
                 state.failures = 0;
                 state.refused = None;
                 let generation = *self.generation.borrow() + 1;
-                state.token = Some(Arc::new(Token { secret, generation, term }));
+                state.token = Some(Arc::new(Token { secret, generation, term, login: login.map(Arc::from) }));
                 drop(state);
                 tracing::debug!(method = self.login.method(), lifetime = ?term.lifetime, "logged in to the secret store");
                 self.generation.send_replace(generation);
@@ -416,9 +451,17 @@ impl Shared {
         }
     }
 
-    async fn try_login(&self) -> Result<(Secret, Term), VaultFailure> {
+    async fn try_login(&self) -> Result<Made, VaultFailure> {
         // Not before the proof is made, which may be good for one use.
         self.link.in_service().await?;
+        let login = match self.carry.is_attached() {
+            true => self.login.identity().await?,
+            false => None,
+        };
+        if let Some((secret, term)) = self.carry.resume(&self.link, login.as_deref()).await? {
+            tracing::info!("the token of an earlier process goes on, no login was needed");
+            return Ok(Made { secret, term, login });
+        }
         let server = self.link.transport.server();
         let received = Instant::now();
         match self.login.proof(&self.link).await? {
@@ -430,7 +473,7 @@ impl Shared {
                         .prefixed(&format!("the token of `auth.{}` is not valid", self.login.method())));
                 }
                 let data = reply.answer()?.data.unwrap_or(Tree::Null);
-                Ok((secret, Term::of_lookup(&data, received)))
+                Ok(Made { secret, term: Term::of_lookup(&data, received), login: None })
             }
             Proof::Write { path, namespace, body } => {
                 let mut request = VaultRequest::post(path.clone(), body);
@@ -447,24 +490,23 @@ impl Shared {
                     ))
                 })?;
                 let term = Term::of_grant(&grant, received);
-                Ok((grant.token, term))
+                Ok(Made { secret: grant.token, term, login: login.filter(|_| !grant.batch) })
             }
         }
     }
 
     async fn lookup(&self, token: &Secret) -> Result<Reply, VaultFailure> {
-        let mut request = VaultRequest::get("auth/token/lookup-self");
-        request.namespace.clone_from(&self.link.namespace);
-        request.token = Some(token.clone());
-        self.link.exchange(request).await
+        self.link.ask_as(token, VaultRequest::get("auth/token/lookup-self")).await
+    }
+
+    async fn revoke(&self, token: &Secret) -> Result<(), VaultFailure> {
+        self.link.ask_as(token, VaultRequest::post("auth/token/revoke-self", object([]))).await.map(drop)
     }
 
     async fn renew(&self, token: &Token) -> Done {
-        let mut request = VaultRequest::post("auth/token/renew-self", object([]));
-        request.namespace.clone_from(&self.link.namespace);
-        request.token = Some(token.secret.clone());
+        let request = VaultRequest::post("auth/token/renew-self", object([]));
         let received = Instant::now();
-        let reply = match self.link.exchange(request).await {
+        let reply = match self.link.ask_as(&token.secret, request).await {
             Ok(reply) if reply.is_success() => reply,
             Ok(reply) => {
                 tracing::info!(
@@ -508,8 +550,14 @@ impl Shared {
         if let Some(current) = &mut state.token
             && current.generation == token.generation
         {
-            let (secret, generation) = (current.secret.clone(), current.generation);
-            *current = Arc::new(Token { secret, generation, term });
+            let (secret, generation, login) =
+                (current.secret.clone(), current.generation, current.login.clone());
+            *current = Arc::new(Token { secret, generation, term, login });
+            let renewed = Arc::clone(current);
+            drop(state);
+            if self.carry.keeps(generation) {
+                self.carry.keep(&self.link, &renewed);
+            }
         }
         Done::Planned
     }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::client::{ClientParts, ClientSettings, VaultClient};
 use super::failure::VaultFailure;
 use super::http::HttpTransport;
+use super::place::Place;
 use super::reading::Reading;
 use super::settings::{VaultRead, VaultSettings};
+use super::token::{Under, hex};
 use crate::error::SecretError;
+use crate::memory::StoreMemory;
 use crate::missing::WhenMissing;
 use crate::snapshot::{Lease, SecretSnapshot};
 use crate::store::{BoxFuture, SecretStore, StoreKind};
@@ -106,19 +110,44 @@ impl VaultStore {
         self.client.read_named(name, read).await
     }
 
-    /// Remembers under which token a lease was granted.
-    fn note(&self, path: &str, lease: bool, generation: u64) {
+    /// Remembers under which token a lease was granted, if there is one.
+    fn note(&self, path: &str, under: Option<&Under>) {
         let mut leased = self.leased.lock();
-        if let Some(held) = leased.get_mut(path) {
-            held.generation = lease.then_some(generation);
-        } else if lease {
-            let changes = watch::Sender::new(0);
-            leased.insert(path.to_owned(), Leased { changes, generation: Some(generation) });
+        let Some(under) = under else {
+            if let Some(held) = leased.get_mut(path) {
+                held.generation = None;
+            }
+            return;
+        };
+        let held = leased
+            .entry(path.to_owned())
+            .or_insert_with(|| Leased { changes: watch::Sender::new(0), generation: None });
+        held.generation = Some(under.generation);
+        if under.generation < *self.client.logins().borrow() {
+            // There was a login in between.
+            held.changes.send_modify(|count| *count += 1);
         }
         drop(leased);
-        if lease {
-            self.follow();
-        }
+        self.follow();
+        self.client.keep_for_next(under);
+    }
+
+    /// What a lease ends with or is of no use without: the token of this mark and, where the settings describe what is read,
+    /// that description.
+    fn mark(&self, path: &str, token: &str) -> String {
+        let Some(read) = path.strip_prefix('@').and_then(|name| self.reads.get(name)) else {
+            return token.to_owned();
+        };
+        hex(digest(&SHA256, format!("{token} {read:?}").as_bytes()).as_ref())
+    }
+
+    /// The namespace of a path, below that of the store.
+    fn namespace_of(&self, path: &str) -> String {
+        let namespace = match path.strip_prefix('@') {
+            Some(name) => self.reads.get(name).and_then(|read| read.namespace.clone()),
+            None => Place::parse(path).ok().map(|place| place.namespace),
+        };
+        namespace.unwrap_or_default()
     }
 
     fn follow(&self) {
@@ -177,12 +206,32 @@ impl SecretStore for VaultStore {
 
     fn read<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<SecretSnapshot, SecretError>> {
         Box::pin(async move {
-            // A login in between only makes the lease look older than it is.
             let reading = self.read_path(path).await.map_err(|failure| failure.about(path))?;
-            let generation = *self.client.logins().borrow();
-            self.note(path, reading.lease.is_some(), generation);
-            Ok(reading.into_snapshot())
+            self.note(path, reading.under.as_ref());
+            let granted_under = reading.under.as_ref().map(|under| self.mark(path, &under.mark));
+            Ok(SecretSnapshot { granted_under, ..reading.into_snapshot() })
         })
+    }
+
+    fn resume<'a>(
+        &'a self,
+        path: &'a str,
+        kept: &'a SecretSnapshot,
+    ) -> BoxFuture<'a, Result<Lease, SecretError>> {
+        Box::pin(async move {
+            let Some(lease) = &kept.lease else {
+                return Err(VaultFailure::missing("it was kept without a lease").about(path));
+            };
+            let same = |token: &str| kept.granted_under.as_ref() == Some(&self.mark(path, token));
+            let resumed = self.client.resume(&self.namespace_of(path), lease, &same).await;
+            let (lease, under) = resumed.map_err(|failure| failure.about(path))?;
+            self.note(path, Some(&under));
+            Ok(lease)
+        })
+    }
+
+    fn remember_by(&self, memory: StoreMemory) {
+        self.client.remember_by(memory);
     }
 
     fn renew<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<Lease, SecretError>> {

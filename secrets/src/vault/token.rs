@@ -1,9 +1,12 @@
 //! For how long a token is good, and whether the clock it is measured by can be believed.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use invar_syntax::Secret;
+use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::answer::{Grant, Tree};
 use super::pace::World;
@@ -17,6 +20,15 @@ pub(crate) struct Token {
     /// Counts up with every login of the session.
     pub(crate) generation: u64,
     pub(crate) term: Term,
+    /// By which login it was had, if it may be kept for the next start.
+    pub(crate) login: Option<Arc<str>>,
+}
+
+/// Under which token something was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Under {
+    pub(crate) generation: u64,
+    pub(crate) mark: String,
 }
 
 /// For how long a token is good.
@@ -32,6 +44,24 @@ pub(crate) struct Term {
 pub(crate) struct Clock {
     monotonic: Instant,
     wall: SystemTime,
+}
+
+// === impl Token ===
+
+impl Token {
+    pub(crate) fn under(&self) -> Under {
+        Under { generation: self.generation, mark: self.mark() }
+    }
+
+    /// Tells it from others, in whichever process; nothing that helps anybody to guess it.
+    pub(crate) fn mark(&self) -> String {
+        let marked = Zeroizing::new([b"invar lease of ", self.secret.expose().as_bytes()].concat());
+        hex(&digest(&SHA256, &marked).as_ref()[..16])
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 // === impl Term ===

@@ -5,6 +5,7 @@ mod leases;
 mod logins;
 mod outages;
 mod reads;
+mod restarts;
 #[path = "../../../integration/servers/vault/server.rs"]
 #[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "shared with other tests")]
 mod server;

@@ -74,10 +74,6 @@ async fn is_read_again_after(status: u16, class: ErrorClass) {
         let deadline = Instant::now() + Duration::from_secs(3600);
         connection.send(client.get(url.clone()), &url, deadline).await.unwrap()
     };
-    let refuse = async || {
-        let response = ask().await;
-        assert_eq!(connection.refused(&response, SystemTime::now()).class, class);
-    };
     assert_eq!(ask().await.status().as_u16(), status);
     assert_eq!(kept.reads.load(Ordering::SeqCst), 1);
     // At most every ten seconds.

@@ -153,7 +153,9 @@ async fn about(what: &str, shown: &str, settings: &Settings, arguments: &DoctorA
     };
     entries.extend(stores::entries_of(settings, &secrets, arguments).await);
 
-    let examinations = about_sources(settings, &sources, secrets, arguments).await;
+    let examinations = about_sources(settings, &sources, secrets.clone(), arguments).await;
+    // What was granted for this look alone is not to live on.
+    secrets.shutdown().await;
     let clocks: Vec<(String, i64)> =
         examinations.iter().filter_map(|(_, examination)| examination.clock.clone()).collect();
     entries.extend(clock(&clocks).map(|finding| entry(Area::Host, finding)));

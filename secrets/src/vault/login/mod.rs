@@ -7,6 +7,7 @@ mod wrapped;
 use std::collections::BTreeMap;
 
 use invar_syntax::Secret;
+use ring::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use self::wrapped::Wrapped;
@@ -16,6 +17,7 @@ use super::failure::VaultFailure;
 use super::http::trimmed;
 use super::link::Link;
 use super::settings::{AppRoleAuth, CustomAuth, JwtAuth, PasswordAuth, VaultAuth};
+use super::token::hex;
 use crate::credential::Credential;
 use crate::stores::SecretStores;
 
@@ -78,6 +80,39 @@ impl Login {
             }
             _ => None,
         }
+    }
+
+    /// Tells this login from others, so that a token is used at the next start only where it is the same one that would be
+    /// had. `None` where no token is kept: one that somebody gave, and one that comes of something wrapped, since that is good
+    /// for one use and may not be there any more when it is needed.
+    ///
+    /// # Errors
+    /// When the role cannot be had.
+    pub(crate) async fn identity(&self) -> Result<Option<String>, VaultFailure> {
+        let mut role = None;
+        match &self.auth {
+            VaultAuth::Token(_) | VaultAuth::WrappedToken(_) => return Ok(None),
+            VaultAuth::Approle(auth) if auth.wrapped => return Ok(None),
+            // Another one in the same file is another role.
+            VaultAuth::Approle(auth) => {
+                role = Some(self.resolve(&auth.role_id, "auth.approle.role_id").await?)
+            }
+            _ => {}
+        }
+        let mut context = Context::new(&SHA256);
+        let mut part = |text: &str| {
+            context.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(text.as_bytes());
+        };
+        // Another version of the agent may write it otherwise, and then logs in once more than is needed.
+        part(&format!("{:?}", self.auth));
+        for (_, credential) in self.auth.credentials() {
+            if let Credential::Text(text) = credential {
+                part(text.expose());
+            }
+        }
+        part(role.as_ref().map(Secret::expose).unwrap_or_default());
+        Ok(Some(hex(context.finish().as_ref())))
     }
 
     /// Makes a proof.

@@ -5,6 +5,7 @@ mod connection;
 mod logins;
 mod outages;
 mod reads;
+mod restarts;
 mod sessions;
 
 use std::collections::BTreeMap;
