@@ -463,8 +463,10 @@ impl VaultClient {
             return Ok((reply, token));
         }
         match self.session.examine(&token, began).await? {
-            Verdict::Alive => Err(self.denied(&question, &token, &reply)),
-            Verdict::Replaced => {
+            Verdict::Alive if question.place.is_none() || !self.session.outgrow(&token).await => {
+                Err(self.denied(&question, &token, &reply))
+            }
+            Verdict::Alive | Verdict::Replaced => {
                 let (reply, token, _) = self.ask_once(&question).await?;
                 if reply.status() != 403 {
                     return Ok((reply, token));

@@ -4,6 +4,8 @@
 //! One task owns all of it, so that who waits for a login and goes away does not break it off: a proof may be good for
 //! one use only. The task begins with the first token that somebody wants and ends with the session.
 
+mod examine;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(crate) use self::examine::Verdict;
 use super::answer::Tree;
 use super::body::object;
 use super::carry::Carry;
@@ -22,9 +25,6 @@ use super::login::{Login, Proof};
 use super::token::{Clock, Term, Token};
 use super::transport::VaultRequest;
 use crate::memory::StoreMemory;
-
-/// As often a token is replaced after a refusal where it may not be looked at.
-const UNSEEN: Duration = Duration::from_secs(5 * 60);
 
 /// The session with one server.
 pub(crate) struct Session {
@@ -63,7 +63,19 @@ struct State {
     refused: Option<(VaultFailure, Instant)>,
     /// A token that had just been granted may not look at itself: what that says of any token is nothing.
     may_not_look: bool,
+    /// Another token is wanted though there is one that works.
+    another: Another,
     closed: bool,
+}
+
+/// Whether a token of an earlier process is replaced by one of a login, for what that may be allowed beyond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Another {
+    #[default]
+    Unwanted,
+    Wanted,
+    /// Once is enough.
+    Tried,
 }
 
 /// What a login gives.
@@ -72,6 +84,8 @@ struct Made {
     term: Term,
     /// By which login, if the token may be kept.
     login: Option<String>,
+    /// Whether an earlier process had it.
+    resumed: bool,
 }
 
 /// What the task does next.
@@ -80,14 +94,6 @@ enum Step {
     Renew,
     Login,
     Lookup,
-}
-
-/// What a look at a refused token shows.
-pub(crate) enum Verdict {
-    /// It works: the path itself is forbidden.
-    Alive,
-    /// It does not, and a newer one can be had.
-    Replaced,
 }
 
 impl Session {
@@ -173,63 +179,6 @@ impl Session {
         }
     }
 
-    /// Finds out, once for all who ask at the same time, whether `token` still works. `since` is when the request that
-    /// was refused began.
-    ///
-    /// # Errors
-    /// When it cannot be found out, or there is no other token.
-    pub(crate) async fn examine(&self, token: &Token, since: Instant) -> Result<Verdict, VaultFailure> {
-        let mut looked_up = self.shared.looked_up.lock().await;
-        let (newest, may_not_look) = {
-            let state = self.shared.state.lock();
-            (state.token.as_ref().map(|newest| newest.generation), state.may_not_look)
-        };
-        if newest.is_some_and(|newest| newest > token.generation) {
-            return Ok(Verdict::Replaced);
-        }
-        if may_not_look {
-            // Then logging in now and then is the only way to find out.
-            if token.term.received.elapsed() < UNSEEN {
-                return Ok(Verdict::Alive);
-            }
-            drop(looked_up);
-            return self.token_beyond(token.generation).await.map(|_| Verdict::Replaced);
-        }
-        let earlier = looked_up.filter(|look| look.generation == token.generation && look.began >= since);
-        let alive = match earlier {
-            Some(look) => look.alive,
-            None => {
-                let began = Instant::now();
-                let alive = self.shared.lookup(&token.secret).await?.is_success();
-                *looked_up = Some(Look { generation: token.generation, began, alive });
-                alive
-            }
-        };
-        drop(looked_up);
-        if alive {
-            return Ok(Verdict::Alive);
-        }
-        tracing::info!(
-            method = self.method(),
-            "the token of the secret store is not valid any more, logging in again"
-        );
-        self.token_beyond(token.generation).await.map(|_| Verdict::Replaced)
-    }
-
-    /// A request was refused with a token that had just been granted.
-    ///
-    /// # Errors
-    /// When it cannot be found out what that means.
-    pub(crate) async fn examine_fresh(&self, token: &Token) -> Result<(), VaultFailure> {
-        if !self.shared.state.lock().may_not_look && !self.shared.lookup(&token.secret).await?.is_success() {
-            tracing::info!(
-                "the token of the secret store may not look at itself; a policy with `auth/token/lookup-self` saves logins"
-            );
-            self.shared.state.lock().may_not_look = true;
-        }
-        Ok(())
-    }
-
     /// What the server knows of the token.
     pub(crate) async fn lookup(&self) -> Result<Tree, VaultFailure> {
         let token = self.token().await?;
@@ -297,7 +246,7 @@ async fn keep(shared: Arc<Shared>) {
         };
         if wanted {
             // Whoever asked may have been served by a login that was on its way.
-            if !shared.has_token() && !shared.waits() {
+            if (!shared.has_token() || shared.wants_another()) && !shared.waits() {
                 shared.log_in().await;
                 failures = 0;
             }
@@ -374,6 +323,16 @@ impl Shared {
         state.token.as_ref().is_some_and(|token| !token.term.has_ended(Instant::now()))
     }
 
+    /// Whether somebody wants another token than there is; once.
+    fn wants_another(&self) -> bool {
+        let mut state = self.state.lock();
+        let wanted = state.another == Another::Wanted;
+        if wanted {
+            state.another = Another::Tried;
+        }
+        wanted
+    }
+
     /// Whether the last login failed a short while ago.
     fn waits(&self) -> bool {
         self.state.lock().refused.as_ref().is_some_and(|(_, until)| *until > Instant::now())
@@ -431,11 +390,12 @@ impl Shared {
     fn take(&self, made: Result<Made, VaultFailure>) -> bool {
         let mut state = self.state.lock();
         match made {
-            Ok(Made { secret, term, login }) => {
+            Ok(Made { secret, term, login, resumed }) => {
                 state.failures = 0;
                 state.refused = None;
                 let generation = *self.generation.borrow() + 1;
-                state.token = Some(Arc::new(Token { secret, generation, term, login: login.map(Arc::from) }));
+                let login = login.map(Arc::from);
+                state.token = Some(Arc::new(Token { secret, generation, term, login, resumed }));
                 drop(state);
                 tracing::debug!(method = self.login.method(), lifetime = ?term.lifetime, "logged in to the secret store");
                 self.generation.send_replace(generation);
@@ -460,7 +420,7 @@ impl Shared {
         };
         if let Some((secret, term)) = self.carry.resume(&self.link, login.as_deref()).await? {
             tracing::info!("the token of an earlier process goes on, no login was needed");
-            return Ok(Made { secret, term, login });
+            return Ok(Made { secret, term, login, resumed: true });
         }
         let server = self.link.transport.server();
         let received = Instant::now();
@@ -473,7 +433,7 @@ impl Shared {
                         .prefixed(&format!("the token of `auth.{}` is not valid", self.login.method())));
                 }
                 let data = reply.answer()?.data.unwrap_or(Tree::Null);
-                Ok(Made { secret, term: Term::of_lookup(&data, received), login: None })
+                Ok(Made { secret, term: Term::of_lookup(&data, received), login: None, resumed: false })
             }
             Proof::Write { path, namespace, body } => {
                 let mut request = VaultRequest::post(path.clone(), body);
@@ -490,7 +450,8 @@ impl Shared {
                     ))
                 })?;
                 let term = Term::of_grant(&grant, received);
-                Ok(Made { secret: grant.token, term, login: login.filter(|_| !grant.batch) })
+                let login = login.filter(|_| !grant.batch);
+                Ok(Made { secret: grant.token, term, login, resumed: false })
             }
         }
     }
@@ -550,9 +511,8 @@ impl Shared {
         if let Some(current) = &mut state.token
             && current.generation == token.generation
         {
-            let (secret, generation, login) =
-                (current.secret.clone(), current.generation, current.login.clone());
-            *current = Arc::new(Token { secret, generation, term, login });
+            let generation = current.generation;
+            *current = Arc::new(Token { term, ..Token::clone(current) });
             let renewed = Arc::clone(current);
             drop(state);
             if self.carry.keeps(generation) {

@@ -15,6 +15,7 @@ use super::pace::World;
 const JUMP: Duration = Duration::from_secs(30);
 
 /// A token.
+#[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) secret: Secret,
     /// Counts up with every login of the session.
@@ -22,6 +23,8 @@ pub(crate) struct Token {
     pub(crate) term: Term,
     /// By which login it was had, if it may be kept for the next start.
     pub(crate) login: Option<Arc<str>>,
+    /// Whether an earlier process had it.
+    pub(crate) resumed: bool,
 }
 
 /// Under which token something was granted.

@@ -22,6 +22,9 @@ struct Granting {
     /// What renewals of a lease grant, if not what is asked for.
     left: Option<u64>,
     down: bool,
+    /// Tokens that may not read `kv/new`, and whether logins fail.
+    forbidden: BTreeSet<String>,
+    refuses: bool,
 }
 
 /// A server, what it knows, and a memory for the processes that use it.
@@ -75,6 +78,10 @@ impl Granting {
             return Say::Unreachable;
         }
         let path = asked.path.as_str();
+        if path.starts_with("auth/") && path.contains("login") && self.refuses {
+            self.logins += 1;
+            return errors(400, "no");
+        }
         if path.starts_with("auth/") && path.contains("login") {
             self.logins += 1;
             let token = format!("marker-token-{}", self.logins);
@@ -112,6 +119,7 @@ impl Granting {
             "sys/leases/lookup" => ok(json!({ "data": { "id": lease, "ttl": 1234, "renewable": false } })),
             _ if path.starts_with("sys/internal/ui/mounts/db/") => mount("db/", "database", ""),
             _ if path.starts_with("sys/internal/ui/mounts/kv/") => mount("kv/", "kv", "2"),
+            "kv/data/new" if self.forbidden.contains(&asked.token) => denied(),
             _ if path.starts_with("kv/data/") => kv2(json!({ "password": "marker-value" }), 3),
             _ if path.starts_with("db/creds/") => {
                 self.granted += 1;
@@ -307,6 +315,44 @@ async fn another_login_discards_the_token_and_gives_it_back() {
         let given_back = game.server.all().iter().position(|asked| asked.path.contains("revoke-self"));
         assert!(logged_in < given_back, "not before there is another one");
         assert_eq!(game.granting.lock().leases.len(), 1, "its lease went with it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_grants_more_by_now_is_logged_in_to_once() {
+    let reference = "vault/kv/new#password";
+    let new: SecretReference = reference.parse().unwrap();
+    let game = Game::new();
+    game.ended(USERPASS).await;
+    game.granting.lock().forbidden.insert("marker-token-1".to_owned());
+    let stores = game.process(USERPASS);
+    let user = live(&stores, APP).await;
+    assert_eq!((user.read().expose(), game.granting.lock().logins), ("user-1", 1));
+    assert_eq!(live(&stores, reference).await.read().expose(), "marker-value");
+    assert_eq!(game.granting.lock().logins, 2);
+    pass(1).await;
+    assert_eq!(user.read().expose(), "user-2", "it follows, before the old token ends");
+    pass(60).await;
+    assert_eq!(game.counts(), (2, 1));
+    stores.shutdown().await;
+
+    // Who is not granted more is denied, and nobody else notices.
+    for refuses in [false, true] {
+        let game = Game::new();
+        game.ended(USERPASS).await;
+        let all = (1..10).map(|number| format!("marker-token-{number}"));
+        game.granting.lock().forbidden.extend(all);
+        game.granting.lock().refuses = refuses;
+        let stores = game.process(USERPASS);
+        let user = live(&stores, APP).await;
+        for _ in 0..10 {
+            is_denied(stores.live(&new).await.map(|_| unreachable!()));
+            live(&stores, "vault/kv/es#password").await;
+            pass(100).await;
+        }
+        assert_eq!(game.granting.lock().logins, 2);
+        assert_eq!(user.read().expose(), if refuses { "user-1" } else { "user-2" });
+        assert_eq!(game.granting.lock().leases.len(), 1);
     }
 }
 
