@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use invar_integration::fault_proxy::{Fault, FaultProxy, Protocol};
 use invar_integration::{RawTarget, wait_for};
+use parking_lot::Mutex;
 
 const BODY: &str = "0123456789";
 /// How long nothing has to come where nothing more should.
@@ -140,4 +142,24 @@ fn other_protocols_break_after_so_many_bytes() {
     assert!(asked_until(proxy.address(), "").0.is_empty());
     proxy.heal().unwrap();
     assert_eq!(asked(proxy.address()).0, whole);
+}
+
+#[test]
+fn a_fault_that_begins_while_the_server_thinks_is_met() {
+    let (think, thought) = channel::<()>();
+    let thought = Mutex::new(thought);
+    let target = RawTarget::start(move |stream| {
+        thought.lock().recv().map_err(io::Error::other)?;
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len())
+    });
+    let proxy = FaultProxy::start(target.unwrap().address().parse().unwrap(), Protocol::Http).unwrap();
+    let address = proxy.address();
+    let client = std::thread::spawn(move || asked(address));
+    let asks = || (proxy.counts().requests == 1).then_some(());
+    wait_for("the request", LONG, asks).unwrap();
+    proxy.fail(Fault::Hang);
+    think.send(()).unwrap();
+    let (answer, ended) = client.join().unwrap();
+    assert!(answer.is_empty() && ended.is_ok(), "{answer} {ended:?}");
+    assert_eq!(proxy.counts().faults, 1);
 }

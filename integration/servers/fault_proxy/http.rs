@@ -67,6 +67,12 @@ impl Shared {
                 _ => {}
             }
             let response = self.ask(&mut server, &request)?;
+            // What the server took its time for may be what came after the fault began.
+            let (began, now) = self.fault();
+            if began.is_some() && now != epoch {
+                self.faults.fetch_add(u64::from(fault.is_none()), Ordering::SeqCst);
+                return Ok(());
+            }
             let upstream = server.as_mut().ok_or_else(|| io::Error::other("asked nobody"))?;
             let framing = response.response_framing(head_only)?;
             let next = match fault {

@@ -91,6 +91,13 @@ fn faults_of_http() -> Vec<Fault> {
         Fault::Drip(Duration::from_millis(10)),
         Fault::status(401),
         Fault::TooLong,
+        Fault::status(403),
+        Fault::status(404),
+        Fault::status(408),
+        Fault::status(412),
+        Fault::status_with(429, "retry-after", "2"),
+        Fault::status(503),
+        Fault::SkewDate(24 * 60 * 60),
     ]
 }
 

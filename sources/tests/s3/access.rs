@@ -1,6 +1,6 @@
 //! How the store is reached: with authorities of the settings, through the scheduler's view, and what settings cannot be.
 
-use server::Certificate;
+use server::{Certificate, Instead};
 
 use super::*;
 
@@ -29,6 +29,38 @@ async fn a_store_with_a_certificate_of_its_own_authority_is_reached_with_that_au
     let error = refused(&open(&settings), None).await;
     // The store itself has answered.
     assert_eq!(error.class, ErrorClass::NotFound, "{error}");
+}
+
+#[tokio::test]
+async fn the_bucket_is_part_of_the_path_or_of_the_hosts_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path_style, place) in [
+        (None, "http://store.example/fleet"),
+        (Some(true), "http://store.example/fleet"),
+        (Some(false), "http://fleet.store.example/"),
+    ] {
+        // A name that is not this host's, behind a proxy that answers in its stead.
+        let proxy = FaultProxy::start("127.0.0.1:9".parse().unwrap()).unwrap();
+        proxy.script(|_| Some(Instead::error(404, "NoSuchBucket")));
+        let mut settings = SourceSettings::for_s3(S3Settings {
+            bucket: BUCKET.to_owned(),
+            prefix: Some("f".to_owned()),
+            endpoint: Some("http://store.example".to_owned()),
+            path_style,
+            ..S3Settings::default()
+        });
+        settings.auth = Some(aws(keys()));
+        settings.proxy = Some(invar_sources::ProxySettings {
+            url: proxy.url(),
+            no_proxy: Vec::new(),
+            username: None,
+            password: None,
+        });
+        let source = S3Source::open(&settings, &environment(folder.path())).unwrap();
+        assert_eq!(refused(&source, None).await.class, ErrorClass::NotFound);
+        let asked = proxy.take();
+        assert!(asked[0].target.starts_with(place), "{path_style:?}: {asked:?}");
+    }
 }
 
 #[tokio::test]
