@@ -8,12 +8,12 @@ mod settings;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use invar_durable::{make_directory, replace, sync_directory};
 use invar_syntax::Secret;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
@@ -303,30 +303,15 @@ impl Held {
 
     fn save(&self, store: &str, path: &str, snapshot: &SecretSnapshot, now: SystemTime) -> io::Result<()> {
         let sealed = seal_record(&self.key, store, path, snapshot, now).map_err(io::Error::other)?;
-        if !self.directory.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-            self.directory.parent().map_or(Ok(()), sync_directory)?;
-        }
+        make_directory(&self.directory)?;
         let name = self.file_name(store, path);
         let file = self.directory.join(&name);
-        let temporary = file.with_extension("new");
-        remove_file(&temporary)?;
-        let written = (|| {
-            let mut new = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            new.write_all(&sealed)?;
-            if let Some(renewed) = self.leased_until(snapshot, now) {
-                new.set_modified(renewed)?;
-            }
-            new.sync_all()?;
-            fs::rename(&temporary, &file)
-        })();
-        if written.is_err() {
-            // What is left of a failed write only takes up space; the next one removes it as well.
-            drop(fs::remove_file(&temporary));
+        replace(&file, &[&sealed])?;
+        if let Some(renewed) = self.leased_until(snapshot, now) {
+            fs::File::open(&file)?.set_modified(renewed)?;
         }
-        written?;
         self.records.lock().insert(name, sealed.into());
-        sync_directory(&self.directory)
+        Ok(())
     }
 
     fn forget(&self, store: String, path: String) -> io::Result<()> {
@@ -444,10 +429,6 @@ fn read_all(directory: &Path) -> io::Result<BTreeMap<OsString, Arc<[u8]>>> {
         }
     }
     Ok(records)
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
