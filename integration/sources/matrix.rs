@@ -462,16 +462,27 @@ impl<'a> Stage<'a> {
         }
         let start = Instant::now();
         let mut pending: Vec<usize> = (0..self.cases.len()).collect();
+        let mut patience: Vec<Duration> = self.cases.iter().map(|played| played.case.patience).collect();
+        let mut answered = vec![false; pending.len()];
         while !pending.is_empty() {
             let status = self.agent.status()?;
             let mut late = Vec::new();
             pending.retain(|index| {
                 let case = &self.cases[*index].case;
                 let source = source_of(&status, case.name);
-                if source["error"].is_null() && self.samples(case, 2) > 0 {
+                let is_well = source["error"].is_null();
+                if is_well && self.samples(case, 2) > 0 {
                     return false;
                 }
-                if start.elapsed() > case.patience.max(longest_pause(&source) + TURNS) {
+                // While it fails its next turn may be as far away as the schedule says; what it brought then has to be
+                // swapped in, and its samples have to arrive.
+                let patience = &mut patience[*index];
+                if !is_well {
+                    *patience = (*patience).max(longest_pause(&source) + TURNS);
+                } else if !std::mem::replace(&mut answered[*index], true) {
+                    *patience = (*patience).max(start.elapsed() + TURNS);
+                }
+                if start.elapsed() > *patience {
                     late.push((*index, format!("it did not recover by itself: {source:#}")));
                     return false;
                 }
