@@ -210,6 +210,8 @@ impl Keeper {
         let answer = tokio::time::timeout(LONGEST_ANSWER, self.store.renew(lease)).await;
         let renewed = answer.unwrap_or_else(|_| Err(no_answer(&self.cell)));
         let grace = schedule::grace(self.granted, self.unit());
+        let worked = |renewed: &Lease| !schedule::nears_its_end(self.granted, renewed.duration, grace);
+        self.cell.count_renewal(renewed.as_ref().is_ok_and(worked));
         match renewed {
             Ok(renewed) if !schedule::nears_its_end(self.granted, renewed.duration, grace) => {
                 let granted = self.granted;
