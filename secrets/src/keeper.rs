@@ -250,6 +250,7 @@ impl Keeper {
                 let missing = matches!(error, SecretError::Missing { .. });
                 self.cell.trouble(Trouble::Unread(error.of(&self.cell.name())));
                 if missing && self.cell.when_missing() == WhenMissing::Empty {
+                    self.unconfirmed = None;
                     // Nor is the next start to use what it was.
                     self.remember();
                 }
