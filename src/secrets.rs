@@ -130,14 +130,35 @@ pub(crate) struct SecretMetrics {
     expiry: GaugeVec,
     rotations: CounterVec,
     failures: CounterVec,
+    renewals: CounterVec,
     /// How far each path was counted. A path that is not used any more takes nothing back.
-    counted: Mutex<BTreeMap<String, (u64, u64)>>,
+    counted: Mutex<BTreeMap<String, Counted>>,
+}
+
+/// How far a path was counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    rotations: u64,
+    failures: u64,
+    renewals: u64,
+    failed_renewals: u64,
+}
+
+impl Counted {
+    fn of(status: &invar_secrets::SecretStatus) -> Self {
+        let invar_secrets::SecretStatus { rotations, failures, renewals, failed_renewals, .. } = *status;
+        Self { rotations, failures, renewals, failed_renewals }
+    }
 }
 
 impl SecretMetrics {
     pub(crate) fn new(stores: SecretStores) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name, help), labels);
         let counter = |name: &str, help: &str| CounterVec::new(Opts::new(name, help), &["store"]);
+        let renewals = Opts::new(
+            "invar_secret_lease_renewals_total",
+            "Renewals of leases; those that failed, or extended a lease by less than was asked, have the result `failed`.",
+        );
         Ok(Self {
             stores,
             paths: gauge(
@@ -160,6 +181,7 @@ impl SecretMetrics {
                 "Changes of values that were taken into use.",
             )?,
             failures: counter("invar_secret_failures_total", "Reads, renewals and rotations that failed.")?,
+            renewals: CounterVec::new(renewals, &["store", "result"])?,
             counted: Mutex::default(),
         })
     }
@@ -168,13 +190,17 @@ impl SecretMetrics {
 impl Collector for SecretMetrics {
     fn desc(&self) -> Vec<&Desc> {
         let gauges = [&self.paths, &self.oldest, &self.expiry].into_iter().flat_map(Collector::desc);
-        gauges.chain([&self.rotations, &self.failures].into_iter().flat_map(Collector::desc)).collect()
+        gauges
+            .chain([&self.rotations, &self.failures, &self.renewals].into_iter().flat_map(Collector::desc))
+            .collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.take(&self.stores.status(), std::time::SystemTime::now());
         let gauges = [&self.paths, &self.oldest, &self.expiry].into_iter().flat_map(Collector::collect);
-        gauges.chain([&self.rotations, &self.failures].into_iter().flat_map(Collector::collect)).collect()
+        gauges
+            .chain([&self.rotations, &self.failures, &self.renewals].into_iter().flat_map(Collector::collect))
+            .collect()
     }
 }
 
@@ -200,19 +226,24 @@ impl SecretMetrics {
                 let before = Some(earliest.get()).filter(|before| *before > 0.0);
                 earliest.set(before.map_or(ends.as_secs_f64(), |before| before.min(ends.as_secs_f64())));
             }
-            let (rotations, failures) = counted.get(&status.reference).copied().unwrap_or_default();
+            let (before, now) =
+                (counted.get(&status.reference).copied().unwrap_or_default(), Counted::of(status));
             let grown = |now: u64, before: u64| {
                 // Less than before is a path that was given up and taken up again: it counts from nothing.
                 let grown = now.checked_sub(before).unwrap_or(now);
                 u32::try_from(grown).map_or(f64::MAX, f64::from)
             };
-            self.rotations.with_label_values(&[store]).inc_by(grown(status.rotations, rotations));
-            self.failures.with_label_values(&[store]).inc_by(grown(status.failures, failures));
+            let count = |counter: &CounterVec, labels: &[&str], now, before| {
+                counter.with_label_values(labels).inc_by(grown(now, before));
+            };
+            count(&self.rotations, &[store], now.rotations, before.rotations);
+            count(&self.failures, &[store], now.failures, before.failures);
+            if status.lease {
+                count(&self.renewals, &[store, "ok"], now.renewals, before.renewals);
+                count(&self.renewals, &[store, "failed"], now.failed_renewals, before.failed_renewals);
+            }
         }
-        *counted = statuses
-            .iter()
-            .map(|status| (status.reference.clone(), (status.rotations, status.failures)))
-            .collect();
+        *counted = statuses.iter().map(|status| (status.reference.clone(), Counted::of(status))).collect();
     }
 }
 
@@ -303,6 +334,8 @@ mod tests {
             lease: false,
             rotations,
             failures: 0,
+            renewals: 0,
+            failed_renewals: 0,
             users: Vec::new(),
         }
     }
@@ -325,7 +358,11 @@ mod tests {
         let rotations = || metrics.rotations.with_label_values(&["vault"]).get() as u64;
         assert_eq!(rotations(), 3);
         first.rotations = 5;
+        (first.lease, first.renewals, first.failed_renewals) = (true, 7, 1);
+        metrics.take(&[first.clone()], now);
         metrics.take(&[first], now);
+        let renewals = |result: &str| metrics.renewals.with_label_values(&["vault", result]).get() as u64;
+        assert_eq!((renewals("ok"), renewals("failed")), (7, 1));
         assert_eq!((rotations(), paths("denied")), (6, 0));
         metrics.take(&[], now);
         metrics.take(&[status("vault/b", SecretState::Ready, 1)], now);

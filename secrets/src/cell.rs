@@ -1,5 +1,5 @@
 //! The cell of one path: what is newest of it, what came before for as long as that may still hold, and how it stands.
-//! A reference to a field of it is a [`FieldCell`], through which expressions and clients read it.
+//! A reference to a field of it is a [`FieldCell`](crate::field_cell::FieldCell), through which expressions and clients read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use invar_syntax::{Secret, SecretCell};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -27,7 +26,7 @@ pub(crate) struct Cell {
     pub(crate) store: String,
     pub(crate) path: String,
     pub(crate) kind: StoreKind,
-    current: ArcSwap<SecretSnapshot>,
+    pub(crate) current: ArcSwap<SecretSnapshot>,
     /// Twice the version of the value in use; odd while that is replaced.
     epoch: AtomicU64,
     rotation: Mutex<Rotation>,
@@ -97,6 +96,9 @@ pub(crate) struct Standing {
     pub(crate) attempts: u64,
     pub(crate) rotations: u64,
     pub(crate) failures: u64,
+    /// Renewals of leases that extended them as far as was asked, and those that did not.
+    pub(crate) renewals: u64,
+    pub(crate) failed_renewals: u64,
 }
 
 /// Why the newest value is not to be had, or not in use.
@@ -146,6 +148,8 @@ impl Cell {
                 attempts: 0,
                 rotations: 0,
                 failures: 0,
+                renewals: 0,
+                failed_renewals: 0,
             }),
             asked: Notify::new(),
             refusals: Notify::new(),
@@ -188,7 +192,7 @@ impl Cell {
     }
 
     /// The version of the value in use. Whoever finds it the same before and after reading has read of that version only.
-    fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         loop {
             let epoch = self.epoch.load(Ordering::Acquire);
             if epoch.is_multiple_of(2) {
@@ -279,7 +283,7 @@ impl Cell {
 
     /// The value of `version` was refused. Where there is another that may be accepted, that is in use from now on; else a
     /// new one is asked for.
-    fn refuse(&self, version: u64) {
+    pub(crate) fn refuse(&self, version: u64) {
         let mut rotation = self.rotation.lock();
         let current = self.snapshot();
         if current.version != version {
@@ -318,7 +322,7 @@ impl Cell {
     }
 
     /// The value of `version` was refused, and so was what may have been accepted in its place: a new one is asked for.
-    fn lose(&self, version: u64) {
+    pub(crate) fn lose(&self, version: u64) {
         let mut rotation = self.rotation.lock();
         if self.snapshot().version == version {
             rotation.lost = true;
@@ -450,6 +454,12 @@ impl Cell {
         self.standing.lock().attempts += 1;
     }
 
+    /// It was attempted to renew its lease.
+    pub(crate) fn count_renewal(&self, worked: bool) {
+        let mut standing = self.standing.lock();
+        *(if worked { &mut standing.renewals } else { &mut standing.failed_renewals }) += 1;
+    }
+
     pub(crate) fn plan_next(&self, at: Instant) {
         let wait = at.saturating_duration_since(Instant::now());
         self.standing.lock().next = SystemTime::now().checked_add(wait);
@@ -469,7 +479,7 @@ impl Cell {
         hasher.finish()
     }
 
-    fn other(&self) -> Option<Arc<SecretSnapshot>> {
+    pub(crate) fn other(&self) -> Option<Arc<SecretSnapshot>> {
         let rotation = self.rotation.lock();
         rotation.other.as_ref().filter(|(_, until)| *until > Instant::now()).map(|(held, _)| Arc::clone(held))
     }
@@ -488,52 +498,5 @@ impl Rejected {
 
     fn is_fresh(&self) -> bool {
         self.since.elapsed() < SHORTEST_BAN
-    }
-}
-
-/// A field of a cell, by the reference that names it.
-pub(crate) struct FieldCell {
-    cell: Arc<Cell>,
-    field: Option<String>,
-    reference: String,
-}
-
-impl FieldCell {
-    pub(crate) fn new(cell: Arc<Cell>, reference: &SecretReference) -> Self {
-        Self { cell, field: reference.field.clone(), reference: reference.to_string() }
-    }
-
-    fn of(&self, snapshot: &SecretSnapshot) -> Option<Secret> {
-        match &self.field {
-            Some(name) => snapshot.fields.get(name).cloned(),
-            None => snapshot.fields.values().next().cloned(),
-        }
-    }
-}
-
-impl SecretCell for FieldCell {
-    fn reference(&self) -> &str {
-        &self.reference
-    }
-
-    fn version(&self) -> u64 {
-        self.cell.version()
-    }
-
-    fn read(&self) -> Secret {
-        // It is there, unless it is to be empty where it is missing.
-        self.of(&self.cell.current.load()).unwrap_or_default()
-    }
-
-    fn previous(&self) -> Option<Secret> {
-        self.cell.other().and_then(|snapshot| self.of(&snapshot))
-    }
-
-    fn refused(&self, version: u64) {
-        self.cell.refuse(version);
-    }
-
-    fn lost(&self, version: u64) {
-        self.cell.lose(version);
     }
 }

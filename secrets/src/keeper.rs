@@ -210,6 +210,8 @@ impl Keeper {
         let answer = tokio::time::timeout(LONGEST_ANSWER, self.store.renew(lease)).await;
         let renewed = answer.unwrap_or_else(|_| Err(no_answer(&self.cell)));
         let grace = schedule::grace(self.granted, self.unit());
+        let worked = |renewed: &Lease| !schedule::nears_its_end(self.granted, renewed.duration, grace);
+        self.cell.count_renewal(renewed.as_ref().is_ok_and(worked));
         match renewed {
             Ok(renewed) if !schedule::nears_its_end(self.granted, renewed.duration, grace) => {
                 let granted = self.granted;
@@ -248,6 +250,7 @@ impl Keeper {
                 let missing = matches!(error, SecretError::Missing { .. });
                 self.cell.trouble(Trouble::Unread(error.of(&self.cell.name())));
                 if missing && self.cell.when_missing() == WhenMissing::Empty {
+                    self.unconfirmed = None;
                     // Nor is the next start to use what it was.
                     self.remember();
                 }

@@ -16,6 +16,7 @@ mod duration;
 mod environment;
 mod error;
 mod exec;
+mod field_cell;
 mod fields;
 mod file;
 mod file_watch;

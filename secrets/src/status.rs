@@ -66,6 +66,12 @@ pub struct SecretStatus {
     /// How often reading, renewing or publishing failed.
     #[serde(default)]
     pub failures: u64,
+    /// How often its lease was extended as far as was asked.
+    #[serde(default)]
+    pub renewals: u64,
+    /// How often it was not: a new one was taken then, or the renewal tried again.
+    #[serde(default)]
+    pub failed_renewals: u64,
     /// Who uses it.
     #[serde(default)]
     pub users: Vec<SecretUser>,
@@ -374,6 +380,8 @@ impl SecretStatus {
             lease: false,
             rotations: 0,
             failures: 0,
+            renewals: 0,
+            failed_renewals: 0,
             users: Vec::new(),
         }
     }
@@ -408,6 +416,8 @@ impl SecretStatus {
             lease: snapshot.lease.is_some(),
             rotations: standing.rotations,
             failures: standing.failures,
+            renewals: standing.renewals,
+            failed_renewals: standing.failed_renewals,
             users: Vec::new(),
         }
     }
@@ -578,6 +588,8 @@ mod tests {
             lease: false,
             rotations: 6,
             failures: 1,
+            renewals: 3,
+            failed_renewals: 1,
             users: vec![SecretUser {
                 component: "prometheus.remote_write.out".to_owned(),
                 class: ChangeClass::PerUse,

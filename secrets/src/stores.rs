@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cell::{Cell, FieldCell, OVERLAP, Trouble};
+use crate::cell::{Cell, OVERLAP, Trouble};
 use crate::clock;
 use crate::error::SecretError;
+use crate::field_cell::FieldCell;
 use crate::keeper::{Keeper, Kept, LONGEST_ANSWER};
 use crate::memory::{SecretMemory, StoreMemory};
 use crate::missing::WhenMissing;

@@ -343,6 +343,8 @@ async fn a_lease_is_renewed_and_not_read_again() {
     // After 0.72 of ten minutes each.
     assert_eq!((store.asked("read"), store.asked("renew l1")), (1, 8));
     assert_eq!((password.read().expose(), password.version()), ("a", 1));
+    let status = stores.status().remove(0);
+    assert_eq!((status.renewals, status.failed_renewals), (8, 0));
 }
 
 #[tokio::test(start_paused = true)]

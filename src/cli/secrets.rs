@@ -335,6 +335,8 @@ mod tests {
             lease: false,
             rotations: 6,
             failures: 0,
+            renewals: 0,
+            failed_renewals: 0,
             users: vec![SecretUser { component: "sinks.es".to_owned(), class: ChangeClass::PerUse }],
         }
     }
