@@ -149,7 +149,8 @@ fn a_deleted_secret_and_a_deleted_key_are_empty_texts_where_the_settings_say_so(
     assert_eq!(user.read().expose(), "you");
     kubernetes.delete("/api/v1/namespaces/team-a/secrets/login").unwrap();
     held.reads(&user, "");
-    assert!(held.becomes(SecretState::Missing, SOON).contains("does not exist"));
+    let gone = || held.status().reason.filter(|reason| reason.contains("does not exist"));
+    wait_for("what is missing now", SOON, gone).unwrap();
     password(&kubernetes, "second");
     held.reads(&secret, "second");
     held.becomes(SecretState::Ready, SOON);
