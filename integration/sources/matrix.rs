@@ -236,7 +236,13 @@ impl Played<'_> {
             (Trouble::Certificate(shown), Some(proxy)) => {
                 proxy.set_tls(Some(authority.server(*shown, &proxy.address().ip().to_string())));
             }
-            (Trouble::Host(careless), _) => self.kind.begin(self.case.name, *careless),
+            (Trouble::Host(careless), proxy) => {
+                self.kind.begin(self.case.name, *careless);
+                // Who was let in before is not to read what comes after.
+                if let Some(proxy) = proxy {
+                    proxy.cut();
+                }
+            }
             (Trouble::Content, _) => self.kind.spoil(self.case.name),
             _ => panic!("{} needs a proxy", self.case.name),
         }
