@@ -383,6 +383,21 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_of_what_is_missing_is_said_by_the_store_and_known_to_editors() {
+        let stores = built(
+            "[a]\nkind = 'file'\nroot = '/a'\nmissing = 'empty'\n[b]\nkind = 'file'\nroot = '/b'\n\
+             [k]\nkind = 'kubernetes'\nmissing = 'empty'\n\
+             [v]\nkind = 'vault'\naddress = 'https://vault.example:8200'\nauth = { token = 't' }\nmissing = 'empty'\n",
+        )
+        .unwrap();
+        let of = |name: &str| stores[name].when_missing();
+        assert_eq!(["a", "k", "v"].map(of), [WhenMissing::Empty; 3]);
+        assert_eq!((of("b"), of("env")), (WhenMissing::Keep, WhenMissing::Keep));
+        let schema = serde_json::to_string(&schemars::schema_for!(StoreTable)).unwrap();
+        assert!(schema.contains("\"const\":\"keep\"") && schema.contains("\"const\":\"empty\""), "{schema}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, said) in [
             ("[x]\nkind = 'valt'", "unknown variant `valt`"),
