@@ -33,7 +33,7 @@ use crate::prepare::Prepared;
 use crate::registry::Registry;
 use crate::report::{ComponentStatus, GenerationStatus, GraphReport, HealthCounts};
 use crate::resources::ResourceRegistry;
-use crate::secrets::{LackingSecret, SecretUser, Secrets};
+use crate::secrets::{LackingSecret, SecretFailure, SecretUser, Secrets};
 use crate::services::Services;
 use crate::tap::TapStream;
 use crate::variables::Variables;
@@ -407,7 +407,13 @@ impl Engine {
         self.shared.secret_users()
     }
 
-    /// The secrets that the running pipeline names, and that are not to be had.
+    /// Why each of the secrets is not to be had that the running pipeline names and has not.
+    #[must_use]
+    pub fn secret_failures(&self) -> Vec<(String, SecretFailure)> {
+        self.shared.secret_failures()
+    }
+
+    /// The same, with the components that name each; which takes longer, the more components there are.
     #[must_use]
     pub fn lacking_secrets(&self) -> Vec<LackingSecret> {
         self.shared.lacking_secrets()

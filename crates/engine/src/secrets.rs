@@ -484,14 +484,24 @@ impl Shared {
         users
     }
 
-    /// What the running pipeline names and has not.
-    pub(crate) fn lacking_secrets(&self) -> Vec<LackingSecret> {
+    /// Why each of the secrets is not to be had that the running pipeline names and has not.
+    pub(crate) fn secret_failures(&self) -> Vec<(String, SecretFailure)> {
         let generation = self.root.current();
         let table = &generation.configuration.secrets;
-        let lacking = table.lacking().into_iter().filter_map(|reference| {
+        let failures = table.lacking().into_iter().filter_map(|reference| {
             let failure = table.answer(&reference)?.err()?;
+            Some((reference, failure))
+        });
+        failures.collect()
+    }
+
+    /// The same, with the components that name each.
+    pub(crate) fn lacking_secrets(&self) -> Vec<LackingSecret> {
+        let generation = self.root.current();
+        let requests = &generation.configuration.secrets.requests;
+        let lacking = self.secret_failures().into_iter().map(|(reference, failure)| {
             let places: Vec<&SecretRequest> =
-                table.requests.iter().filter(|request| request.reference == reference).collect();
+                requests.iter().filter(|request| request.reference == reference).collect();
             let names_it = |node: &&GraphNode| {
                 let (inside, span) = (node.block.body(), node.block.get().span);
                 places.iter().any(|place| {
@@ -502,7 +512,7 @@ impl Shared {
             };
             let nodes = generation.graph.nodes.iter().filter(names_it);
             let components = nodes.map(|node| node.id.to_string()).collect();
-            Some(LackingSecret { reference, failure, components })
+            LackingSecret { reference, failure, components }
         });
         lacking.collect()
     }

@@ -261,8 +261,10 @@ impl Pipeline for EnginePipeline {
     }
 
     fn lacking_secrets(&self) -> Vec<(String, SecretState, String)> {
-        let lacking = self.engine.lacking_secrets().into_iter();
-        lacking.map(|one| (one.reference, secret_state_of(one.failure.lack), one.failure.message)).collect()
+        let failures = self.engine.secret_failures().into_iter();
+        failures
+            .map(|(reference, failure)| (reference, secret_state_of(failure.lack), failure.message))
+            .collect()
     }
 
     fn component_counts(&self) -> BTreeMap<String, u64> {
