@@ -117,34 +117,38 @@ async fn answer(
 /// Requests without pause, by several at a time, until it is told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
-    made: Arc<AtomicU64>,
+    /// How many each has made.
+    made: Vec<Arc<AtomicU64>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
     fn start(url: &Url, clients: impl Iterator<Item = HttpClient>) -> Self {
-        let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let tasks = clients.map(|client| {
-            let (stop, made, url) = (Arc::clone(&stop), Arc::clone(&made), url.clone());
-            tokio::spawn(async move {
+        let stop = Arc::new(AtomicBool::new(false));
+        let begun = clients.map(|client| {
+            let (stop, made, url) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)), url.clone());
+            let count = Arc::clone(&made);
+            let task = tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let response = client.get(url.clone()).await.unwrap();
                     assert_eq!(response.status(), StatusCode::OK);
                     response.bytes().await.unwrap();
-                    made.fetch_add(1, Ordering::Relaxed);
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
-            })
+            });
+            (made, task)
         });
-        let tasks = tasks.collect();
+        let (made, tasks) = begun.unzip();
         Self { stop, made, tasks }
     }
 
-    /// Waits until as many requests were begun and ended as there are clients, and one more of each.
+    /// Waits until each has ended the request that it had begun, and one more. All of them: who stands still while the
+    /// others see turn after turn is refused with what nobody accepts any more.
     async fn go_on(&self) {
-        let upto = self.made.load(Ordering::Relaxed) + 2 * self.tasks.len() as u64;
-        while self.made.load(Ordering::Relaxed) < upto {
+        let upto: Vec<u64> = self.made.iter().map(|made| made.load(Ordering::Relaxed) + 2).collect();
+        while self.made.iter().zip(&upto).any(|(made, upto)| made.load(Ordering::Relaxed) < *upto) {
             assert!(!self.tasks.iter().any(tokio::task::JoinHandle::is_finished), "a request failed");
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -153,7 +157,7 @@ impl Load {
         for task in self.tasks {
             task.await.unwrap();
         }
-        self.made.load(Ordering::Relaxed)
+        self.made.iter().map(|made| made.load(Ordering::Relaxed)).sum()
     }
 }
 
