@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Tree};
+use super::auth::VaultAuth;
 use super::body::{Field, object};
 use super::denied::Denials;
 use super::failure::{VaultFailure, VaultFailureKind};
@@ -20,7 +21,7 @@ use super::pace::{Pace, World};
 use super::place::{Encrypted, Place, check_path, join_namespace};
 use super::reading::{Reading, absent, gone, rotates_after};
 use super::session::{Session, Verdict};
-use super::settings::{KvVersion, ReadMethod, VaultAuth, VaultRead};
+use super::settings::{KvVersion, ReadMethod, VaultRead};
 use super::token::{Token, Under};
 use super::transport::{VaultMethod, VaultRequest, VaultTransport};
 use crate::memory::StoreMemory;

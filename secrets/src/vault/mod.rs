@@ -8,6 +8,7 @@
 //! [`World`].
 
 mod answer;
+mod auth;
 mod body;
 mod carry;
 mod client;
@@ -30,16 +31,16 @@ mod token;
 mod transport;
 
 pub use answer::{Answer, Grant, Health, Tree, Wrapping, decode_answer, decode_errors};
+pub use auth::{
+    AppRoleAuth, AwsAuth, AwsProof, AzureAuth, CertAuth, CustomAuth, Ec2Signature, GcpAuth, GcpProof,
+    JwtAuth, KubernetesAuth, PasswordAuth, VaultAuth, WrappedTokenAuth,
+};
 pub use client::{ClientParts, ClientSettings, VaultClient};
 pub use failure::{VaultFailure, VaultFailureKind};
 pub use http::HttpTransport;
 pub use login::CloudAccess;
 pub use pace::{Pace, World};
 pub use reading::Reading;
-pub use settings::{
-    AppRoleAuth, AwsAuth, AwsProof, AzureAuth, CertAuth, CustomAuth, Ec2Signature, GcpAuth, GcpProof,
-    JwtAuth, KubernetesAuth, KvVersion, PasswordAuth, ReadMethod, VaultAuth, VaultProxy, VaultRead,
-    VaultSettings, WrappedTokenAuth,
-};
+pub use settings::{KvVersion, ReadMethod, VaultProxy, VaultRead, VaultSettings};
 pub use store::VaultStore;
 pub use transport::{VaultMethod, VaultRequest, VaultResponse, VaultTransport, VaultTransportError};

@@ -15,9 +15,9 @@ use tokio::sync::OnceCell;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::vault::auth::{AwsAuth, AwsProof, AzureAuth, Ec2Signature, GcpAuth, GcpProof};
 use crate::vault::body::{Field, object};
 use crate::vault::failure::VaultFailure;
-use crate::vault::settings::{AwsAuth, AwsProof, AzureAuth, Ec2Signature, GcpAuth, GcpProof};
 
 /// What a principal of AWS signs: that it wants to know who it is.
 const CALLER_IDENTITY: &str = "Action=GetCallerIdentity&Version=2011-06-15";

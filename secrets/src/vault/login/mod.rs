@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 
 use self::wrapped::Wrapped;
 pub(crate) use self::wrapped::unwrap;
+use super::auth::{AppRoleAuth, CustomAuth, JwtAuth, PasswordAuth, VaultAuth};
 use super::body::{Field, object};
 use super::failure::VaultFailure;
 use super::http::trimmed;
 use super::link::Link;
-use super::settings::{AppRoleAuth, CustomAuth, JwtAuth, PasswordAuth, VaultAuth};
 use super::token::hex;
 use crate::credential::Credential;
 use crate::stores::SecretStores;
