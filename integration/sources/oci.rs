@@ -20,6 +20,8 @@ struct Oci {
     runtime: tokio::runtime::Runtime,
     /// What came while a case was spoilt: its text, or nothing yet.
     aside: RefCell<BTreeMap<String, Option<String>>>,
+    /// What each case published last, by digest.
+    published: RefCell<BTreeMap<String, String>>,
     _directory: tempfile::TempDir,
 }
 
@@ -32,7 +34,8 @@ impl Oci {
         let special = Special { user: Some(USER), ..Special::default() };
         let server = DockerRegistry::start(directory.path(), &special).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Some(Box::new(Self { server, runtime, aside: RefCell::default(), _directory: directory }))
+        let (aside, published) = Default::default();
+        Some(Box::new(Self { server, runtime, aside, published, _directory: directory }))
     }
 
     fn publisher(&self, case: &str) -> Publisher {
@@ -72,7 +75,10 @@ impl Kind for Oci {
         for (case, text) in texts {
             match self.aside.borrow_mut().get_mut(*case) {
                 Some(aside) => *aside = Some(text.clone()),
-                None => drop(self.push(case, &[("pipelines/main.alloy", text)])),
+                None => {
+                    let digest = self.push(case, &[("pipelines/main.alloy", text)]);
+                    self.published.borrow_mut().insert((*case).to_owned(), digest);
+                }
             }
         }
     }
@@ -81,8 +87,7 @@ impl Kind for Oci {
         self.aside.borrow_mut().insert(case.to_owned(), None);
         match case {
             "deleted" => {
-                let digest = self.push(case, &[("pipelines/main.alloy", "// soon gone\n")]);
-                self.runtime.block_on(self.publisher(case).delete(&digest));
+                self.runtime.block_on(self.publisher(case).delete(&self.published.borrow()[case]));
             }
             "no_files" => self.push_layer(case, "text/plain", b"just a text"),
             "no_archive" => self.push_layer(case, FLUX_CONTENT, b"no archive at all"),

@@ -263,6 +263,8 @@ impl Connection {
             .user_agent(self.user_agent)
             .no_proxy()
             .http1_only()
+            // One poll goes at a time, with one request at a time; a server need not keep more for it.
+            .pool_max_idle_per_host(1)
             .gzip(!self.verbatim)
             .referer(false);
         builder = self.style.apply(builder);

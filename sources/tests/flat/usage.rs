@@ -42,10 +42,10 @@ impl Usage {
     }
 
     /// The least that is used while nothing is asked for some seconds: what is about to end gets the time to. With a
-    /// usage of before, no longer than until that is reached.
+    /// usage of before, no longer than until that is reached; a server on a busy host may take long to close what is over.
     pub(crate) async fn at_rest(before: Option<&Self>) -> Self {
         let mut least = Self::now();
-        for _ in 0..30 {
+        for _ in 0..if before.is_some() { 600 } else { 30 } {
             if before.is_some_and(|before| least.excess(before).is_none()) {
                 break;
             }
