@@ -257,10 +257,15 @@ const EDGES: [Edge; 26] = [
         more: "",
         spoil: |at| {
             at.write("// an object that the server loses\n");
-            at.push("Lose");
+            at.git(&["add", "-A"]);
+            at.git(&["commit", "-q", "-m", "Lose"]);
+            // It is lost before anybody reads the branch.
+            at.git(&["push", "-q", "origin", "HEAD:refs/heads/lost"]);
             let object = at.git(&["rev-parse", "HEAD:pipelines/main.alloy"]);
             let object = at.repository.path().join("objects").join(&object[..2]).join(&object[2..]);
             fs::remove_file(object).unwrap();
+            let bare = at.repository.path().display().to_string();
+            at.git(&["--git-dir", &bare, "update-ref", "refs/heads/main", "refs/heads/lost"]);
         },
         mend: Published::publish,
     },
