@@ -314,30 +314,9 @@ mod tests {
     }
 
     fn status(reference: &str, state: SecretState, rotations: u64) -> SecretStatus {
-        let (store, path) = reference.split_once('/').unwrap();
-        SecretStatus {
-            reference: reference.to_owned(),
-            store: store.to_owned(),
-            path: path.to_owned(),
-            kind: StoreKind::Vault,
-            state,
-            since: None,
-            reason: None,
-            fix: None,
-            note: None,
-            version: Some(1),
-            store_version: None,
-            changed: None,
-            read: None,
-            expires: None,
-            next_read: None,
-            lease: false,
-            rotations,
-            failures: 0,
-            renewals: 0,
-            failed_renewals: 0,
-            users: Vec::new(),
-        }
+        let lacking =
+            SecretStatus::lacking(&reference.parse().unwrap(), StoreKind::Vault, state, String::new());
+        SecretStatus { reason: None, version: Some(1), rotations, ..lacking }
     }
 
     #[test]

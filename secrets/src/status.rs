@@ -569,23 +569,12 @@ mod tests {
 
     #[test]
     fn a_status_comes_back_as_it_was() {
+        let reference = "vault/kv/es".parse().unwrap();
+        let lacking =
+            SecretStatus::lacking(&reference, StoreKind::Vault, SecretState::Stale, "sealed".to_owned());
         let status = SecretStatus {
-            reference: "vault/kv/es".to_owned(),
-            store: "vault".to_owned(),
-            path: "kv/es".to_owned(),
-            kind: StoreKind::Vault,
-            state: SecretState::Stale,
             since: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
-            reason: Some("sealed".to_owned()),
-            fix: None,
-            note: None,
             version: Some(7),
-            store_version: None,
-            changed: None,
-            read: None,
-            expires: None,
-            next_read: None,
-            lease: false,
             rotations: 6,
             failures: 1,
             renewals: 3,
@@ -594,6 +583,7 @@ mod tests {
                 component: "prometheus.remote_write.out".to_owned(),
                 class: ChangeClass::PerUse,
             }],
+            ..lacking
         };
         let text = serde_json::to_string(&status).unwrap();
         assert!(text.contains("\"since\":\"2023-11-14T22:13:20.123Z\""), "{text}");

@@ -173,19 +173,14 @@ impl Connection {
             http_status::failure(response.status(), response.headers(), &place(&self.url), credential, now);
         let rotated = self.credential.lock().1.is_some_and(|at| at.elapsed() < ROTATION_GRACE);
         if matches!(failure.class, ErrorClass::AuthExpired | ErrorClass::Forbidden) {
-            let auth = self.auth.iter();
-            let shown = auth.flat_map(|auth| {
-                let basic = auth.basic.as_ref().map(|basic| &basic.password);
-                let other = auth.authorization.as_ref().map(|other| &other.credentials);
-                [auth.token.as_ref(), basic, other]
-            });
-            shown.flatten().for_each(|credential| self.tell_refused(credential));
+            let shown = self.auth.iter().flat_map(AuthSettings::shown);
+            shown.for_each(|credential| self.tell_refused(credential));
         }
         match failure.class {
             ErrorClass::AuthExpired | ErrorClass::Forbidden if rotated => Failure {
                 class: ErrorClass::Transient,
                 message: format!("{}; the credential changed less than a minute ago", failure.message),
-                help: failure.help,
+                ..failure
             },
             // Another token was asked for and refused as well.
             ErrorClass::AuthExpired if self.app.is_some() => {

@@ -169,11 +169,13 @@ pub(crate) struct Failure {
     pub(crate) class: ErrorClass,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
+    /// Whether a person may say that what was refused is meant.
+    pub(crate) may_be_accepted: bool,
 }
 
 impl Failure {
     pub(crate) fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), help: None }
+        Self { class, message: message.into(), help: None, may_be_accepted: false }
     }
 
     pub(crate) fn transient(message: impl Into<String>) -> Self {

@@ -19,21 +19,21 @@ pub(super) struct Refusal {
     pub(super) failure: Failure,
 }
 
-/// What a person says who accepts what was refused for how the branch moved.
-const ACCEPT: &str = "invar accept-history";
 /// Fewer digits of a commit's id may be meant for another one.
 const DIGITS: usize = 7;
 
-/// The help of a refusal that a person may lift.
+/// A refusal that a person may lift, for how the branch moved.
 pub(super) fn unless_accepted(failure: Failure, commit: &str) -> Failure {
-    failure.with_help(format!("if that is intended: {ACCEPT} {commit:.12}"))
+    let failure = failure.with_help(format!("if that is intended: invar accept-history {commit:.12}"));
+    Failure { may_be_accepted: true, ..failure }
 }
 
 impl Refusal {
     /// Whether a person may lift it, and means this commit by the beginning of its id.
     pub(super) fn waits_for(&self, commit: &str) -> bool {
-        let offered = self.failure.help.as_deref().is_some_and(|help| help.contains(ACCEPT));
-        offered && commit.len() >= DIGITS && self.commit.starts_with(&commit.to_ascii_lowercase())
+        self.failure.may_be_accepted
+            && commit.len() >= DIGITS
+            && self.commit.starts_with(&commit.to_ascii_lowercase())
     }
 
     /// Whether the same would be refused again. What time alone can change is looked at again after a while.

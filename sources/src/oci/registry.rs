@@ -341,7 +341,7 @@ impl Registry {
         let response = self.connection.send(request, &url, bounds.deadline).await?;
         let shown = place(&url);
         if response.status() != StatusCode::OK {
-            let failure = self.refused(&response, bounds);
+            let failure = self.connection.refused(&response, bounds.now);
             let message = format!("{shown} gives no token ({})", response.status().as_u16());
             return Err(
                 Failure { message, ..failure }.with_help("check `auth`, and that it may read the repository")
@@ -360,18 +360,6 @@ impl Registry {
         Ok(Session::Token { token: Secret::new(token), until: Instant::now() + usable })
     }
 
-    /// The failure behind a status. Credentials that are not accepted are read again before the next attempt.
-    fn refused(&self, response: &Response, bounds: Bounds) -> Failure {
-        let failure = self.connection.refused(response, bounds.now);
-        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && let Some(auth) = &self.auth
-        {
-            let shown = [auth.token.as_ref(), auth.basic.as_ref().map(|basic| &basic.password)];
-            shown.into_iter().flatten().for_each(|credential| self.connection.tell_refused(credential));
-        }
-        failure
-    }
-
     /// Refuses every status but 200.
     fn expect(&self, response: Response, what: &str, bounds: Bounds) -> Result<Response, Failure> {
         let status = response.status();
@@ -382,7 +370,7 @@ impl Registry {
             let message = format!("{what}: the registry answers with status {}", status.as_u16());
             return Err(Failure::rejected(Rejection::Shape, message));
         }
-        let failure = self.refused(&response, bounds);
+        let failure = self.connection.refused(&response, bounds.now);
         let doubt =
             if self.auth.is_some() { "this credential may not see it" } else { "it needs a credential" };
         Err(match failure.class {

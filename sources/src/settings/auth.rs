@@ -38,6 +38,13 @@ pub struct AuthSettings {
 }
 
 impl AuthSettings {
+    /// What requests over HTTP show as it is: a token, a password, or what stands in its place.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Credential> {
+        let basic = self.basic.as_ref().map(|basic| &basic.password);
+        let other = self.authorization.as_ref().map(|other| &other.credentials);
+        [self.token.as_ref(), basic, other].into_iter().flatten()
+    }
+
     /// The ways that are present, by their keys.
     #[must_use]
     pub fn ways(&self) -> Vec<&'static str> {
